@@ -1,0 +1,38 @@
+# make app: install and start the page. make test: install and run the tests. The same lines in plain pip and python
+# stand in the README. VENV=folder and PYTHON=python3.12 may be given.
+VENV ?= .venv
+PYTHON ?= python3
+PY := $(VENV)/bin/python
+APP_ARGS ?=
+
+.PHONY: app test check lint stress
+
+app: $(VENV)/.installed
+	$(PY) app.py $(APP_ARGS)
+
+test: $(VENV)/.installed-dev
+	$(PY) -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+check: lint
+	$(MAKE) test
+
+stress: $(VENV)/.installed-dev
+	$(PY) -m pytest -m slow --timeout=3600
+
+$(PY):
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "OMS Studio needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+
+# Stamps, so that pip runs once for each change of the requirements.
+$(VENV)/.installed: requirements.txt | $(PY)
+	$(PY) -m pip install --requirement requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: requirements.txt requirements-dev.txt | $(PY)
+	$(PY) -m pip install --requirement requirements-dev.txt
+	touch $(VENV)/.installed $@
