@@ -1,0 +1,1 @@
+"""Figures of pictures, and distances between sets of them. numpy only."""
