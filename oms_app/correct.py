@@ -1,0 +1,120 @@
+"""Stage 4: each job's x_S becomes its x̃_T. Predictions of the OMS modules are batched, and kept for the next request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from oms_app.caches import ByteCache
+from oms_app.denoise import Noise, chunks, require_finite
+from oms_app.prestep.corrections import CORRECTIONS, Start
+from oms_app.prestep.schedule import first_alpha_bar
+from oms_app.prestep.step import for_scheduler, guide, mix, predicted_x0
+from oms_app.requests import Variant
+from oms_app.resolve import Corrector, Filled
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to make: a variant of image `index`. `key` says all that the picture is made from."""
+
+    key: Hashable
+    variant: Variant
+    index: int
+
+
+def first_prompt(variant: Variant, prompt: str) -> str:
+    """The variant's OMS prompt: its own, or the main one where it has none."""
+    return prompt if variant.prompt is None else variant.prompt
+
+
+def oms_texts(variant: Variant, prompt: str) -> tuple[str, ...]:
+    """The texts whose predictions the variant's x̂0 is made of, "" among them where its guidance needs it."""
+    texts = [first_prompt(variant, prompt)]
+    if variant.mix != 0.0 and variant.prompt_b is not None:
+        texts.append(variant.prompt_b)
+    if variant.guidance_scale != 1.0:
+        texts.append("")
+    return tuple(dict.fromkeys(texts))
+
+
+def settings(variant: Variant, prompt: str, corrector: Corrector) -> Hashable:
+    """All of a variant that reaches its picture: variants of other names but equal settings are one picture."""
+    second = (variant.prompt_b, variant.mix) if variant.mix != 0.0 else None
+    return (corrector.key, first_prompt(variant, prompt), second, variant.guidance_scale)
+
+
+class Correcting:
+    """The corrections of one request. embed(encoder, text) gives (1, L, D)."""
+
+    def __init__(
+        self,
+        request: Filled,
+        correctors: Mapping[str, Corrector],
+        noises: Mapping[int, Noise],
+        predictions: ByteCache[torch.Tensor],
+        embed: Callable[[Any, str], torch.Tensor],
+    ) -> None:
+        self._request = request
+        self._correctors = correctors
+        self._noises = noises
+        self._cache = predictions
+        self._embed = embed
+        self._v: dict[Hashable, torch.Tensor] = {}  # this request's own predictions, which no eviction can take away
+
+    def start_all(self, jobs: Sequence[Job], scheduler: Any) -> list[torch.Tensor]:
+        """What the pipeline is given for each job, (1, C, h, w) each."""
+        self._predict(jobs)
+        alpha_bar = first_alpha_bar(scheduler)
+        return [self._start(job, alpha_bar, scheduler) for job in jobs]
+
+    def _key(self, job: Job, text: str) -> Hashable:
+        corrector, request = self._correctors[job.variant.name], self._request
+        return (corrector.key, corrector.text.key, text, request.seed + job.index, request.width, request.height)
+
+    def _predict(self, jobs: Sequence[Job]) -> None:
+        """v = ψ(x_S, c) for every text of every job, one batch per module; guidance and mix cost no further pass."""
+        missing: dict[Hashable, dict[Hashable, tuple[torch.Tensor, torch.Tensor]]] = {}
+        modules = {corrector.key: corrector.module for corrector in self._correctors.values()}
+        for job in jobs:
+            corrector = self._correctors.get(job.variant.name)
+            if corrector is None:
+                continue
+            for text in oms_texts(job.variant, self._request.prompt):
+                key = self._key(job, text)
+                found = self._cache.get(key)
+                if found is not None:
+                    self._v[key] = found
+                else:
+                    pair = (self._noises[job.index].x_s, self._embed(corrector.text, text))
+                    missing.setdefault(corrector.key, {})[key] = pair
+        for module_key, pairs in missing.items():
+            keys = list(pairs)
+            for part in chunks(len(keys), self._request.width, self._request.height):
+                batch = [pairs[keys[i]] for i in part]
+                with torch.no_grad():
+                    v = modules[module_key].unet(torch.cat([x for x, _ in batch]), torch.cat([c for _, c in batch]))
+                require_finite(v, "the OMS module's predictions")
+                for i, one in zip(part, v.split(1), strict=True):
+                    self._v[keys[i]] = one.clone()  # a view would keep the whole batch alive in the cache
+                    self._cache.put(keys[i], self._v[keys[i]], one.nbytes)
+
+    def _start(self, job: Job, alpha_bar: float, scheduler: Any) -> torch.Tensor:
+        variant, noise = job.variant, self._noises[job.index]
+
+        def x0(text: str) -> torch.Tensor:
+            v, w = self._v[self._key(job, text)], variant.guidance_scale
+            return predicted_x0(v if w == 1.0 else guide(self._v[self._key(job, "")], v, w))
+
+        def predict() -> torch.Tensor:
+            first = x0(first_prompt(variant, self._request.prompt))
+            if variant.mix == 0.0 or variant.prompt_b is None:
+                return first
+            return mix([first, x0(variant.prompt_b)], [1.0 - variant.mix, variant.mix])
+
+        start = Start(x_s=noise.x_s, alpha_bar=alpha_bar, generator=noise.generator(), predict=predict)
+        corrected = CORRECTIONS[variant.correction].correct(start)
+        return for_scheduler(corrected, scheduler) if variant.is_corrected else corrected

@@ -1,0 +1,1 @@
+"""What is loaded, from where, and who may use it."""

@@ -1,0 +1,159 @@
+"""The catalogue: presets/models/*.json, validated. It says what may be loaded, from where and under which licence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from oms_app.requests import Frozen, SchedulerName, StudioError
+
+PROJECT = Path(__file__).resolve().parents[2]
+PICKLES = {".ckpt", ".bin", ".pt", ".pth", ".pkl"}
+Kind = Literal["base", "oms", "lora"]
+Size = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
+
+
+class Defaults(Frozen):
+    """What a request takes where it does not say. Sizes in pixels."""
+
+    width: Size = 512
+    height: Size = 512
+    min_size: Size = 64
+    max_size: Size = 1024
+    num_inference_steps: Annotated[int, Field(ge=1, le=200)] = 20
+    guidance_scale: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)] = 5.0
+    scheduler: SchedulerName = "ddim"
+
+
+class Entry(Frozen):
+    """One model of the catalogue.
+
+    folder: relative to the project's root. domain: the name of its latent domain (oms-math.md, 6); None is unknown.
+    second_moment: mean of the squared scaled latents over its training data, m2 of the paper's Table 1, where measured.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+    kind: Kind
+    title: str
+    description: str = ""
+    folder: str
+    domain: str | None = None
+    licence: str = "unknown"
+    second_moment: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    defaults: Defaults | None = None
+
+    @model_validator(mode="after")
+    def _a_base_has_defaults(self) -> Entry:
+        if self.kind == "base" and self.defaults is None:
+            raise ValueError(f"the base model {self.id!r} lacks its defaults")
+        return self
+
+
+class ModelInfo(Frozen):
+    """An entry as the page and the command line show it. `available`: its files are on this machine."""
+
+    id: str
+    kind: Kind
+    title: str
+    description: str
+    domain: str | None
+    licence: str
+    available: bool
+    defaults: Defaults | None
+
+
+class Catalog:
+    """The entries of a presets folder, by id; `root` is what their folders are relative to.
+
+    Raises StudioError where a file is not a valid entry or two share an id.
+    """
+
+    def __init__(self, presets: Path | None = None, root: Path | None = None) -> None:
+        self.presets = (presets or PROJECT / "presets/models").resolve()
+        self.root = (root or self.presets.parents[1]).resolve()
+        self.entries: dict[str, Entry] = {}
+        if not self.presets.is_dir():
+            raise StudioError(f"the catalogue folder {self.presets} does not exist: name one that holds *.json entries")
+        for path in sorted(self.presets.glob("*.json")):
+            try:
+                entry = Entry.model_validate_json(path.read_text(encoding="utf-8"))
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"]) or "the file"
+                raise StudioError(f"{path.name} is no catalogue entry: {where}: {first['msg']}") from error
+            if entry.id in self.entries:
+                raise StudioError(f"{path.name}: the id {entry.id!r} is taken by another file of {self.presets}")
+            self.entries[entry.id] = entry
+
+    def folder(self, entry: Entry) -> Path:
+        return self.root / entry.folder
+
+    def available(self, entry: Entry) -> bool:
+        return (self.folder(entry) / "model_index.json").is_file()
+
+    def infos(self) -> list[ModelInfo]:
+        fields = set(ModelInfo.model_fields) - {"available"}
+        return [
+            ModelInfo(available=self.available(entry), **{name: getattr(entry, name) for name in fields})
+            for entry in sorted(self.entries.values(), key=lambda entry: (entry.kind, entry.id))
+        ]
+
+    def ids(self, kind: Kind) -> list[str]:
+        return [entry.id for entry in self.entries.values() if entry.kind == kind]
+
+    def find(self, source: str, kind: Kind) -> Entry:
+        """The entry for a catalogue id or a folder. Raises StudioError for anything else, with the reason.
+
+        A folder becomes an entry of its own: defaults from its UNet's config, its domain unknown until it is measured.
+        """
+        if source in self.entries:
+            entry = self.entries[source]
+            if entry.kind != kind:
+                wanted = ", ".join(self.ids(kind)) or "none yet"
+                raise StudioError(f"{source!r} is a model of kind {entry.kind}, not {kind}: choose one of {wanted}")
+            if not self.available(entry):
+                raise StudioError(f"the files of {source!r} are not at {self.folder(entry)}: restore that folder")
+            return entry
+        path = Path(source).expanduser()
+        if path.suffix.lower() in PICKLES:
+            raise StudioError(
+                f"{source!r} is a pickle, which can run any code when it is read: convert it to .safetensors first"
+            )
+        if path.suffix.lower() == ".safetensors":
+            raise StudioError(
+                f"{source!r} is a single-file checkpoint, which lacks its configuration: give a diffusers folder "
+                "(diffusers' from_single_file and save_pretrained make one)"
+            )
+        if not path.is_dir():
+            known = ", ".join(self.ids(kind)) or "none yet"
+            raise StudioError(f"unknown model {source!r}: choose one of {known}, or give a diffusers folder")
+        path = path.resolve()
+        for entry in self.entries.values():
+            if entry.kind == kind and self.folder(entry).resolve() == path:
+                return entry
+        if not (path / "model_index.json").is_file():
+            raise StudioError(f"{source!r} holds no model_index.json: give a folder in the diffusers layout")
+        return Entry(
+            id=re_id(path.name),
+            kind=kind,
+            title=path.name,
+            folder=str(path),
+            defaults=_defaults_of(path) if kind == "base" else None,
+        )
+
+
+def re_id(name: str) -> str:
+    """A folder's name as an id: lower case, anything unusual becomes a hyphen."""
+    cleaned = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name.lower()).strip("._-")
+    return cleaned[:100] or "folder"
+
+
+def _defaults_of(folder: Path) -> Defaults:
+    config = json.loads((folder / "unet/config.json").read_text(encoding="utf-8"))
+    vae = json.loads((folder / "vae/config.json").read_text(encoding="utf-8"))
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    native = int(config.get("sample_size") or 64) * factor
+    return Defaults(width=native, height=native, min_size=max(8, native // 2), max_size=min(2048, native * 2))

@@ -1,0 +1,95 @@
+"""Latent domains (oms-math.md, 6): an OMS module predicts latents, so it serves every base whose encoder speaks them.
+
+A domain is told by what the *encoder* makes of a fixed set of pictures: community models often carry a fine-tuned
+decoder in the same domain, and a hash of all weights would call that another one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from diffusers import AutoencoderKL
+from pydantic import Field, ValidationError
+
+from oms_app.requests import Frozen, StudioError
+
+FILE = "domain.json"
+PROBE = 64  # pixels a side
+TOLERANCE = 0.02  # of the fingerprint's own RMS; float16 weights cost about 0.001
+
+
+class Domain(Frozen):
+    """name: what people call it. fingerprint: flat floats, see `fingerprint`; None where it was only declared."""
+
+    name: str
+    fingerprint: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
+
+
+def probes() -> torch.Tensor:
+    """Eight pictures (8, 3, 64, 64) in [-1, 1]: six flat colours, a horizontal and a vertical ramp."""
+    colours = torch.tensor([[-1, -1, -1], [1, 1, 1], [0, 0, 0], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    flat = colours.float()[:, :, None, None].expand(-1, -1, PROBE, PROBE)
+    ramp = torch.linspace(-1, 1, PROBE).expand(3, PROBE, PROBE)
+    return torch.cat([flat, ramp[None], ramp.transpose(1, 2)[None]])
+
+
+@torch.no_grad()
+def fingerprint(vae: AutoencoderKL) -> tuple[float, ...]:
+    """The encoder's scaled latents of `probes()`, averaged to 2×2 per channel: 8 · C · 4 floats, in scaled latents."""
+    encoded = vae.encode(probes().to(vae.device, vae.dtype)).latent_dist.mode().float()
+    scaled = (encoded - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    pooled = torch.nn.functional.adaptive_avg_pool2d(scaled, 2)
+    return tuple(round(value, 5) for value in pooled.flatten().tolist())
+
+
+def distance(a: Sequence[float], b: Sequence[float]) -> float:
+    """RMS difference over the RMS of `a`; infinite where the lengths differ (another number of channels)."""
+    if len(a) != len(b):
+        return math.inf
+    return math.dist(a, b) / max(math.hypot(*a), 1e-12)
+
+
+def same(a: Sequence[float], b: Sequence[float], tolerance: float = TOLERANCE) -> bool:
+    return distance(a, b) <= tolerance
+
+
+def matches(module: Domain | None, base: Domain) -> bool:
+    """Whether a module is known to be of the base's domain: by fingerprints where both have one, else by name."""
+    if module is None:
+        return False
+    if module.fingerprint is not None and base.fingerprint is not None:
+        return same(base.fingerprint, module.fingerprint)
+    return module.name == base.name
+
+
+def write(folder: Path, domain: Domain) -> None:
+    """Keeps a module's domain beside it; `training/oms.py` calls this once the module is trained."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE).write_text(domain.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Domain | None:
+    """The domain that a folder declares, or None. Raises StudioError where the file is not valid."""
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        return Domain.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (ValidationError, ValueError) as error:
+        raise StudioError(f"{path} is no latent domain: restore it or train the module again") from error
+
+
+def require_same(module_id: str, module: Domain | None, base_id: str, base: Domain) -> None:
+    """Raises StudioError, naming both domains, unless the module's domain is known to be the base's."""
+    if matches(module, base):
+        return
+    declared = "declares no latent domain" if module is None else f"is of latent domain {module.name!r}"
+    raise StudioError(
+        f"the OMS module {module_id!r} {declared} and the base model {base_id!r} is of {base.name!r}: "
+        "use a module of that domain, or force it (colour casts are to be expected)"
+    )

@@ -1,0 +1,155 @@
+"""Reads models from folders: the diffusers layout and the published OMS layout. safetensors only, nothing from a network.
+
+A config is untrusted input: only classes of diffusers and transformers are built, and a module's text encoder is found
+through the catalogue, never through a path that the module names.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from oms_app.models import domain as domains
+from oms_app.models.catalog import PICKLES
+from oms_app.models.text import TextEncoder, load_encoder
+from oms_app.prestep.unet import TimeFreeUNet
+from oms_app.requests import StudioError
+
+LIBRARIES = {"diffusers", "transformers", "stable_diffusion", None}
+
+
+@dataclass(frozen=True)
+class Key:
+    """What the store caches by."""
+
+    kind: Literal["base", "oms", "text"]
+    folder: Path
+    device: str
+    dtype: torch.dtype
+
+
+@dataclass
+class Base:
+    """A base model: the stock pipeline, its text encoder, what its encoder's latents look like, the words it knows."""
+
+    pipeline: Any  # StableDiffusionPipeline
+    text: TextEncoder
+    fingerprint: tuple[float, ...]
+    vocabulary: frozenset[str]
+
+
+@dataclass
+class Module:
+    """An OMS module: the time-free UNet ψ, the name of the model whose text encoder it reads, its latent domain."""
+
+    unet: TimeFreeUNet
+    encoder_name: str
+    domain: domains.Domain | None
+
+
+def choose_device(name: str) -> tuple[torch.device, str]:
+    """ "auto", "cpu", "cuda", "cuda:1" or "mps" → the device and why. Raises StudioError where it is not to be had."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda"), f"a CUDA GPU was found ({torch.cuda.get_device_name()})"
+        if torch.backends.mps.is_available():
+            return torch.device("mps"), "an Apple GPU was found"
+        return torch.device("cpu"), "no GPU was found"
+    have = ["auto", "cpu"]
+    have += ["cuda"] if torch.cuda.is_available() else []
+    have += ["mps"] if torch.backends.mps.is_available() else []
+    kind, _, index = name.partition(":")
+    whole = kind in have and kind != "auto" and (not index or (kind == "cuda" and index.isdecimal()))
+    if not whole or (index and int(index) >= torch.cuda.device_count()):
+        raise StudioError(f"the device {name!r} is not here: choose one of {', '.join(have)}")
+    return torch.device(name), "it was asked for"
+
+
+def load(key: Key) -> Base | Module | TextEncoder:
+    """Loads what the key names. Raises StudioError, in one line, for anything that cannot be read or trusted."""
+    device = torch.device(key.device)
+    if key.kind == "base":
+        return load_base(key.folder, device, key.dtype)
+    if key.kind == "oms":
+        return load_module(key.folder, device, key.dtype)
+    return load_encoder(key.folder, device, key.dtype)
+
+
+def load_base(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
+    """A StableDiffusionPipeline from a diffusers folder."""
+    index = read_json(folder / "model_index.json")
+    name = index.get("_class_name")
+    if name != "StableDiffusionPipeline":
+        raise StudioError(f"{folder} is a {name}: this version runs StableDiffusionPipeline folders")
+    for part, described in index.items():
+        if part.startswith("_") or not isinstance(described, list):
+            continue
+        if described[0] not in LIBRARIES:
+            raise StudioError(f"{folder}: {part} asks for code from {described[0]!r}, which is never run here")
+        _refuse_pickle(folder / part)
+    try:
+        pipeline = StableDiffusionPipeline.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise StudioError(f"{folder} cannot be read as a base model ({one_line(error)}): restore its files") from error
+    pipeline.to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        part.eval().requires_grad_(False)
+    text = TextEncoder(str(folder), pipeline.tokenizer, pipeline.text_encoder, device)
+    return Base(pipeline, text, domains.fingerprint(pipeline.vae), read_vocabulary(folder))
+
+
+def load_module(folder: Path, device: torch.device, dtype: torch.dtype) -> Module:
+    """An OMS module from a folder in the published layout (oms-math.md, 7)."""
+    _refuse_pickle(folder / "oms_module")
+    try:
+        unet = TimeFreeUNet.from_pretrained(folder / "oms_module", torch_dtype=dtype)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise StudioError(f"{folder} cannot be read as an OMS module ({one_line(error)}): restore its files") from error
+    named = read_json(folder / "oms_text_encoder/config.json")
+    encoder = named.get("_name_or_path")
+    if not isinstance(encoder, str) or named.get("subfolder", "text_encoder") != "text_encoder":
+        raise StudioError(f"{folder}/oms_text_encoder names no text encoder: its config.json needs _name_or_path")
+    return Module(unet.to(device).eval().requires_grad_(False), encoder, domains.read(folder))
+
+
+def read_vocabulary(folder: Path) -> frozenset[str]:
+    """The words that a small model knows, from vocabulary.json; empty for models that read any word."""
+    path = folder / "vocabulary.json"
+    if not path.is_file():
+        return frozenset()
+    words = read_json(path).get("words")
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise StudioError(f"{path} must hold {{'words': [text, …]}}: restore it")
+    # A vocabulary may list phrases ("pitch black"); what is looked up is single words.
+    return frozenset(part for word in words for part in word.lower().split())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises StudioError where the file is missing or holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StudioError(f"{path} cannot be read ({one_line(error)}): restore it") from error
+    if not isinstance(value, dict):
+        raise StudioError(f"{path} holds no JSON object: restore it")
+    return value
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _refuse_pickle(folder: Path) -> None:
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    for path in folder.iterdir():
+        if path.suffix in PICKLES:
+            raise StudioError(f"{path} is a pickle, which can run any code when it is read: convert it to .safetensors")

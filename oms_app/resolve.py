@@ -1,0 +1,156 @@
+"""Stage 1: the request's gaps filled, its models loaded and locked, every OMS module checked against the base."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from oms_app.models import domain as domains
+from oms_app.models.catalog import Catalog, Entry
+from oms_app.models.loading import Base, Key, Module
+from oms_app.models.store import Store
+from oms_app.models.text import TextEncoder
+from oms_app.prestep.corrections import CORRECTIONS
+from oms_app.requests import MAX_SEED, GenerateRequest, SchedulerName, StudioError, Variant
+
+
+class Filled(GenerateRequest):
+    """A request without gaps: the model's defaults and a seed are in."""
+
+    seed: int
+    num_inference_steps: int
+    guidance_scale: float
+    scheduler: SchedulerName
+    width: int
+    height: int
+
+    @property
+    def guided(self) -> bool:
+        """Classifier-free guidance runs, so that the negative prompt is read."""
+        return self.guidance_scale > 1.0
+
+
+@dataclass(frozen=True)
+class Corrector:
+    """What a corrected variant needs: its module, that module's key in the store, and the text encoder it reads."""
+
+    key: Key
+    module: Module
+    text: TextEncoder
+
+
+def fill(request: GenerateRequest, entry: Entry) -> Filled:
+    """The request with the model's defaults and a seed. Raises StudioError for what the model cannot paint."""
+    if request.loras:
+        raise StudioError(f"unknown LoRA {request.loras[0].id!r}: the catalogue has none yet, so ask for none")
+    defaults = entry.defaults
+    assert defaults is not None  # every base model has them: catalog.Entry
+    values: dict[str, Any] = {name: getattr(request, name) for name in GenerateRequest.model_fields}
+    for name in ("num_inference_steps", "guidance_scale", "scheduler", "width", "height"):
+        if values[name] is None:
+            values[name] = getattr(defaults, name)
+    if request.seed is None:
+        values["seed"] = secrets.randbelow(MAX_SEED - request.count + 2)
+    filled = Filled(**values)
+    for name, value in (("width", filled.width), ("height", filled.height)):
+        if not defaults.min_size <= value <= defaults.max_size:
+            low, high = defaults.min_size, defaults.max_size
+            raise StudioError(f"{name} {value} is out of range for {entry.id!r}: take {low} to {high} pixels")
+    return filled
+
+
+class Resolver:
+    """Finds and loads models through the catalogue and the store."""
+
+    def __init__(self, catalog: Catalog, store: Store, device: torch.device, dtype: torch.dtype) -> None:
+        self.catalog = catalog
+        self.store = store
+        self._device = str(device)
+        self._dtype = dtype
+
+    def key(self, entry: Entry) -> Key:
+        kind = "base" if entry.kind == "base" else "oms"
+        return Key(kind, self.catalog.folder(entry).resolve(), self._device, self._dtype)
+
+    def domain(self, entry: Entry, base: Base) -> domains.Domain:
+        return domains.Domain(name=entry.domain or f"that of {entry.id}", fingerprint=base.fingerprint)
+
+    def correctors(
+        self, request: Filled, entry: Entry, base: Base, used: ExitStack
+    ) -> tuple[Filled, dict[str, Corrector], list[str]]:
+        """The request with every module named, a Corrector for each variant that needs one, and notes.
+
+        The modules stay locked in the store as long as `used` is open. Raises StudioError for an unknown module and for
+        one of another latent domain, naming both, unless the variant says force.
+        """
+        notes: dict[str, None] = {}
+        variants: list[Variant] = []
+        found: dict[str, Corrector] = {}
+        for variant in request.variants:
+            if CORRECTIONS[variant.correction].needs_module:
+                chosen = self._choose(variant, entry, base)
+                module: Module = used.enter_context(self.store.use(self.key(chosen)))
+                try:
+                    domains.require_same(chosen.id, _declared(chosen, module), entry.id, self.domain(entry, base))
+                except StudioError:
+                    if not variant.force:
+                        raise
+                    notes[f"the OMS module {chosen.id!r} was forced upon {entry.id!r}: expect colour casts"] = None
+                text = self._encoder(chosen, module, entry, base, used)
+                found[variant.name] = Corrector(self.key(chosen), module, text)
+                name = chosen.id if chosen.id in self.catalog.entries else str(self.catalog.folder(chosen))
+                variant = variant.model_copy(update={"module": name})
+            variants.append(variant)
+        return request.model_copy(update={"variants": tuple(variants)}), found, list(notes)
+
+    def modules_for(self, entry: Entry, base: Base) -> list[Entry]:
+        """OMS modules on this machine that are of the base's latent domain: its own first, then the catalogue's."""
+        own = self.catalog.folder(entry) / "oms"
+        candidates = [self.catalog.find(str(own), "oms")] if (own / "model_index.json").is_file() else []
+        candidates += [e for e in self.catalog.entries.values() if e.kind == "oms" and self.catalog.available(e)]
+        ours = self.domain(entry, base)
+        fitting = [e for e in candidates if domains.matches(self._declared_on_disk(e), ours)]
+        return list(dict.fromkeys(fitting))
+
+    def _declared_on_disk(self, entry: Entry) -> domains.Domain | None:
+        return domains.read(self.catalog.folder(entry)) or _named(entry)
+
+    def _choose(self, variant: Variant, entry: Entry, base: Base) -> Entry:
+        if variant.module is not None:
+            return self.catalog.find(variant.module, "oms")
+        fitting = self.modules_for(entry, base)
+        if not fitting:
+            raise StudioError(
+                f"no OMS module of the latent domain {self.domain(entry, base).name!r} of {entry.id!r} is on this "
+                "machine: name a module, or ask for the variant raw alone"
+            )
+        return fitting[0]
+
+    def _encoder(self, chosen: Entry, module: Module, entry: Entry, base: Base, used: ExitStack) -> TextEncoder:
+        """The text encoder that a module names: the base's own where that is meant, else a catalogue entry's."""
+        have, want = base.pipeline.unet.config.in_channels, module.unet.config["in_channels"]
+        if have != want:
+            raise StudioError(f"{chosen.id!r} has {want} latent channels and {entry.id!r} {have}: take another module")
+        name = module.encoder_name
+        if name == entry.id:
+            return base.text
+        if name not in self.catalog.ids("base"):
+            known = ", ".join(self.catalog.ids("base"))
+            raise StudioError(f"{chosen.id!r} reads the text encoder of {name!r}: only those of {known} are known")
+        folder = self.catalog.folder(self.catalog.find(name, "base")).resolve()
+        if str(folder) == base.text.key:
+            return base.text
+        encoder: TextEncoder = used.enter_context(self.store.use(Key("text", folder, self._device, self._dtype)))
+        return encoder
+
+
+def _declared(entry: Entry, module: Module) -> domains.Domain | None:
+    return module.domain or _named(entry)
+
+
+def _named(entry: Entry) -> domains.Domain | None:
+    return domains.Domain(name=entry.domain) if entry.domain else None

@@ -1,0 +1,277 @@
+"""Studio.generate: how a request becomes pictures, in numbered stages.
+
+A *job* is one picture still to be made: a variant of one of the request's images. All jobs of a request share model,
+scheduler, steps, guidance and size, so they run as one batch. Whatever was made before (embeddings, OMS predictions,
+whole pictures) is found in caches by what it was made from; a request that differs from the last one only in its OMS
+settings therefore reuses the raw picture.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from oms_app import denoise as denoising
+from oms_app.caches import ByteCache
+from oms_app.correct import Correcting, Job, oms_texts, settings
+from oms_app.home import user_folder
+from oms_app.inspection import describe
+from oms_app.measure.picture import measure
+from oms_app.models.catalog import Catalog, Entry, ModelInfo
+from oms_app.models.loading import Base, choose_device, load, read_vocabulary
+from oms_app.models.store import Statistics, Store
+from oms_app.models.text import TextEncoder, unknown_words
+from oms_app.prestep.step import check_terminal_snr
+from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress, StudioError
+from oms_app.resolve import Corrector, Filled, Resolver, fill
+from oms_app.run import Run
+
+MiB = 2**20
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished picture, as the cache keeps it."""
+
+    image: Image.Image
+    stats: ImageStats
+    blackened: bool  # by the model's safety checker
+
+
+class Studio:
+    """The engine. Safe under threads: one request at a time has the device, others wait and can be stopped meanwhile.
+
+    home: the user's folder (else $OMS_HOME, else the system's place). device: "auto", "cpu", "cuda", "cuda:1", "mps".
+    presets: the catalogue's folder (else $OMS_PRESETS, else the shipped one). budget: bytes for loaded models.
+    Raises StudioError where one of them is not to be had.
+    """
+
+    def __init__(
+        self,
+        *,
+        home: Path | None = None,
+        device: str = "auto",
+        presets: Path | None = None,
+        budget: int | None = None,
+    ) -> None:
+        self.home = user_folder(home)
+        self.device, self.device_reason = choose_device(device)
+        self.dtype = torch.float32  # on every device: small models, and pictures that are the same everywhere
+        named = os.environ.get("OMS_PRESETS")
+        self.catalog = Catalog(presets or (Path(named) if named else None))
+        self._store = Store(load, budget)
+        self._resolver = Resolver(self.catalog, self._store, self.device, self.dtype)
+        self._embeddings: ByteCache[torch.Tensor] = ByteCache(64 * MiB)
+        self._predictions: ByteCache[torch.Tensor] = ByteCache(64 * MiB)
+        self._pictures: ByteCache[Made] = ByteCache(256 * MiB)
+        self._device_lock = threading.RLock()
+
+    def models(self) -> list[ModelInfo]:
+        """The catalogue, with what is on this machine."""
+        return self.catalog.infos()
+
+    def inspect(self, model_id: str) -> dict[str, Any]:
+        """The schedule's ᾱ and SNR at T and at the first timestep, radii, latent domain and OMS modules of a base."""
+        entry = self.catalog.find(model_id, "base")
+        with self._device_lock, self._store.use(self._resolver.key(entry)) as base:
+            modules = self._resolver.modules_for(entry, base)
+            return describe(entry, base, self._resolver.domain(entry, base).name, [module.id for module in modules])
+
+    def unknown_words(self, model_id: str, *texts: str) -> tuple[str, ...]:
+        """Words that a model with a small vocabulary does not know, each once. Cheap: no weights are loaded."""
+        entry = self.catalog.find(model_id, "base")
+        return unknown_words(read_vocabulary(self.catalog.folder(entry)), *texts)
+
+    def statistics(self) -> Statistics:
+        """Of the store of loaded models."""
+        return self._store.statistics()
+
+    def forget(self, *, models: bool = False) -> None:
+        """Empties the caches of embeddings, predictions and pictures, and of loaded models too where asked."""
+        for cache in (self._embeddings, self._predictions, self._pictures):
+            cache.clear()
+        if models:
+            self._store.clear()
+
+    def generate(
+        self,
+        request: GenerateRequest,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> GenerateResult:
+        """Pictures of every variant, all of an image's variants from one noise. Writes nothing: see gallery.py.
+
+        Image i of the request has seed + i. Raises StudioError for what the user can mend, and Stopped within one
+        step of should_stop() turning true.
+        """
+        run = Run(on_progress, should_stop)
+        entry = self.catalog.find(request.model, "base")
+        filled = fill(request, entry)
+        with run.holding(self._device_lock), ExitStack() as used:
+            # 1 resolve
+            with run.stage("load"):
+                base: Base = used.enter_context(self._store.use(self._resolver.key(entry)))
+                filled, correctors, notes = self._resolver.correctors(filled, entry, base, used)
+                scheduler = self._scheduler(filled, base)
+            keys = self._picture_keys(filled, entry, correctors)
+            jobs = {key: Job(key, variant, index) for (variant, index), key in reversed(keys.items())}
+            found = {key: self._pictures.get(key) for key in jobs}
+            made = {key: picture for key, picture in found.items() if picture is not None}
+            todo = sorted((job for key, job in jobs.items() if key not in made), key=_order(filled))
+
+            # 2 encode
+            with run.stage("encode"):
+                notes += self._text_notes(filled, entry, base, correctors)
+                self._encode_all(filled, todo, base, correctors)
+
+            # 3 draw
+            shape = _latent_shape(filled, base)
+            indices = {job.index for job in todo}
+            noises = {i: denoising.draw(filled.seed + i, shape, self.device, self.dtype) for i in indices}
+
+            # 4 correct
+            with run.stage("correct"):
+                correcting = Correcting(filled, correctors, noises, self._predictions, self._embedding)
+                latents = correcting.start_all(todo, scheduler) if todo else []
+
+            for part in denoising.chunks(len(todo), filled.width, filled.height):
+                batch = [todo[i] for i in part]
+                # 5 denoise
+                with run.stage("denoise"):
+                    clean = denoising.denoise(
+                        base.pipeline,
+                        scheduler,
+                        torch.cat([latents[i] for i in part]),
+                        [noises[job.index].generator() for job in batch],
+                        self._embedding(base.text, filled.prompt),
+                        self._embedding(base.text, filled.negative_prompt) if filled.guided else None,
+                        steps=filled.num_inference_steps,
+                        guidance_scale=filled.guidance_scale,
+                        on_step=run.counter(len(todo), part),
+                        should_stop=run.should_stop,
+                    )
+                with run.stage("decode"):
+                    # 6 decode
+                    pictures, blackened = denoising.decode(base.pipeline, clean)
+                    # 7 measure
+                    for job, picture, black in zip(batch, pictures, blackened, strict=True):
+                        made[job.key] = self._keep(job, picture, black)
+            # 8 keep: gallery.save, by whoever asked
+        if any(picture.blackened for picture in made.values()):
+            notes.append("the model's safety checker blackened a picture: that black is no light of the scene")
+        images = tuple(
+            ImageResult(
+                variant=variant.name,
+                index=index,
+                seed=filled.seed + index,
+                image=made[key].image.copy(),  # the caller may draw on it; the cache's must stay as it is
+                stats=made[key].stats,
+            )
+            for (variant, index), key in keys.items()
+        )
+        done = GenerateRequest(**{name: getattr(filled, name) for name in GenerateRequest.model_fields})
+        return GenerateResult(request=done, seed=filled.seed, images=images, seconds=run.seconds(), notes=tuple(notes))
+
+    def _scheduler(self, request: Filled, base: Base) -> Any:
+        scheduler = denoising.make_scheduler(
+            base.pipeline.scheduler.config, request.scheduler, request.num_inference_steps, self.device
+        )
+        if any(variant.is_corrected for variant in request.variants):
+            try:
+                check_terminal_snr(scheduler)
+            except ValueError as error:
+                raise StudioError(str(error)) from error
+        return scheduler
+
+    def _picture_keys(
+        self, request: Filled, entry: Entry, correctors: Mapping[str, Corrector]
+    ) -> dict[tuple[Any, int], Hashable]:
+        """(variant, index) → all that its picture is made from, by index and then in the request's order."""
+        shared = (
+            self._resolver.key(entry),
+            request.prompt,
+            request.negative_prompt if request.guided else None,
+            request.num_inference_steps,
+            request.guidance_scale,
+            request.scheduler,
+            request.width,
+            request.height,
+        )
+        own = {
+            variant: (variant.correction, settings(variant, request.prompt, correctors[variant.name]))
+            if variant.name in correctors
+            else (variant.correction,)
+            for variant in request.variants
+        }
+        return {
+            (variant, index): (*shared, request.seed + index, *own[variant])
+            for index in range(request.count)
+            for variant in request.variants
+        }
+
+    def _encode_all(
+        self, request: Filled, todo: Sequence[Job], base: Base, correctors: Mapping[str, Corrector]
+    ) -> None:
+        """Embeds every text that the jobs need: those not in the cache go through each encoder as one batch."""
+        wanted: dict[TextEncoder, list[str]] = {}
+        if todo:
+            wanted[base.text] = [request.prompt, *([request.negative_prompt] if request.guided else [])]
+        for job in todo:
+            if corrector := correctors.get(job.variant.name):
+                wanted.setdefault(corrector.text, []).extend(oms_texts(job.variant, request.prompt))
+        for encoder, texts in wanted.items():
+            missing = [text for text in dict.fromkeys(texts) if self._embeddings.get((encoder.key, text)) is None]
+            if missing:
+                for text, embedding in zip(missing, encoder.encode(missing).split(1), strict=True):
+                    self._embeddings.put((encoder.key, text), embedding.clone(), embedding.nbytes)
+
+    def _embedding(self, encoder: TextEncoder, text: str) -> torch.Tensor:
+        """(1, L, D)."""
+        found = self._embeddings.get((encoder.key, text))
+        return encoder.encode([text]) if found is None else found
+
+    def _keep(self, job: Job, picture: Image.Image, blackened: bool) -> Made:
+        stats = ImageStats(**asdict(measure(np.asarray(picture))))
+        made = Made(picture, stats, blackened)
+        self._pictures.put(job.key, made, picture.width * picture.height * 3)
+        return made
+
+    def _text_notes(self, request: Filled, entry: Entry, base: Base, correctors: Mapping[str, Corrector]) -> list[str]:
+        """What the user should know of the words: unknown ones, ignored ones, ones that did not fit."""
+        notes = []
+        asked = {request.prompt: base.text, request.negative_prompt: base.text}
+        for variant in request.variants:
+            if corrector := correctors.get(variant.name):
+                asked |= dict.fromkeys(oms_texts(variant, request.prompt), corrector.text)
+        if unknown := unknown_words(base.vocabulary, *asked):
+            notes.append(f"{entry.title} does not know: {', '.join(unknown)}")
+        for text, encoder in asked.items():
+            if rest := encoder.beyond(text):
+                short = rest if len(rest) <= 60 else rest[:57] + "…"
+                notes.append(f"a prompt is longer than {encoder.max_tokens} tokens; truncated, not read: {short!r}")
+        if request.negative_prompt and not request.guided:
+            notes.append(f"the negative prompt is ignored at CFG {request.guidance_scale:g}: it needs a CFG above 1")
+        elif request.negative_prompt and base.pipeline.unet.config.time_cond_proj_dim is not None:
+            notes.append(f"the negative prompt is ignored: {entry.title} has its guidance built in")
+        return notes
+
+
+def _latent_shape(request: Filled, base: Base) -> tuple[int, int, int]:
+    factor = base.pipeline.vae_scale_factor
+    return (int(base.pipeline.unet.config.in_channels), request.height // factor, request.width // factor)
+
+
+def _order(request: Filled) -> Callable[[Job], tuple[int, int]]:
+    """By image, then in the request's order of variants."""
+    places = {variant: place for place, variant in enumerate(request.variants)}
+    return lambda job: (job.index, places[job.variant])

@@ -1,0 +1,172 @@
+"""Real models at tiny size: a Lumen-shaped base and its OMS module, built in a folder, offline, with random weights.
+
+Random weights paint noise, yet every property of the engine (shared noise, agreement with the stock pipeline, reuse)
+holds for any weights, so these stand in for the real models wherever looks do not matter.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+WORDS = ["a", "black", "dark", "light", "white", "red", "blue", "solid", "background", "mountains", "at", "night", "sea", "snow", "city", "forest"]
+WIDTH = 32  # of the text encoder
+TOKENS = 16  # model_max_length
+IMAGE = 64  # pixels; latents are 8×8
+
+
+def make_tokenizer(folder: Path) -> CLIPTokenizer:
+    """A CLIP tokenizer whose merges make one token of each of WORDS."""
+    tokenizer = Tokenizer(
+        models.BPE(unk_token="<|endoftext|>", continuing_subword_prefix="", end_of_word_suffix="</w>")
+    )
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        WORDS * 20,
+        trainers.BpeTrainer(
+            vocab_size=1_000,
+            min_frequency=2,
+            show_progress=False,
+            special_tokens=["<|startoftext|>", "<|endoftext|>"],
+            end_of_word_suffix="</w>",
+        ),
+    )
+    trained = json.loads(tokenizer.to_str())["model"]
+    clip = CLIPTokenizer(
+        vocab=trained["vocab"], merges=[tuple(pair) for pair in trained["merges"]], model_max_length=TOKENS
+    )
+    clip.save_pretrained(folder)
+    return clip
+
+
+def make_unet(widths: tuple[int, ...] = (16, 32), seed: int = 0, **settings: object) -> UNet2DConditionModel:
+    torch.manual_seed(seed)
+    return UNet2DConditionModel(
+        sample_size=IMAGE // 8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=widths,
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (len(widths) - 1),
+        up_block_types=("CrossAttnUpBlock2D",) * (len(widths) - 1) + ("UpBlock2D",),
+        layers_per_block=1,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=8,
+        norm_num_groups=8,
+        **settings,
+    )
+
+
+def make_vae(seed: int = 0) -> AutoencoderKL:
+    """8 × down, 4 latent channels, 3 → 4 → 3."""
+    torch.manual_seed(seed)
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 16, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        mid_block_add_attention=False,
+        sample_size=IMAGE,
+        scaling_factor=0.9,
+    )
+
+
+def make_base(folder: Path, seed: int = 0) -> Path:
+    """A StableDiffusionPipeline folder with SD's schedule, which `StableDiffusionPipeline.from_pretrained` loads."""
+    tokenizer = make_tokenizer(folder / "tokenizer")
+    torch.manual_seed(seed)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        timestep_spacing="trailing",
+    )
+    pipeline = StableDiffusionPipeline(
+        vae=make_vae(seed),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=make_unet(seed=seed),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+    (folder / "vocabulary.json").write_text(json.dumps({"words": WORDS}))
+    return folder
+
+
+def make_module(folder: Path, vae: AutoencoderKL, name: str, encoder: str, seed: int = 7) -> Path:
+    """An OMS module in the published layout, of the latent domain of `vae`, conditioned on the encoder of `encoder`."""
+    from oms_app.models import domain
+    from oms_app.prestep.unet import TimeFreeUNet
+
+    torch.manual_seed(seed)
+    module = TimeFreeUNet.from_config(dict(make_unet((16, 16)).config))
+    module.save_pretrained(folder / "oms_module", variant="fp16")
+    for part, subfolder in (("oms_text_encoder", "text_encoder"), ("oms_tokenizer", "tokenizer")):
+        (folder / part).mkdir()
+        (folder / part / "config.json").write_text(json.dumps({"_name_or_path": encoder, "subfolder": subfolder}))
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "OMSPipeline"}))
+    domain.write(folder, domain.Domain(name=name, fingerprint=domain.fingerprint(vae)))
+    return folder
+
+
+def make_world(root: Path) -> Path:
+    """A project root in small: assets/lumen with its OMS module, a module of another domain, and presets/models.
+
+    Returns the presets folder, for `Studio(presets=...)` or the environment variable OMS_PRESETS.
+    """
+    lumen = make_base(root / "assets/lumen")
+    vae = AutoencoderKL.from_pretrained(lumen / "vae")
+    make_module(lumen / "oms", vae, "lumen", "lumen")
+    make_module(root / "assets/alien", make_vae(seed=99), "alien", "lumen", seed=8)
+    presets = root / "presets/models"
+    presets.mkdir(parents=True)
+    defaults = {
+        "width": IMAGE, "height": IMAGE, "min_size": 32, "max_size": 128,
+        "num_inference_steps": 4, "guidance_scale": 5.0, "scheduler": "ddim",
+    }  # fmt: skip
+    common = {"domain": "lumen", "licence": "Apache-2.0"}
+    entries = [
+        {"id": "lumen", "kind": "base", "title": "Tiny", "folder": "assets/lumen", "defaults": defaults, **common},
+        {"id": "lumen-oms", "kind": "oms", "title": "Tiny OMS", "folder": "assets/lumen/oms", **common},
+        {"id": "alien-oms", "kind": "oms", "title": "Alien", "folder": "assets/alien", **common, "domain": "alien"},
+        {
+            "id": "absent",
+            "kind": "base",
+            "title": "Not here",
+            "folder": "assets/absent",
+            "defaults": defaults,
+            **common,
+        },
+    ]
+    for entry in entries:
+        (presets / f"{entry['id']}.json").write_text(json.dumps(entry))
+    return presets
