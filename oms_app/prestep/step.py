@@ -1,0 +1,81 @@
+"""The one more step: from pure noise x_S to a first latent x̃_T that carries the light the prompt asks for.
+
+All latents are (B, C, h, w), scaled as the UNet sees them. Equation numbers are those of the One More Step paper
+(OMS, arXiv 2311.15744). Every function is linear in its latents.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oms_app.prestep.schedule import add_noise, first_alpha_bar, snr
+
+# Below it a picture's mean is drowned in the noise of any latent we know: nothing leaks, so nothing is to be mended.
+MIN_TERMINAL_SNR = 1e-6
+
+
+def predicted_x0(v: Tensor) -> Tensor:
+    """x̂0 = -v: Eq. 9 at ᾱ = 0, where OMS predicts."""
+    return -v
+
+
+def guide(v_uncond: Tensor, v_cond: Tensor, w: float) -> Tensor:
+    """Classifier-free guidance of the OMS prediction (Eq. 21): 0 is the unconditional one, 1 the conditional one."""
+    return v_uncond + w * (v_cond - v_uncond)
+
+
+def mix(x0s: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """x̂0 = Σ w_i x̂0(c_i): exact, since the step is linear in x̂0. Weights may be negative; they are not normalised.
+
+    Raises ValueError where there are no predictions, or not as many weights.
+    """
+    if not x0s or len(x0s) != len(weights):
+        raise ValueError(f"{len(x0s)} predictions and {len(weights)} weights: give as many of each, at least one")
+    return torch.stack([weight * x0 for x0, weight in zip(x0s, weights, strict=True)]).sum(dim=0)
+
+
+def ode_step(x0_hat: Tensor, x_s: Tensor, alpha_bar: float) -> Tensor:
+    """x̃_T = √ᾱ_τ x̂0 + √(1-ᾱ_τ) x_S (Eq. 20). The noise is kept, so a pair keeps its composition."""
+    return add_noise(x0_hat, x_s, alpha_bar)
+
+
+def sde_step(x0_hat: Tensor, z: Tensor, alpha_bar: float) -> Tensor:
+    """x̃_T = √ᾱ_τ x̂0 + √(1-ᾱ_τ) z, with z a second draw of noise (Eq. 17)."""
+    return add_noise(x0_hat, z, alpha_bar)
+
+
+def reference_step(x0_hat: Tensor, z: Tensor, alpha_bar: float) -> Tensor:
+    """x̃_T = √ᾱ_τ x̂0 + (1-ᾱ_τ) z, as the published code has it (0.9953 of the noise where Eq. 17 has 0.9977)."""
+    return alpha_bar**0.5 * x0_hat + (1 - alpha_bar) * z
+
+
+def for_scheduler(x_T: Tensor, scheduler: Any) -> Tensor:
+    """The `latents=` to give a diffusers pipeline so that the first tensor into its UNet equals x_T.
+
+    A pipeline multiplies its latents by `init_noise_sigma`, and `scale_model_input` multiplies by a number of its own:
+    both are 1 for DDIM and its kin, while sigma schedulers (Euler, Heun …) divide by √(σ_0²+1), and the two cancel
+    under `trailing` spacing only. The product is asked of the scheduler itself, on a copy, since it counts the calls.
+    For corrected latents only: raw noise goes in untouched, as in the stock pipeline.
+    """
+    one = torch.ones(1, dtype=torch.float64)
+    seen = copy.copy(scheduler).scale_model_input(one * scheduler.init_noise_sigma, scheduler.timesteps[0])
+    return x_T / float(seen)
+
+
+def check_terminal_snr(scheduler: Any) -> None:
+    """Raise ValueError, with the reason, where there is no leak for OMS to mend at the first timestep.
+
+    So it is where SNR(τ) is below 1e-6 (betas rescaled to zero terminal SNR) and for flow matching. Call
+    `set_timesteps` first.
+    """
+    ratio = snr(first_alpha_bar(scheduler))
+    if ratio < MIN_TERMINAL_SNR:
+        raise ValueError(
+            f"SNR at the first timestep is {ratio:.1e}, below {MIN_TERMINAL_SNR:g}: this schedule starts from pure "
+            "noise, so One More Step has nothing to correct; use the raw variant, or a model with the usual betas"
+        )
