@@ -59,7 +59,7 @@ def for_scheduler(x_T: Tensor, scheduler: Any) -> Tensor:
 
     A pipeline multiplies its latents by `init_noise_sigma`, and `scale_model_input` multiplies by a number of its own:
     both are 1 for DDIM and its kin, while sigma schedulers (Euler, Heun …) divide by √(σ_0²+1), and the two cancel
-    under `trailing` spacing only. The product is asked of the scheduler itself, on a copy, since it counts the calls.
+    under `leading` spacing only. The product is asked of the scheduler itself, on a copy, since it counts the calls.
     For corrected latents only: raw noise goes in untouched, as in the stock pipeline.
     """
     one = torch.ones(1, dtype=torch.float64)
