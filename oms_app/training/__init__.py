@@ -1,0 +1,1 @@
+"""Making the embedded models: captioned scenes, the base model Lumen, OMS modules."""

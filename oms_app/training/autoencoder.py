@@ -1,0 +1,175 @@
+"""Lumen's autoencoder: 256 px pictures to 4×32×32 latents and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+
+from oms_app.training import scenes
+from oms_app.training.loop import Batch, Plan, State, train
+
+LATENT_CHANNELS = 4
+WIDTHS = (16, 32, 64, 96)
+KL_WEIGHT = 1e-6  # Rombach et al. 2022
+EQUIVARIANCE_WEIGHT = 0.25
+
+
+def build(widths: tuple[int, ...] = WIDTHS) -> AutoencoderKL:
+    """SD's layout, 8 × down, without attention."""
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=LATENT_CHANNELS,
+        block_out_channels=widths,
+        layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
+        norm_num_groups=8,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+        sample_size=scenes.SIZE,
+    )
+
+
+def to_tensor(pictures: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    """(B, H, W, 3) uint8 → (B, 3, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_pictures(images: torch.Tensor) -> np.ndarray:
+    """(B, 3, H, W) in [-1, 1] → (B, H, W, 3) uint8."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _distance(made: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    difference = (made - true).float()
+    return torch.sqrt(difference**2 + 1e-4).mean() + 2.0 * (difference**2).mean()
+
+
+def loss(models: torch.nn.ModuleDict, batch: Batch, used: float) -> torch.Tensor:
+    """Reconstruction, a whiff of KL, and scale equivariance: latents averaged 2×2 must decode to the small picture.
+
+    The last keeps the latents smooth, their means close to the picture's colours, so that a diffusion model learns
+    them easily (Skorokhodov et al. 2025, arXiv 2502.14831).
+    """
+    vae, pictures = models["vae"], batch["pictures"]
+    posterior = vae.encode(pictures).latent_dist
+    latents = posterior.mean + torch.exp(0.5 * posterior.logvar) * torch.randn_like(posterior.mean)
+    value = _distance(vae.decode(latents).sample, pictures)
+    value = value + KL_WEIGHT * posterior.kl().mean()
+    small = vae.decode(F.avg_pool2d(latents, 2)).sample
+    return value + EQUIVARIANCE_WEIGHT * _distance(small, F.avg_pool2d(pictures, 2))
+
+
+def _batches(
+    pictures: np.ndarray,
+    device: torch.device,
+    state: State,
+    plan: Plan,
+    seed: int,
+    stages: tuple[tuple[float, int, int], ...],
+) -> Iterator[Batch]:
+    """Crops that grow as the budget is used up: small ones teach fastest, whole pictures finish."""
+    rng = np.random.default_rng((seed, state.step))
+    while True:
+        used = state.used(plan)
+        side, count = next((side, count) for until, side, count in stages if used <= until)
+        crops = []
+        for index in rng.integers(len(pictures), size=count):
+            y, x = rng.integers(scenes.SIZE - side + 1, size=2)
+            crop = pictures[index, y : y + side, x : x + side]
+            crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
+        yield {"pictures": to_tensor(np.stack(crops), device)}
+
+
+CROPS = ((0.3, 64, 48), (0.8, 128, 16), (1.0, 256, 4))
+DECODER_CROPS = ((0.5, 128, 16), (1.0, 256, 4))
+SMOKE_CROPS = ((1.0, 64, 2),)
+
+
+def train_autoencoder(
+    vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, *, work: Path, device: str, smoke: bool
+) -> AutoencoderKL:
+    """pictures: (N, 256, 256, 3) uint8. Returns EMA weights; latents have mean 0, variance 1 a channel."""
+    models = torch.nn.ModuleDict({"vae": vae})
+    crops = SMOKE_CROPS if smoke else CROPS
+    models = train(
+        "autoencoder",
+        models,
+        loss,
+        lambda where, state: _batches(pictures, where, state, plan, 1, crops),
+        plan,
+        work=work,
+        device=device,
+    )
+    normalise(models["vae"], pictures[:: max(1, len(pictures) // 512)])
+    return models["vae"]
+
+
+def train_decoder(
+    vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, *, work: Path, device: str, smoke: bool
+) -> AutoencoderKL:
+    """Go on with the decoder alone: the latent domain stays as it is, so UNet and OMS module stay valid."""
+    vae.encoder.requires_grad_(False)
+    assert vae.quant_conv is not None
+    vae.quant_conv.requires_grad_(False)
+    models = torch.nn.ModuleDict({"vae": vae})
+    crops = SMOKE_CROPS if smoke else DECODER_CROPS
+    models = train(
+        "decoder",
+        models,
+        loss,
+        lambda where, state: _batches(pictures, where, state, plan, 4, crops),
+        plan,
+        work=work,
+        device=device,
+    )
+    return models["vae"]
+
+
+@torch.no_grad()
+def encode(
+    vae: AutoencoderKL, pictures: np.ndarray, device: torch.device | str = "cpu", batch: int = 16
+) -> torch.Tensor:
+    """(N, 256, 256, 3) uint8 → scaled latents (N, 4, 32, 32) float32: the posterior's mean times the scaling factor."""
+    parts = [
+        vae.encode(to_tensor(pictures[i : i + batch], device)).latent_dist.mean.float().cpu()
+        for i in range(0, len(pictures), batch)
+    ]
+    return torch.cat(parts) * vae.config.scaling_factor
+
+
+@torch.no_grad()
+def normalise(vae: AutoencoderKL, pictures: np.ndarray) -> None:
+    """Fold a per-channel shift and scale into the two 1×1 convolutions between encoder and decoder.
+
+    Exact: pictures come out as before, while the latents get mean 0 and variance 1 in every channel, so that
+    scaling_factor is 1 and a latent of 0 is the data's mean colour.
+    """
+    latents = encode(vae, pictures)
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    into, out = vae.quant_conv, vae.post_quant_conv
+    assert into is not None and out is not None
+    n = LATENT_CHANNELS
+    into.weight[:n] /= std[:, None, None, None]
+    into.bias[:n] = (into.bias[:n] - mean) / std
+    into.bias[n:] -= 2 * torch.log(std)
+    out.bias += (out.weight[:, :, 0, 0] * mean).sum(1)
+    out.weight *= std[None, :, None, None]
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, pictures: np.ndarray, batch: int = 8) -> np.ndarray:
+    """Peak signal-to-noise ratio of the reconstruction of each picture, in dB, (N,), from 8-bit values."""
+    values = []
+    for i in range(0, len(pictures), batch):
+        part = pictures[i : i + batch]
+        made = to_pictures(vae.decode(vae.encode(to_tensor(part)).latent_dist.mean).sample)
+        mse = ((made.astype(np.float64) - part) ** 2).mean((1, 2, 3))
+        values.append(10 * np.log10(255**2 / np.maximum(mse, 1e-2)))
+    return np.concatenate(values)

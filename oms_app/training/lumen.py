@@ -1,0 +1,308 @@
+"""Lumen, the embedded base model, made from nothing: `python -m oms_app train lumen`.
+
+Stages, each resumable: autoencoder (256 px ↔ 4×32×32 latents) → latents (scenes drawn and encoded, once) →
+unet (with the text encoder, ε-prediction on SD's schedule, flaw and all) → decoder (sharper pictures from the same
+latents; the encoder stays) → export (a StableDiffusionPipeline folder).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from tqdm.auto import tqdm
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from oms_app.prestep.schedule import add_noise
+from oms_app.training import autoencoder, scenes, words
+from oms_app.training.loop import Batch, Plan, pick_device
+from oms_app.training.loop import train as train_loop
+
+log = logging.getLogger(__name__)
+STAGES = ("autoencoder", "latents", "unet", "decoder", "export")
+MINUTES = {"autoencoder": 30.0, "unet": 60.0, "decoder": 15.0}  # defaults, on 2 CPU cores
+HELD_OUT = 10_000_000  # scenes from this seed on are never trained on
+CAPTION_DROPOUT = 0.1
+SNR_GAMMA = 5.0  # Hang et al. 2023, min-SNR: the weight of nearly clean latents is capped
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes of everything; `smoke` is the same in miniature."""
+
+    pictures: int = 8_000  # drawn for the autoencoder
+    scenes: int = 40_000  # drawn for the UNet
+    autoencoder_widths: tuple[int, ...] = autoencoder.WIDTHS
+    unet_widths: tuple[int, ...] = (64, 96, 112)
+    text_width: int = words.WIDTH
+    text_layers: int = 3
+    batch: int = 32
+
+
+RECIPE = Recipe()
+SMOKE = Recipe(
+    pictures=12,
+    scenes=24,
+    autoencoder_widths=(8, 8, 16, 16),
+    unet_widths=(16, 16, 16),
+    text_width=32,
+    text_layers=1,
+    batch=4,
+)
+
+
+def scheduler() -> DDIMScheduler:
+    """SD's schedule, whose last step keeps √ᾱ_T = 0.068 of the picture: the flaw that OMS mends."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        timestep_spacing="trailing",
+        prediction_type="epsilon",
+    )
+
+
+def load(folder: Path) -> StableDiffusionPipeline:
+    """A finished pipeline folder in float32; its parts are trained on."""
+    return StableDiffusionPipeline.from_pretrained(
+        folder, safety_checker=None, local_files_only=True, use_safetensors=True
+    ).to(torch.float32)
+
+
+def build_unet(recipe: Recipe) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=scenes.SIZE // 8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=recipe.unet_widths,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=recipe.text_width,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def _picture(seed: int) -> np.ndarray:
+    return scenes.draw(seed).image
+
+
+def _scene(seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    scene = scenes.draw(seed)
+    return scene.image, scene.captions
+
+
+def draw_pictures(work: Path, count: int) -> np.ndarray:
+    """The first `count` scenes, (count, 256, 256, 3) uint8, drawn once and kept on disk."""
+    path = work / f"pictures-{count}.npy"
+    if not path.exists():
+        part = path.with_suffix(".part.npy")
+        array = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(count, scenes.SIZE, scenes.SIZE, 3))
+        with ProcessPoolExecutor() as pool:
+            for i, picture in enumerate(
+                tqdm(pool.map(_picture, range(count), chunksize=32), total=count, desc="drawing scenes")
+            ):
+                array[i] = picture
+        array.flush()
+        part.replace(path)
+    return np.load(path, mmap_mode="r")
+
+
+def vae_key(vae: AutoencoderKL) -> str:
+    """Tells autoencoders apart, so that no latents of another one are used: a hash of the encoder in float16."""
+    digest = hashlib.sha256()
+    for module in (vae.encoder, vae.quant_conv):
+        for value in module.state_dict().values():
+            digest.update(value.detach().cpu().half().numpy().tobytes())
+    return digest.hexdigest()[:8]
+
+
+def encode_scenes(vae: AutoencoderKL, work: Path, count: int, device: str) -> tuple[np.ndarray, list[list[str]]]:
+    """Scaled latents (count, 4, 32, 32) float16 and captions of the first `count` scenes, made once and kept on disk."""
+    key = vae_key(vae)
+    path, captions_path = work / f"latents-{key}-{count}.npy", work / f"captions-{key}-{count}.json"
+    if not captions_path.exists():
+        where = pick_device(device)
+        vae = vae.to(where)
+        part = path.with_suffix(".part.npy")
+        array = np.lib.format.open_memmap(
+            part, mode="w+", dtype=np.float16, shape=(count, 4, scenes.SIZE // 8, scenes.SIZE // 8)
+        )
+        captions: list[list[str]] = []
+        with ProcessPoolExecutor() as pool, tqdm(total=count, desc="encoding scenes") as bar:
+            waiting: list[np.ndarray] = []
+            for image, told in pool.map(_scene, range(count), chunksize=32):
+                waiting.append(image)
+                captions.append(list(told))
+                if len(waiting) == 16 or len(captions) == count:
+                    array[len(captions) - len(waiting) : len(captions)] = autoencoder.encode(
+                        vae, np.stack(waiting), where
+                    ).numpy()
+                    bar.update(len(waiting))
+                    waiting.clear()
+        array.flush()
+        vae.to("cpu")
+        part.replace(path)
+        captions_path.write_text(json.dumps(captions))
+    return np.load(path), json.loads(captions_path.read_text())
+
+
+def unet_batches(
+    latents: np.ndarray,
+    captions: list[list[str]],
+    tokenizer: CLIPTokenizer,
+    size: int,
+    device: torch.device,
+    seed: tuple[int, ...],
+) -> Iterator[Batch]:
+    """Random scenes, each with one of its captions; a tenth of the captions is empty, for guidance."""
+    rng = np.random.default_rng(seed)
+    while True:
+        index = rng.integers(len(latents), size=size)
+        told = [
+            "" if rng.random() < CAPTION_DROPOUT else captions[i][int(rng.integers(len(captions[i])))] for i in index
+        ]
+        tokens = tokenizer(
+            told, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+        )
+        yield {
+            "latents": torch.from_numpy(latents[index].astype(np.float32)).to(device),
+            "tokens": tokens.input_ids.to(device),
+        }
+
+
+def unet_loss(models: torch.nn.ModuleDict, batch: Batch, alphas_cumprod: torch.Tensor) -> torch.Tensor:
+    """‖ε̂ - ε‖² with min-SNR weights; at T the weight is 1, so the flaw is learned as SD learned it."""
+    x0 = batch["latents"]
+    t = torch.randint(len(alphas_cumprod), (len(x0),), device=x0.device)
+    alpha_bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    noise = torch.randn_like(x0)
+    hidden = models["text"](batch["tokens"]).last_hidden_state
+    made = models["unet"](add_noise(x0, noise, alpha_bar), t, hidden).sample
+    weight = torch.clamp(SNR_GAMMA * (1 - alpha_bar) / alpha_bar, max=1.0)
+    return (weight * (made.float() - noise) ** 2).mean()
+
+
+def train(
+    *,
+    out: Path,
+    stage: str | None = None,
+    device: str = "auto",
+    minutes: float | None = None,
+    start_from: Path | None = None,
+    smoke: bool = False,
+    work: Path | None = None,
+) -> Path:
+    """Make Lumen, or one stage of it, and write it to `out`, a StableDiffusionPipeline folder. Returns `out`.
+
+    minutes: the budget of the stage, or of each stage that trains, over all runs with the same work folder.
+    start_from: a finished Lumen folder whose weights the first run starts from. Its autoencoder is kept unless the
+    stage "autoencoder" is asked for by name, because latents and the OMS module hang on it.
+    Raises ValueError for an unknown stage.
+    """
+    if stage is not None and stage not in STAGES:
+        raise ValueError(f"stage {stage!r} is unknown: choose one of {', '.join(STAGES)}")
+    torch.manual_seed(0)
+    recipe = SMOKE if smoke else RECIPE
+    work = work or Path("work") / ("lumen-smoke" if smoke else "lumen")
+    work.mkdir(parents=True, exist_ok=True)
+    started = load(start_from) if start_from else None
+
+    def plan(name: str, **more: float) -> Plan:
+        return Plan(minutes=minutes or MINUTES[name], steps=2 if smoke else None, **more)
+
+    vae_folder = work / "vae"
+    if stage == "autoencoder" or (stage is None and not vae_folder.exists() and started is None):
+        vae = started.vae if started else autoencoder.build(recipe.autoencoder_widths)
+        pictures = draw_pictures(work, recipe.pictures)
+        vae = autoencoder.train_autoencoder(
+            vae, pictures, plan("autoencoder", learning_rate=1e-3), work=work, device=device, smoke=smoke
+        )
+        vae.save_pretrained(vae_folder)
+        _report_quality(vae, 4 if smoke else 128)
+        if stage:
+            return vae_folder
+    vae = AutoencoderKL.from_pretrained(vae_folder) if vae_folder.exists() else started.vae if started else None
+    if vae is None:
+        raise ValueError(
+            f"stage {stage!r} needs an autoencoder: run the stage 'autoencoder' first, or give --from FOLDER"
+        )
+
+    if stage in (None, "latents", "unet"):
+        latents, captions = encode_scenes(vae, work, recipe.scenes, device)
+        if stage == "latents":
+            return work
+    tokenizer = started.tokenizer if started else words.build_tokenizer(scenes.VOCABULARY)
+    text: CLIPTextModel = (
+        started.text_encoder if started else words.build_text_encoder(tokenizer, recipe.text_width, recipe.text_layers)
+    )
+    models = torch.nn.ModuleDict({"unet": started.unet if started else build_unet(recipe), "text": text})
+    weights = work / "unet-ema.pt"
+    if stage in (None, "unet"):
+        alphas = scheduler().alphas_cumprod
+        models = train_loop(
+            "unet",
+            models,
+            lambda m, batch, used: unet_loss(m, batch, alphas.to(batch["latents"].device)),
+            lambda where, state: unet_batches(latents, captions, tokenizer, recipe.batch, where, (2, state.step)),
+            plan("unet", learning_rate=1e-3, ema_decay=0.9995),
+            work=work,
+            device=device,
+        )
+        torch.save(models.state_dict(), weights)
+    elif weights.exists():
+        models.load_state_dict(torch.load(weights, weights_only=True))
+    if stage in (None, "decoder"):
+        pictures = draw_pictures(work, recipe.pictures)
+        vae = autoencoder.train_decoder(
+            vae, pictures, plan("decoder", learning_rate=5e-4), work=work, device=device, smoke=smoke
+        )
+        vae.save_pretrained(vae_folder)
+        _report_quality(vae, 4 if smoke else 128)
+    export(out, vae, models["text"], tokenizer, models["unet"])
+    return out
+
+
+def _report_quality(vae: AutoencoderKL, count: int) -> None:
+    quality = autoencoder.psnr(vae, np.stack([_picture(HELD_OUT + i) for i in range(count)]))
+    log.info(
+        "autoencoder: %.2f dB PSNR on %d unseen scenes (median %.2f dB)", quality.mean(), count, np.median(quality)
+    )
+
+
+def export(
+    out: Path, vae: AutoencoderKL, text: CLIPTextModel, tokenizer: CLIPTokenizer, unet: UNet2DConditionModel
+) -> None:
+    """Write the pipeline folder, weights in float16 safetensors, with the vocabulary beside it."""
+    began = time.monotonic()
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.to(dtype=torch.float16).save_pretrained(out, safe_serialization=True)
+    config_file = out / "text_encoder" / "config.json"
+    config = json.loads(config_file.read_text())
+    config["dtype"] = "float32"  # else transformers would compute in the file's float16, beside a float32 UNet
+    config_file.write_text(json.dumps(config, indent=2) + "\n")
+    (out / "vocabulary.json").write_text(json.dumps({"words": list(scenes.VOCABULARY)}, indent=1) + "\n")
+    log.info("exported to %s in %.1f s", out, time.monotonic() - began)
