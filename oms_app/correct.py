@@ -1,4 +1,4 @@
-"""Stage 4: each job's x_S becomes its x̃_T. Predictions of the OMS modules are batched, and kept for the next request."""
+"""Stage 4: each job's x_S becomes its x̃_T. The OMS modules' predictions are batched, and kept for the next request."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from oms_app.caches import ByteCache
 from oms_app.denoise import Noise, chunks, require_finite
+from oms_app.models.loading import Key
 from oms_app.prestep.corrections import CORRECTIONS, Start
 from oms_app.prestep.schedule import first_alpha_bar
 from oms_app.prestep.step import for_scheduler, guide, mix, predicted_x0
@@ -77,7 +78,7 @@ class Correcting:
 
     def _predict(self, jobs: Sequence[Job]) -> None:
         """v = ψ(x_S, c) for every text of every job, one batch per module; guidance and mix cost no further pass."""
-        missing: dict[Hashable, dict[Hashable, tuple[torch.Tensor, torch.Tensor]]] = {}
+        missing: dict[Key, dict[Hashable, tuple[torch.Tensor, torch.Tensor]]] = {}
         modules = {corrector.key: corrector.module for corrector in self._correctors.values()}
         for job in jobs:
             corrector = self._correctors.get(job.variant.name)

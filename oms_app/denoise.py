@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import diffusers
@@ -31,7 +32,7 @@ PIXELS_PER_CALL = 16 * 256 * 256  # of one pipeline call, all its pictures toget
 
 @dataclass(frozen=True)
 class Noise:
-    """One picture's noise: x_S (1, C, h, w), and the generator's state after that draw, as bytes of a (5056,) tensor."""
+    """One picture's noise: x_S (1, C, h, w), and the generator's state after that draw, a (5056,) tensor of bytes."""
 
     x_s: torch.Tensor
     state: torch.Tensor
@@ -77,7 +78,7 @@ def chunks(count: int, width: int, height: int) -> list[range]:
     at_most = max(1, PIXELS_PER_CALL // (width * height))
     calls = -(-count // at_most)
     edges = [round(i * count / calls) for i in range(calls + 1)] if calls else [0]
-    return [range(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    return [range(start, stop) for start, stop in pairwise(edges)]
 
 
 @torch.no_grad()

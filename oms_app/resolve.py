@@ -73,8 +73,9 @@ class Resolver:
         self._dtype = dtype
 
     def key(self, entry: Entry) -> Key:
-        kind = "base" if entry.kind == "base" else "oms"
-        return Key(kind, self.catalog.folder(entry).resolve(), self._device, self._dtype)
+        return Key(
+            "base" if entry.kind == "base" else "oms", self.catalog.folder(entry).resolve(), self._device, self._dtype
+        )
 
     def domain(self, entry: Entry, base: Base) -> domains.Domain:
         return domains.Domain(name=entry.domain or f"that of {entry.id}", fingerprint=base.fingerprint)

@@ -1,4 +1,4 @@
-"""Reads models from folders: the diffusers layout and the published OMS layout. safetensors only, nothing from a network.
+"""Reads models from folders in the diffusers layout and the published OMS layout. safetensors only, no network.
 
 A config is untrusted input: only classes of diffusers and transformers are built, and a module's text encoder is found
 through the catalogue, never through a path that the module names.

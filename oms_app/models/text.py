@@ -32,7 +32,7 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> torch.Tensor:
-        """(B, L, D): the last hidden state, padded to L = max_tokens, as StableDiffusionPipeline.encode_prompt has it."""
+        """(B, L, D): the last hidden state, padded to L = max_tokens, as in StableDiffusionPipeline.encode_prompt."""
         tokens = self.tokenizer(
             list(texts), padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt"
         )

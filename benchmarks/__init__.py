@@ -1,0 +1,1 @@
+"""Timings: run by hand, on a machine that does nothing else meanwhile."""

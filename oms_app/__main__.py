@@ -1,0 +1,8 @@
+"""`python -m oms_app …`"""
+
+import sys
+
+from oms_app.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

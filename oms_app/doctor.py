@@ -1,0 +1,61 @@
+"""What a machine has, and what it lacks."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import torch
+
+if TYPE_CHECKING:
+    from oms_app.studio import Studio
+
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "gradio", "pydantic", "typer")
+
+
+def examine(studio: Studio) -> dict[str, Any]:
+    """`ok`, `problems` (each with its remedy), and the facts that a report of a fault should carry."""
+    problems = []
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            problems.append(f"{package} is not installed: pip install -r requirements.txt")
+    models = studio.models()
+    problems += [
+        f"the files of {info.id} are not here: restore {studio.catalog.folder(studio.catalog.entries[info.id])}"
+        for info in models
+        if not info.available
+    ]
+    if not _writable(studio.home):
+        problems.append(f"the user's folder {studio.home} cannot be written to: set OMS_HOME to another")
+    memory = psutil.virtual_memory()
+    return {
+        "ok": not problems,
+        "problems": problems,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": versions,
+        "device": str(studio.device),
+        "device_reason": studio.device_reason,
+        "dtype": str(studio.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": memory.total,
+        "memory_free_bytes": memory.available,
+        "store_budget_bytes": studio.statistics().budget,
+        "home": str(studio.home),
+        "models": {info.id: info.available for info in models},
+    }
+
+
+def _writable(folder: Path) -> bool:
+    """Of the folder, or of the nearest one above it that exists: it is made when it is first needed."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK)
