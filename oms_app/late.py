@@ -25,16 +25,22 @@ class LateStudio:
     """What the page asks of a Studio. `start` loads the engine in the background; a request waits for it.
 
     device: as for Studio. home: the user's folder (else $OMS_HOME, else the system's place).
+    pictures: where finished pictures are kept (else in the user's folder).
     """
 
-    def __init__(self, *, device: str = "auto", home: Path | None = None) -> None:
+    def __init__(self, *, device: str = "auto", home: Path | None = None, pictures: Path | None = None) -> None:
         self.device = device
-        self.pictures = user_folder(home) / "pictures"
+        self.pictures = pictures or user_folder(home) / "pictures"
         self._home = home
         presets = os.environ.get("OMS_PRESETS")
         self._catalog = Catalog(Path(presets) if presets else None)
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
         self._studio: Future[Studio] | None = None
+
+    @property
+    def examples(self) -> Path:
+        """Where ready-made pairs lie, if there are any."""
+        return self._catalog.root / "assets/lumen/examples"
 
     def start(self) -> Future[Studio]:
         """Begins to load the engine, once. torch and diffusers take seconds to import."""
@@ -63,7 +69,7 @@ class LateStudio:
         return self.start().result().generate(request, on_progress=on_progress, should_stop=should_stop)
 
     def save(self, result: GenerateResult) -> GenerateResult:
-        """The pictures as PNG with their settings, in the user's folder."""
+        """The pictures as PNG with their settings, in `pictures`."""
         return gallery.save(result, self.pictures)
 
     @staticmethod

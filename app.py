@@ -1,0 +1,71 @@
+"""Starts the page: `python app.py`, or a Hugging Face Space."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+LOCAL = {"127.0.0.1", "localhost", "::1"}
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="OMS Studio: raw and One More Step pictures side by side.")
+    parser.add_argument("--host", help="address to listen on (this computer only, unless a password is set)")
+    parser.add_argument("--port", type=int, help="port (the first free one from 7860)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument("--password", default=os.environ.get("OMS_PASSWORD"), help="visitors log in as “oms” with it; "
+                        "better set as the environment variable OMS_PASSWORD")  # fmt: skip
+    parser.add_argument("--share", action="store_true", help="also open a public link; needs a password")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    chosen = parser.parse_args(given)
+    space = "SPACE_ID" in os.environ
+    chosen.host = chosen.host or ("0.0.0.0" if space else "127.0.0.1")
+    if chosen.port is not None and not 1 <= chosen.port <= 65535:
+        parser.error(f"--port is {chosen.port}: take 1 to 65535")
+    if not space and not chosen.password:
+        if chosen.host not in LOCAL:
+            parser.error(f"--host {chosen.host} can be reached from other computers: set a password with OMS_PASSWORD")
+        if chosen.share:
+            parser.error("--share makes the page public: set a password with OMS_PASSWORD")
+    return chosen
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    chosen = arguments(given)
+    space = "SPACE_ID" in os.environ
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+    from oms_app.late import LateStudio
+    from oms_app.requests import StudioError
+    from oms_app.ui.demo import create_demo, launch_settings
+
+    try:
+        # On a Space every visitor is a stranger to the others: files lie where no address leads to them.
+        studio = LateStudio(device=chosen.device, pictures=Path(tempfile.mkdtemp()) if space else None)
+    except StudioError as error:
+        print(error, file=sys.stderr)
+        return 2
+    demo = create_demo(studio, measure=studio.measure, save=studio.save, examples=studio.examples)
+    demo.launch(
+        server_name=chosen.host,
+        server_port=chosen.port,
+        share=chosen.share,
+        auth=("oms", chosen.password) if chosen.password else None,
+        inbrowser=chosen.open,
+        allowed_paths=[] if space else [str(studio.pictures)],
+        prevent_thread_lock=True,
+        **launch_settings(),
+    )
+    print(f"OMS Studio is at {demo.local_url}", flush=True)
+    if demo.share_url:
+        print(f"and, for others, at {demo.share_url}", flush=True)
+    studio.start()  # only now: importing torch would hold up the first page
+    demo.block_thread()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,348 @@
+"""The main view: a prompt goes in, two pictures from one seed come out, with their figures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from oms_app.requests import (
+    SCHEDULERS,
+    GenerateRequest,
+    GenerateResult,
+    ImageResult,
+    ImageStats,
+    Progress,
+    Stopped,
+    StudioError,
+)
+from oms_app.ui import examples as ready_made
+from oms_app.ui import readout
+from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT, to_request
+from oms_app.ui.work import Engine, Stops, follow
+
+logger = logging.getLogger(__name__)
+Components = dict[str, Any]
+Measure = Callable[[Image.Image], ImageStats]
+Save = Callable[[GenerateResult], GenerateResult]
+
+# The fields whose values make a request, by the names of their components.
+FIELDS = (
+    "prompt", "negative_prompt", "oms_on", "oms_mode", "oms_prompt", "oms_prompt_left", "oms_prompt_right", "oms_mix",
+    "oms_guidance_scale", "model", "width", "height", "scheduler", "guidance_scale", "num_inference_steps", "seed",
+    "random_seed",
+)  # fmt: skip
+# Those of them that follow the model.
+MODEL_FIELDS = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale")
+DEVICE = "device"  # one concurrency id for everything that works the model
+
+
+def build(models: Sequence[Any], examples: list[ready_made.Example]) -> Components:
+    """Lays out the view inside the current Blocks. Returns every component by name."""
+    c: Components = {}
+    with gr.Row(elem_id="layout", equal_height=False):
+        with gr.Column(elem_id="ask", min_width=0):
+            _prompt_and_buttons(c)
+        with gr.Column(elem_id="show", min_width=0):
+            _pictures(c, examples)
+        with gr.Column(elem_id="tune", min_width=0):
+            _one_more_step(c)
+            _seed(c)
+            _base(c, models)
+    c["request"] = gr.State()
+    c["last_seed"] = gr.State()
+    return c
+
+
+def _prompt_and_buttons(c: Components) -> None:
+    c["prompt"] = gr.Textbox(
+        label="Prompt",
+        info="What should the picture show?",
+        placeholder="mountains on a moonless night",
+        lines=2,
+        max_lines=6,
+        elem_id="prompt",
+    )
+    with gr.Row(elem_id="buttons"):
+        c["generate"] = gr.Button("Generate", variant="primary", elem_id="generate", scale=3, min_width=120)
+        c["stop"] = gr.Button("Stop", elem_id="stop", interactive=False, scale=1, min_width=80)
+    c["status"] = gr.HTML("", elem_id="status")
+
+
+def _one_more_step(c: Components) -> None:
+    with gr.Group(elem_id="oms"):
+        c["oms_on"] = gr.Checkbox(
+            value=True,
+            label="One More Step (OMS)",
+            info="Adds a second picture whose light and colour follow your words. Off: only the raw picture.",
+            elem_id="oms-on",
+        )
+        with gr.Column(elem_id="oms-settings") as c["oms_settings"]:
+            _light_and_colour(c)
+
+
+def _light_and_colour(c: Components) -> None:
+    c["oms_mode"] = gr.Radio(
+        [ONE_PROMPT, BETWEEN_TWO], value=ONE_PROMPT, label="Light and colour come from", elem_id="oms-mode"
+    )
+    c["oms_prompt"] = gr.Textbox(
+        label="OMS prompt",
+        info="Words for light and colour alone, such as “pitch black” or “golden”.",
+        placeholder="empty = the main prompt",
+        elem_id="oms-prompt",
+    )
+    with gr.Column(visible=False, elem_id="oms-slide") as c["oms_slide"]:
+        with gr.Row(elem_id="oms-ends"):
+            c["oms_prompt_left"] = gr.Textbox("dark", label="Left end", elem_id="oms-left", min_width=90)
+            c["oms_prompt_right"] = gr.Textbox("light", label="Right end", elem_id="oms-right", min_width=90)
+        c["oms_mix"] = gr.Slider(
+            0,
+            1,
+            value=0.0,
+            step=0.05,
+            label="OMS prompt slider",
+            info="0 is the left end, 1 the right end, between them a mix. An empty end = the main prompt.",
+            elem_id="oms-mix",
+        )
+    c["oms_guidance_scale"] = gr.Slider(
+        0,
+        4,
+        value=1.0,
+        step=0.1,
+        label="OMS strength (CFG)",
+        info="1 is natural, higher is bolder, 0 ignores the words.",
+        elem_id="oms-cfg",
+    )
+
+
+def _seed(c: Components) -> None:
+    with gr.Row(elem_id="seed-row"):
+        c["seed"] = gr.Number(
+            0,
+            label="Seed",
+            info="The same seed gives the same picture.",
+            elem_id="seed",
+            scale=3,
+            min_width=150,
+        )
+        with gr.Column(min_width=130, scale=2, elem_id="seed-side"):
+            c["random_seed"] = gr.Checkbox(value=True, label="Random", elem_id="random-seed", container=False)
+            c["reuse"] = gr.Button("Reuse last seed", size="sm", elem_id="reuse", interactive=False)
+
+
+def _base(c: Components, models: Sequence[Any]) -> None:
+    first = models[0] if models else None
+    defaults = {name: getattr(first.defaults, name) if first else None for name in MODEL_FIELDS}
+    with gr.Accordion("Picture settings", open=False, elem_id="settings"):
+        c["negative_prompt"] = gr.Textbox(
+            label="Negative prompt", info="What should not be in the picture.", placeholder="may stay empty"
+        )
+        c["model"] = gr.Dropdown(
+            [(info.title, info.id) for info in models],
+            value=first.id if first else None,
+            label="Model",
+            info="Who paints. Changing it sets the fields below to what suits it.",
+            filterable=False,
+            elem_id="model",
+        )
+        with gr.Row():
+            c["width"] = gr.Number(defaults["width"], label="Width", info="In pixels.", step=8, min_width=90)
+            c["height"] = gr.Number(defaults["height"], label="Height", info="In pixels.", step=8, min_width=90)
+        with gr.Row():
+            c["num_inference_steps"] = gr.Number(
+                defaults["num_inference_steps"],
+                label="Steps",
+                info="More is finer, slower.",
+                elem_id="steps",
+                min_width=90,
+            )
+            c["scheduler"] = gr.Dropdown(
+                list(SCHEDULERS),
+                value=defaults["scheduler"],
+                label="Scheduler",
+                info="How noise is removed.",
+                filterable=False,
+                min_width=90,
+            )
+        c["guidance_scale"] = gr.Slider(
+            0,
+            30,
+            value=defaults["guidance_scale"],
+            step=0.5,
+            label="Prompt strength (CFG)",
+            info="How closely the whole picture keeps to the prompt; 5 to 8 is usual.",
+            elem_id="cfg",
+        )
+
+
+def _pictures(c: Components, examples: list[ready_made.Example]) -> None:
+    c["summary"] = gr.HTML(readout.welcome(), elem_id="summary")
+    with gr.Tabs(elem_id="views"):
+        with gr.Tab("Side by side", id="panels"), gr.Row(elem_id="panels"):
+            for name, title, alt in (
+                ("raw", "Raw", "The picture as the model paints it by itself"),
+                ("oms", "With OMS", "The picture with one more step"),
+            ):
+                with gr.Column(min_width=0, elem_classes="oms-panel"):
+                    c[f"{name}_image"] = gr.Image(
+                        label=title,
+                        format="png",
+                        type="pil",
+                        interactive=False,
+                        buttons=["download", "fullscreen"],
+                        elem_id=f"{name}-image",
+                        alt_text=alt,
+                    )
+                    c[f"{name}_figures"] = gr.HTML(readout.figures(None), elem_id=f"{name}-figures")
+        with gr.Tab("Slide over both", id="slider", render_children=True):
+            c["slider"] = gr.ImageSlider(
+                label="Raw at the left, with OMS at the right",
+                format="png",
+                type="pil",
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id="slider",
+                max_height=640,
+            )
+    gr.HTML(readout.LEGEND)
+    if examples:
+        gr.HTML('<h2 class="oms-heading">Examples, ready at once</h2>')
+        c["examples"] = gr.HTML(ready_made.cards(examples), js_on_load=ready_made.CLICK_JS, elem_id="examples")
+
+
+def connect(
+    c: Components,
+    studio: Engine,
+    models: Sequence[Any],
+    examples: list[ready_made.Example],
+    measure: Measure,
+    save: Save,
+) -> None:
+    """Wires the components to the studio. Every event here is private: the public endpoint is in demo.py."""
+    stops = Stops()
+    inputs = {c[name] for name in FIELDS}
+    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+    def check(data: dict[Any, Any], session: gr.Request) -> dict[Any, Any]:
+        try:
+            request = to_request({name: data[c[name]] for name in FIELDS})
+        except StudioError as error:
+            return {c["request"]: None, c["status"]: readout.alert(str(error))}
+        stops.fresh(session.session_hash)
+        return {
+            c["request"]: request,
+            c["status"]: readout.progress(None),
+            c["generate"]: gr.update(interactive=False),
+            c["stop"]: gr.update(interactive=True),
+        }
+
+    def run(request: GenerateRequest | None, session: gr.Request) -> Iterator[dict[Any, Any]]:
+        if request is None:  # check has told the person why
+            yield {c["request"]: None}
+            return
+        try:
+            for news in follow(studio, request, stops.of(session.session_hash)):
+                if isinstance(news, Progress):
+                    yield {c["status"]: readout.progress(news)}
+                else:
+                    yield show(save(news))
+        except Stopped:
+            yield {c["status"]: readout.note("Stopped. Your settings are as you left them.")}
+        except StudioError as error:
+            yield {c["status"]: readout.alert(str(error))}
+        except Exception as error:  # the edge of the program: the log gets the traceback, the person a plain line
+            logger.exception("a request failed")
+            what = f"Something broke while painting ({type(error).__name__}: {error})."
+            yield {c["status"]: readout.alert(f"{what} Your settings are kept; please try again.")}
+
+    def show(result: GenerateResult) -> dict[Any, Any]:
+        first = {image.variant: image for image in result.images if image.index == 0}
+        raw, oms = first.get("raw"), first.get("oms")
+        raw_stats, oms_stats = raw.stats if raw else None, oms.stats if oms else None
+        return {
+            **pictures(_file(raw), raw_stats, _file(oms), oms_stats),
+            c["summary"]: readout.summary(result, readout.change(raw_stats, oms_stats)),
+            c["status"]: readout.note(*result.notes),
+            c["last_seed"]: result.seed,
+            c["seed"]: result.seed,
+            c["reuse"]: gr.update(interactive=True),
+        }
+
+    def pictures(raw: Any, raw_stats: ImageStats | None, oms: Any, oms_stats: ImageStats | None) -> dict[Any, Any]:
+        return {
+            c["raw_image"]: raw,
+            c["oms_image"]: oms,
+            c["slider"]: (raw, oms) if raw is not None and oms is not None else None,
+            c["raw_figures"]: readout.figures(raw_stats),
+            c["oms_figures"]: readout.figures(oms_stats),
+        }
+
+    def rest() -> dict[Any, Any]:
+        return {c["generate"]: gr.update(interactive=True), c["stop"]: gr.update(interactive=False)}
+
+    def stop(session: gr.Request) -> dict[Any, Any]:
+        stops.of(session.session_hash).set()
+        return {c["stop"]: gr.update(interactive=False)}
+
+    def choose_model(model: str) -> dict[Any, Any]:
+        defaults = next(info.defaults for info in models if info.id == model)
+        return {c[name]: getattr(defaults, name) for name in MODEL_FIELDS}
+
+    def use_example(event: gr.EventData) -> dict[Any, Any]:
+        example = examples[int(event._data["index"])]
+        raw, oms = Image.open(example.raw).convert("RGB"), Image.open(example.oms).convert("RGB")
+        raw_stats, oms_stats = measure(raw), measure(oms)
+        change = readout.change(raw_stats, oms_stats)
+        return {
+            **pictures(raw, raw_stats, oms, oms_stats),
+            c["summary"]: readout.headline(example.prompt, change, [f"seed <b>{example.seed}</b>", "ready-made"]),
+            c["status"]: "",
+            c["prompt"]: example.prompt,
+            c["oms_on"]: True,
+            c["oms_mode"]: ONE_PROMPT,
+            c["oms_prompt"]: example.oms_prompt or "",
+            c["oms_guidance_scale"]: example.oms_guidance_scale,
+            c["seed"]: example.seed,
+            c["random_seed"]: False,
+        }
+
+    shown = [c[f"{name}_{part}"] for name in ("raw", "oms") for part in ("image", "figures")] + [
+        c["slider"],
+        c["summary"],
+    ]
+    buttons = [c["generate"], c["stop"]]
+    checked = c["generate"].click(check, inputs, [c["request"], c["status"], *buttons], **quick)
+    ran = checked.then(
+        run,
+        c["request"],
+        [*shown, c["request"], c["status"], c["last_seed"], c["seed"], c["reuse"]],
+        concurrency_id=DEVICE,
+        concurrency_limit=1,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    ran.then(rest, None, buttons, **quick)
+    c["stop"].click(stop, None, c["stop"], **quick)
+    c["oms_mode"].change(
+        lambda mode: (gr.update(visible=mode == ONE_PROMPT), gr.update(visible=mode == BETWEEN_TWO)),
+        c["oms_mode"],
+        [c["oms_prompt"], c["oms_slide"]],
+        **quick,
+    )
+    c["oms_on"].change(lambda on: gr.update(visible=on), c["oms_on"], c["oms_settings"], **quick)
+    # A seed that was typed is meant: it would be a surprise if Random threw it away.
+    c["seed"].input(lambda: False, None, c["random_seed"], **quick)
+    c["reuse"].click(lambda seed: (seed, False), c["last_seed"], [c["seed"], c["random_seed"]], **quick)
+    c["model"].input(choose_model, c["model"], [c[name] for name in MODEL_FIELDS], **quick)
+    if examples:
+        filled = ("prompt", "oms_on", "oms_mode", "oms_prompt", "oms_guidance_scale", "seed", "random_seed")
+        c["examples"].click(use_example, None, [*shown, c["status"], *(c[name] for name in filled)], **quick)
+
+
+def _file(image: ImageResult | None) -> Path | Image.Image | None:
+    """The saved file, which carries its settings; else the picture itself, which Gradio saves as PNG."""
+    return (image.path or image.image) if image else None

@@ -1,0 +1,114 @@
+"""What stands in the page's fields, as a request; and what is wrong with it, in words for the person at the screen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from oms_app.requests import (
+    MAX_PROMPT_CHARACTERS,
+    MAX_SEED,
+    RAW,
+    GenerateRequest,
+    StudioError,
+    Variant,
+)
+
+ONE_PROMPT = "One OMS prompt"
+BETWEEN_TWO = "Slide between two"
+
+# What the fields are called on the page, by their name in the request.
+LABELS = {
+    "prompt": "The prompt",
+    "negative_prompt": "The negative prompt",
+    "prompt_b": "The OMS prompt at the right end",
+    "mix": "The OMS slider",
+    "model": "The model",
+    "seed": "The seed",
+    "count": "The number of pictures",
+    "num_inference_steps": "The number of steps",
+    "guidance_scale": "The prompt strength (CFG)",
+    "scheduler": "The scheduler",
+    "width": "The width",
+    "height": "The height",
+}
+RANGES = {
+    "seed": f"0 to {MAX_SEED}",
+    "num_inference_steps": "1 to 200",
+    "guidance_scale": "0 to 30",
+    "mix": "-1 to 2",
+    "width": "64 to 2048, in steps of 8",
+    "height": "64 to 2048, in steps of 8",
+}
+
+
+def to_request(values: Mapping[str, Any]) -> GenerateRequest:
+    """The request that the fields ask for. values: see `create_tab.FIELDS`.
+
+    Raises StudioError with one plain line where a value is missing or out of range.
+    """
+    seed = None if values["random_seed"] else _whole("seed", values["seed"], "type one, or tick Random")
+    try:
+        variants = (RAW, _oms(values)) if values["oms_on"] else (RAW,)
+        return GenerateRequest(
+            prompt=values["prompt"] or "",
+            negative_prompt=values["negative_prompt"] or "",
+            model=values["model"] or "",
+            variants=variants,
+            seed=seed,
+            num_inference_steps=_whole("num_inference_steps", values["num_inference_steps"]),
+            guidance_scale=values["guidance_scale"],
+            scheduler=values["scheduler"],
+            width=_whole("width", values["width"]),
+            height=_whole("height", values["height"]),
+        )
+    except ValidationError as error:
+        raise StudioError(explain(error)) from error
+
+
+def _oms(values: Mapping[str, Any]) -> Variant:
+    strength = values["oms_guidance_scale"]
+    if values["oms_mode"] == BETWEEN_TWO:
+        # An empty end means the main prompt, as an empty OMS prompt does; the engine knows that for the left end only.
+        right = values["oms_prompt_right"].strip() or values["prompt"]
+        return Variant(
+            name="oms",
+            correction="oms",
+            prompt=values["oms_prompt_left"].strip() or None,
+            prompt_b=right,
+            mix=values["oms_mix"],
+            guidance_scale=strength,
+        )
+    prompt = (values["oms_prompt"] or "").strip() or None
+    return Variant(name="oms", correction="oms", prompt=prompt, guidance_scale=strength)
+
+
+def _whole(name: str, value: Any, remedy: str = "type a whole number") -> int:
+    allowed = f"allowed is {RANGES[name]}"
+    if value is None:
+        raise StudioError(f"{LABELS[name]} is missing ({allowed}): {remedy}.")
+    if not math.isfinite(value) or value != int(value):
+        raise StudioError(f"{LABELS[name]} is {value}, which is no whole number ({allowed}): type another one.")
+    return int(value)
+
+
+def explain(error: ValidationError) -> str:
+    """The first complaint of pydantic as one plain line: the value, the permitted range, the remedy."""
+    first = error.errors()[0]
+    name = str(first["loc"][-1]) if first["loc"] else ""
+    inside_oms = error.title == "Variant"
+    label = LABELS.get(name, name.replace("_", " ").capitalize() or "The request")
+    if inside_oms and name in ("prompt", "guidance_scale"):
+        label = "The OMS prompt" if name == "prompt" else "The OMS strength (CFG)"
+    value = first["input"]
+    if first["type"] == "string_too_long":
+        return f"{label} has {len(value):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are allowed: shorten it."
+    if first["type"] == "value_error":  # our own validators, which already speak plainly
+        message = first["msg"].removeprefix("Value error, ")
+        return message[:1].upper() + message[1:] + "."
+    if name in RANGES:
+        return f"{label} is {value}; allowed is {RANGES[name]}: choose a value in that range."
+    return f"{label}: {first['msg'][:1].lower()}{first['msg'][1:]} (it is {str(value)[:60]!r}): please change it."

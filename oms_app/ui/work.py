@@ -1,0 +1,83 @@
+"""Running a request beside the page: progress as it goes, and a Stop that is heard at the next step."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from oms_app.requests import GenerateRequest, GenerateResult, Progress
+
+MAX_SESSIONS = 1_000  # open pages whose stop flag is remembered
+
+
+class Engine(Protocol):
+    """What the page needs of `oms_app.Studio`.
+
+    models: everything in the catalogue, with id, kind, title, available and, for a base, defaults (width, height,
+    num_inference_steps, guidance_scale, scheduler).
+    """
+
+    def models(self) -> Sequence[Any]: ...
+
+    def generate(
+        self,
+        request: GenerateRequest,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> GenerateResult: ...
+
+
+class Stops:
+    """A stop flag for each open page, by its session hash. The oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._flags: OrderedDict[str | None, threading.Event] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def fresh(self, session: str | None) -> threading.Event:
+        """A new flag, for a request that begins to wait or to work."""
+        flag = threading.Event()
+        with self._lock:
+            self._flags[session] = flag
+            self._flags.move_to_end(session)
+            while len(self._flags) > MAX_SESSIONS:
+                self._flags.popitem(last=False)
+        return flag
+
+    def of(self, session: str | None) -> threading.Event:
+        with self._lock:
+            flag = self._flags.get(session)
+        return flag or self.fresh(session)
+
+
+def follow(studio: Engine, request: GenerateRequest, stop: threading.Event) -> Iterator[Progress | GenerateResult]:
+    """What happens while the request runs, its result last. Raises what `studio.generate` raises.
+
+    The work is done in a thread of its own, so that the page hears of every step; where the reader falls behind, it
+    gets the latest. Closing the iterator (the page has gone) stops the work.
+    """
+    news: queue.Queue[Progress | GenerateResult | BaseException] = queue.Queue()
+
+    def work() -> None:
+        try:
+            news.put(studio.generate(request, on_progress=news.put, should_stop=stop.is_set))
+        except BaseException as error:
+            news.put(error)  # raised again by the reader, who can tell the person
+
+    threading.Thread(target=work, name="generate", daemon=True).start()
+    try:
+        while True:
+            item = news.get()
+            while isinstance(item, Progress) and not news.empty():
+                item = news.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+            if isinstance(item, GenerateResult):
+                return
+    finally:
+        stop.set()
