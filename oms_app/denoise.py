@@ -27,6 +27,8 @@ SCHEDULER_CLASSES: dict[SchedulerName, str] = {
     "euler-a": "EulerAncestralDiscreteScheduler",
     "heun": "HeunDiscreteScheduler",
 }
+# As Stable Diffusion ships PNDM: without the Runge-Kutta start, which costs nine passes and fails below four steps.
+SCHEDULER_SETTINGS: dict[SchedulerName, dict[str, Any]] = {"pndm": {"skip_prk_steps": True}}
 PIXELS_PER_CALL = 16 * 256 * 256  # of one pipeline call, all its pictures together: bounds the memory
 
 
@@ -59,7 +61,8 @@ def make_scheduler(config: Any, name: SchedulerName, steps: int, device: torch.d
 
     Raises StudioError where the scheduler cannot make so many steps.
     """
-    scheduler = getattr(diffusers, SCHEDULER_CLASSES[name]).from_config(config)
+    scheduler = getattr(diffusers, SCHEDULER_CLASSES[name])
+    scheduler = scheduler.from_config(config, **SCHEDULER_SETTINGS.get(name, {}))
     limit = scheduler.config.get("original_inference_steps")
     if limit is not None and steps > limit:
         raise StudioError(f"{steps} steps are too many for the scheduler {name}: take 1 to {limit}")
