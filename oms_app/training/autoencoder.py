@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,8 @@ def loss(models: torch.nn.ModuleDict, batch: Batch, used: float) -> torch.Tensor
     The last keeps the latents smooth, their means close to the picture's colours, so that a diffusion model learns
     them easily (Skorokhodov et al. 2025, arXiv 2502.14831).
     """
-    vae, pictures = models["vae"], batch["pictures"]
+    vae: Any = models["vae"]
+    pictures = batch["pictures"]
     posterior = vae.encode(pictures).latent_dist
     latents = posterior.mean + torch.exp(0.5 * posterior.logvar) * torch.randn_like(posterior.mean)
     value = _distance(vae.decode(latents).sample, pictures)

@@ -93,7 +93,8 @@ def train(
     work.mkdir(parents=True, exist_ok=True)
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        models.load_state_dict(saved["models"])
+        for part, weights in saved["models"].items():
+            models[part].load_state_dict(weights)
         optimizer.load_state_dict(saved["optimizer"])
         average.load_state_dict(saved["average"])
         state = State(saved["step"], saved["seconds"], saved["pictures"], [tuple(p) for p in saved["curve"]])
@@ -106,7 +107,7 @@ def train(
         temporary = checkpoint.with_suffix(".tmp")
         torch.save(
             {
-                "models": bare.state_dict(),
+                "models": {part: model.state_dict() for part, model in bare.items()},
                 "optimizer": optimizer.state_dict(),
                 "average": average.state_dict(),
                 "step": state.step,

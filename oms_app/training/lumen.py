@@ -75,6 +75,11 @@ def scheduler() -> DDIMScheduler:
     )
 
 
+def work_folder(model: Path, smoke: bool) -> Path:
+    """Where the checkpoints, scenes and latents of a model lie: beside its folder."""
+    return model.with_name(model.name + ("-smoke-work" if smoke else "-work"))
+
+
 def load(folder: Path) -> StableDiffusionPipeline:
     """A finished pipeline folder in float32; its parts are trained on."""
     return StableDiffusionPipeline.from_pretrained(
@@ -132,7 +137,7 @@ def vae_key(vae: AutoencoderKL) -> str:
 
 
 def encode_scenes(vae: AutoencoderKL, work: Path, count: int, device: str) -> tuple[np.ndarray, list[list[str]]]:
-    """Scaled latents (count, 4, 32, 32) float16 and captions of the first `count` scenes, made once and kept on disk."""
+    """Scaled latents (N, 4, 32, 32) float16 and captions of the first `count` scenes, made once and kept on disk."""
     key = vae_key(vae)
     path, captions_path = work / f"latents-{key}-{count}.npy", work / f"captions-{key}-{count}.json"
     if not captions_path.exists():
@@ -210,6 +215,7 @@ def train(
     """Make Lumen, or one stage of it, and write it to `out`, a StableDiffusionPipeline folder. Returns `out`.
 
     minutes: the budget of the stage, or of each stage that trains, over all runs with the same work folder.
+    work: checkpoints, scenes and latents; None puts them beside `out`.
     start_from: a finished Lumen folder whose weights the first run starts from. Its autoencoder is kept unless the
     stage "autoencoder" is asked for by name, because latents and the OMS module hang on it.
     Raises ValueError for an unknown stage.
@@ -218,7 +224,7 @@ def train(
         raise ValueError(f"stage {stage!r} is unknown: choose one of {', '.join(STAGES)}")
     torch.manual_seed(0)
     recipe = SMOKE if smoke else RECIPE
-    work = work or Path("work") / ("lumen-smoke" if smoke else "lumen")
+    work = work or work_folder(out, smoke)
     work.mkdir(parents=True, exist_ok=True)
     started = load(start_from) if start_from else None
 

@@ -67,7 +67,7 @@ def train(
     """
     torch.manual_seed(0)
     recipe = lumen.SMOKE if smoke else lumen.RECIPE
-    work = work or Path("work") / ("lumen-smoke" if smoke else "lumen")
+    work = work or lumen.work_folder(base, smoke)
     work.mkdir(parents=True, exist_ok=True)
     pipeline = lumen.load(base)
     latents, captions = lumen.encode_scenes(pipeline.vae, work, recipe.scenes, device)
@@ -93,7 +93,7 @@ def train(
         work=work,
         device=device,
     )
-    export(out, models["oms"])
+    export(out, module)
     return out
 
 

@@ -1,0 +1,151 @@
+"""Tiny training runs, from nothing to a folder that diffusers loads by itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from oms_app.prestep.unet import TimeFreeUNet
+from oms_app.training import autoencoder, lumen, oms, scenes, words
+from oms_app.training.loop import Plan, State, learning_rate, train
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("smoke")
+    lumen.train(out=folder / "lumen", smoke=True, device="cpu", work=folder / "work")
+    oms.train(base=folder / "lumen", out=folder / "lumen" / "oms", smoke=True, device="cpu", work=folder / "work")
+    return folder
+
+
+def test_the_whole_family_is_made_and_loads_without_our_code(family: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(family / "lumen", local_files_only=True)
+    assert {str(p.dtype) for p in pipeline.text_encoder.parameters()} == {"torch.float32"}
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline("a red circle", num_inference_steps=2, generator=torch.Generator().manual_seed(0)).images[0]
+    assert picture.size == (scenes.SIZE, scenes.SIZE)
+    alphas = pipeline.scheduler.alphas_cumprod
+    assert float(alphas[-1].sqrt()) == pytest.approx(0.068265, abs=1e-5)  # SD's flaw (OMS, Eq. 12)
+    module = TimeFreeUNet.from_pretrained(family / "lumen" / "oms" / "oms_module")
+    assert module(torch.randn(1, 4, 32, 32), torch.randn(1, 8, module.config.cross_attention_dim)).shape == (
+        1,
+        4,
+        32,
+        32,
+    )
+
+
+def test_from_starts_from_the_weights_given_and_keeps_the_autoencoder(family: Path, tmp_path: Path) -> None:
+    lumen.train(
+        out=tmp_path / "next",
+        smoke=True,
+        device="cpu",
+        work=tmp_path / "work",
+        start_from=family / "lumen",
+        stage="unet",
+    )
+    first, second = (
+        StableDiffusionPipeline.from_pretrained(f, local_files_only=True) for f in (family / "lumen", tmp_path / "next")
+    )
+    assert lumen.vae_key(first.vae) == lumen.vae_key(second.vae)
+    a, b = (torch.cat([p.flatten() for p in pipe.unet.parameters()]) for pipe in (first, second))
+    assert a.shape == b.shape and not torch.equal(a, b)
+    assert torch.corrcoef(torch.stack([a, b]))[0, 1] > 0.99  # two steps away, not drawn anew
+
+
+def test_an_unknown_stage_and_a_missing_autoencoder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'paint' is unknown: choose one of autoencoder"):
+        lumen.train(out=tmp_path / "x", stage="paint", smoke=True, work=tmp_path)
+    with pytest.raises(ValueError, match="needs an autoencoder"):
+        lumen.train(out=tmp_path / "x", stage="latents", smoke=True, work=tmp_path)
+
+
+def _toy(work: Path, steps: int) -> tuple[torch.nn.ModuleDict, dict]:
+    torch.manual_seed(0)
+    models = torch.nn.ModuleDict({"line": torch.nn.Linear(2, 1)})
+
+    def batches(device: torch.device, state: State):
+        rng = np.random.default_rng(state.step)
+        while True:
+            x = torch.tensor(rng.normal(size=(16, 2)), dtype=torch.float32, device=device)
+            yield {"x": x, "y": x @ torch.tensor([[2.0], [-1.0]]) + 0.5}
+
+    def loss(m: torch.nn.ModuleDict, batch: dict[str, torch.Tensor], used: float) -> torch.Tensor:
+        return ((m["line"](batch["x"]).float() - batch["y"]) ** 2).mean()
+
+    plan = Plan(minutes=1, steps=steps, learning_rate=0.1, ema_decay=0.9, weight_decay=0.0)
+    models = train("toy", models, loss, batches, plan, work=work, device="cpu")
+    return models, json.loads((work / "toy.json").read_text())
+
+
+def test_a_run_learns_and_the_same_command_resumes(tmp_path: Path) -> None:
+    _, first = _toy(tmp_path, steps=100)
+    models, second = _toy(tmp_path, steps=300)
+    assert first["steps"] == 100 and second["steps"] == 300
+    assert second["loss"][: len(first["loss"])] == first["loss"]  # the curve goes on, it does not begin again
+    assert second["minutes"] >= first["minutes"]
+    assert torch.allclose(models["line"].weight.flatten(), torch.tensor([2.0, -1.0]), atol=0.05)
+    before = models["line"].weight.clone()
+    again, third = _toy(tmp_path, steps=300)  # nothing is left to do
+    assert third["steps"] == 300 and torch.equal(again["line"].weight, before)
+
+
+def test_the_learning_rate_warms_up_and_falls() -> None:
+    plan = Plan(minutes=1, learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate(plan, u) for u in (0.0, 0.05, 0.1, 0.5, 1.0)]
+    assert rates[0] < rates[1] < rates[2] == pytest.approx(1.0) and rates[2] > rates[3] > rates[4] == pytest.approx(
+        0.02
+    )
+
+
+def test_normalised_latents_decode_to_the_same_pictures() -> None:
+    torch.manual_seed(1)
+    vae = autoencoder.build((8, 8, 16, 16)).eval()
+    pictures = np.stack([scenes.draw(s).image for s in range(3)])
+    x = autoencoder.to_tensor(pictures)
+    with torch.no_grad():
+        before = vae.decode(vae.encode(x).latent_dist.mean).sample
+        autoencoder.normalise(vae, pictures)
+        posterior = vae.encode(x).latent_dist
+        after = vae.decode(posterior.mean).sample
+    assert torch.allclose(before, after, atol=1e-4)
+    assert torch.allclose(posterior.mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(posterior.mean.std((0, 2, 3)), torch.ones(4), atol=1e-3)
+
+
+def test_the_tokenizer_has_one_token_a_word_and_survives_the_disk(tmp_path: Path) -> None:
+    tokenizer = words.build_tokenizer(scenes.VOCABULARY)
+    assert all(len(tokenizer(w).input_ids) == 3 for w in scenes.VOCABULARY)
+    tokenizer.save_pretrained(tmp_path)
+    again = type(tokenizer).from_pretrained(tmp_path)
+    text = "A Red circle, moonlit; zebra 9"
+    assert again(text).input_ids == tokenizer(text).input_ids
+    assert tokenizer.eos_token_id not in tokenizer("zebra").input_ids[1:-1]
+
+
+def test_the_oms_target_is_minus_the_clean_latent() -> None:
+    """A network that answers -x0 has no loss: v at SNR 0 (Eq. 8)."""
+    x0 = torch.randn(2, 4, 8, 8)
+
+    class Perfect(torch.nn.Module):
+        def forward(self, latents: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+            return -x0
+
+    class Text(torch.nn.Module):
+        def forward(self, tokens: torch.Tensor):
+            return type("Out", (), {"last_hidden_state": torch.zeros(2, 3, 8)})()
+
+    batch = {"latents": x0, "tokens": torch.zeros(2, 3, dtype=torch.long)}
+    assert oms.oms_loss(torch.nn.ModuleDict({"oms": Perfect()}), batch, Text()).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_an_oms_run_resumes(family: Path, tmp_path: Path) -> None:
+    """A time-free UNet names its weights as the published file does; a checkpoint of it must load again."""
+    again = oms.train(base=family / "lumen", out=tmp_path / "oms", smoke=True, device="cpu", work=family / "work")
+    first, second = (TimeFreeUNet.from_pretrained(f / "oms_module") for f in (family / "lumen" / "oms", again))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
