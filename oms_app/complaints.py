@@ -32,7 +32,7 @@ def one_line(error: ValidationError) -> str:
     name = str(first["loc"][-1]) if first["loc"] else ""
     of_variant = error.title == "Variant"
     if first["type"] == "value_error":  # our own validators, which speak plainly already
-        return first["msg"].removeprefix("Value error, ")
+        return first["msg"].removeprefix("Value error, ").replace("prompt_b", "--oms-prompt-b")
     options = VARIANT_OPTIONS if of_variant else OPTIONS
     option = "the prompt" if name == "prompt" and not of_variant else options.get(name, "--" + name.replace("_", "-"))
     if first["type"] == "string_too_long":

@@ -1,0 +1,204 @@
+"""The command line's contract (design.md): JSON alone on stdout, exit codes, one clear line for bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from oms_app import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def tiny_catalogue(presets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMS_PRESETS", str(presets))
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """Runs a command with --json; stdout must be one JSON object in one line and nothing else."""
+    assert cli.main([*arguments, "--json"]) == 0
+    out, _ = capsys.readouterr()
+    assert out.count("\n") == 1
+    parsed = json.loads(out)
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def test_generate_answers_as_the_contract_says(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "pictures"
+    got = answer(capsys, "generate", "black mountains", "--seed", "1", "--count", "2", "--out", str(out))
+    assert got["seed"] == 1
+    assert got["model"] == "lumen"
+    assert [(i["variant"], i["index"], i["seed"]) for i in got["images"]] == [
+        ("raw", 0, 1), ("oms", 0, 1), ("raw", 1, 2), ("oms", 1, 2),
+    ]  # fmt: skip
+    assert set(got["seconds"]) == {"load", "encode", "correct", "denoise", "decode", "total"}
+    for image in got["images"]:
+        with Image.open(image["path"]) as picture:
+            assert picture.format == "PNG"
+            assert picture.size == (64, 64)
+        assert Path(image["path"]).parent == out
+        assert 0 <= image["mean"] <= 255
+        assert 0 <= image["lightness"] <= 100
+    assert len(list(out.iterdir())) == 4  # no temporary file is left
+
+
+def test_every_option_of_generate_reaches_the_request(capsys: pytest.CaptureFixture[str], own_home: Path) -> None:
+    got = answer(
+        capsys, "generate", "a black sea", "--variants", "raw,oms,oms-sde", "--oms-prompt", "dark", "--oms-prompt-b",
+        "light", "--oms-mix", "0.5", "--oms-guidance-scale", "2", "--oms-module", "lumen-oms", "--negative-prompt",
+        "snow", "--guidance-scale", "3", "--steps", "2", "--scheduler", "euler", "--width", "72", "--height", "64",
+        "--device", "cpu", "--seed", "3",
+    )  # fmt: skip
+    from oms_app.gallery import read
+
+    restored = read(Path(got["images"][1]["path"]), {"lumen", "lumen-oms"}).request
+    variant = restored.variants[1]
+    assert (variant.prompt, variant.prompt_b, variant.mix, variant.guidance_scale) == ("dark", "light", 0.5, 2.0)
+    assert (restored.negative_prompt, restored.guidance_scale, restored.num_inference_steps) == ("snow", 3.0, 2)
+    assert (restored.scheduler, restored.width, restored.height, restored.seed) == ("euler", 72, 64, 3)
+    assert [i["variant"] for i in got["images"]] == ["raw", "oms", "oms-sde"]
+    assert Path(got["images"][0]["path"]).is_relative_to(own_home)  # without --out: the user's folder
+
+
+def test_without_json_a_person_reads_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["generate", "black zebra", "--seed", "1", "--variants", "raw"]) == 0
+    out, _ = capsys.readouterr()
+    assert "raw" in out and "L*" in out and "zebra" in out
+
+
+BAD = [
+    (["generate"], "prompt"),
+    (["generate", ""], "the prompt is empty"),
+    (["generate", "   "], "the prompt is empty"),
+    (["generate", "x" * 10_000], "10,000 characters: take at most 2,000"),
+    (["generate", "a", "--seed", "-1"], "--seed is -1: take 0 to 4294967295"),
+    (["generate", "a", "--seed", "4294967296"], "--seed is 4294967296: take 0 to 4294967295"),
+    (["generate", "a", "--seed", "4294967295", "--count", "2"], "take a smaller seed"),
+    (["generate", "a", "--steps", "0"], "--steps is 0: take 1 to 200"),
+    (["generate", "a", "--steps", "many"], "--steps"),
+    (["generate", "a", "--steps", "51", "--scheduler", "lcm"], "take 1 to 50"),
+    (["generate", "a", "--guidance-scale", "nan"], "--guidance-scale is nan: take 0 to 30"),
+    (["generate", "a", "--oms-guidance-scale", "inf"], "--oms-guidance-scale is inf: take 0 to 30"),
+    (["generate", "a", "--oms-guidance-scale", "-1", "--variants", "raw"], "--oms-guidance-scale is -1.0: take 0 to 30"),
+    (["generate", "a", "--oms-mix", "0.5"], "--oms-prompt-b"),
+    (["generate", "a", "--oms-mix", "5", "--oms-prompt-b", "b"], "--oms-mix is 5.0: take -1 to 2"),
+    (["generate", "a", "--count", "0"], "--count is 0: take 1 to 16"),
+    (["generate", "a", "--width", "100"], "--width is 100: take 64 to 2048 in steps of 8"),
+    (["generate", "a", "--width", "1024"], "width 1024 is out of range for 'lumen': take 32 to 128 pixels"),
+    (["generate", "a", "--model", "nope"], "unknown model 'nope': choose one of"),
+    (["generate", "a", "--model", "absent"], "'absent'"),
+    (["generate", "a", "--model", "/tmp/a.ckpt"], "pickle"),
+    (["generate", "a", "--variants", "raw,nope"], "--variants is nope: choose one of raw, oms, oms-sde, oms-reference"),
+    (["generate", "a", "--variants", ","], "--variants is empty"),
+    (["generate", "a", "--variants", "raw,raw"], "share a name"),
+    (["generate", "a", "--scheduler", "nope"], "--scheduler is nope: choose one of ddim"),
+    (["generate", "a", "--oms-module", "nope"], "unknown model 'nope'"),
+    (["generate", "a", "--oms-module", "alien-oms"], "'alien'"),
+    (["generate", "a", "--lora", "nope"], "unknown LoRA 'nope'"),
+    (["generate", "a", "--lora", "nope:much"], "--lora is 'nope:much'"),
+    (["generate", "a", "--device", "toaster"], "'toaster' is not here: choose one of auto, cpu"),
+    (["generate", "a", "--out", __file__], "is a file"),
+    (["generate", "a", "--out", __file__ + "/deeper"], "cannot be written to"),
+    (["generate", "a", "--colour", "red"], "--colour"),
+    (["generate", "a", "b"], "b"),
+    (["paint"], "paint"),
+    (["inspect", "--model", "nope"], "unknown model 'nope'"),
+    (["evaluate", "luminance", "--captions", "0"], "--captions"),
+    (["evaluate", "luminance", "--variants", "nope"], "--variants is nope"),
+    (["train", "lumen", "--stage", "nope"], "--stage is 'nope': choose one of"),
+    (["train", "lumen", "--from", "/nowhere/at/all"], "--from /nowhere/at/all"),
+    (["train", "oms", "--base", "nope"], "unknown model 'nope'"),
+    (["bench", "pair", "--runs", "0"], "--runs"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a)[:60] for a, _ in BAD])
+def test_bad_input_is_one_clear_line_and_exit_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], own_home: Path
+) -> None:
+    assert cli.main([*arguments, "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert message in err
+    assert not (own_home / "pictures").exists()
+
+
+def test_inspect_and_its_table(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = answer(capsys, "inspect", "--model", "lumen")
+    expected = {
+        "alpha_bar_T",
+        "terminal_snr",
+        "first_timestep",
+        "radius_training",
+        "radius_sampling",
+        "domain",
+        "oms_modules",
+    }
+    assert expected <= set(figures)
+    rows = answer(capsys, "inspect", "--table")["rows"]
+    assert {"schedule", "snr", "radius_gap"} <= set(rows[0])
+
+
+def test_models_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = {m["id"]: m for m in answer(capsys, "models")["models"]}
+    assert listed["lumen"]["available"] and not listed["absent"]["available"]
+    assert {"id", "kind", "domain", "available"} <= set(listed["lumen-oms"])
+    report = answer(capsys, "doctor")
+    assert report["ok"] is False  # `absent` is
+    assert "absent" in report["problems"][0]
+    assert report["device"]
+
+
+def test_ctrl_c_is_tidy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from oms_app.studio import Studio
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Studio, "generate", interrupted)
+    assert cli.main(["generate", "a"]) == 130
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.strip() == "error: stopped"
+
+
+def run(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMS_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "oms_app", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_true_process(tmp_path: Path) -> None:
+    done = run("generate", "black sea", "--seed", "1", "--steps", "2", "--json", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)
+    assert done.stdout.count("\n") == 1
+    assert all(Path(image["path"]).is_relative_to(tmp_path) for image in got["images"])
+    refused = run("generate", "a", "--guidance-scale", "nan", home=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "error: --guidance-scale is nan: take 0 to 30\n"
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
+    code = "import sys, oms_app, oms_app.cli; print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,111 @@
+"""PNG settings out and in, and what a hostile picture may not do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from oms_app import GenerateRequest, GenerateResult, StudioError, Variant, gallery
+from oms_app.requests import RAW, ImageResult, ImageStats, Seconds
+
+STATS = ImageStats(mean=0, lightness=0, p1=0, p99=0, a=0, b=0, histogram=(0,) * 64)
+SLIDER = Variant(name="oms 2", correction="oms", prompt="dark\nnight", prompt_b="light", mix=0.25, module="lumen-oms")
+REQUEST = GenerateRequest(
+    prompt="un café, 夜", negative_prompt="snow", seed=5, count=1, variants=(RAW, SLIDER), num_inference_steps=20,
+    guidance_scale=5.0, scheduler="euler-a", width=64, height=64,
+)  # fmt: skip
+KNOWN = {"lumen", "lumen-oms"}
+
+
+def result(request: GenerateRequest = REQUEST) -> GenerateResult:
+    images = tuple(
+        ImageResult(variant=v.name, index=0, seed=5, image=Image.new("RGB", (8, 8), (9, 8, 7)), stats=STATS)
+        for v in request.variants
+    )
+    seconds = Seconds(load=0, encode=0, correct=0, denoise=0, decode=0, total=0)
+    return GenerateResult(request=request, seed=5, images=images, seconds=seconds)
+
+
+def test_a_picture_restores_its_request(tmp_path: Path) -> None:
+    saved = gallery.save(result(), tmp_path / "a/b")
+    for image in saved.images:
+        assert image.path is not None
+        restored = gallery.read(image.path, KNOWN)
+        assert (restored.request, restored.variant, restored.index) == (REQUEST, image.variant, 0)
+        with Image.open(image.path) as picture:
+            assert picture.getpixel((0, 0)) == (9, 8, 7)
+            lines = picture.text["parameters"].splitlines()
+        assert lines[0] == "un café, 夜"
+        assert lines[1] == "Negative prompt: snow"
+        assert lines[2].startswith("Steps: 20, Sampler: Euler a, CFG scale: 5.0, Seed: 5, Size: 64x64, Model: lumen")
+        assert len(lines) == 3  # a line break in the OMS prompt stays inside its quotes
+    assert "OMS mix: 0.25" in lines[2]
+
+
+def test_no_picture_is_overwritten_and_nothing_else_is_left(tmp_path: Path) -> None:
+    paths = [image.path for _ in range(3) for image in gallery.save(result(), tmp_path).images]
+    assert len(set(paths)) == 6
+    assert {path for path in tmp_path.iterdir()} == set(paths)
+
+
+def test_a_local_folder_is_not_given_away(tmp_path: Path) -> None:
+    request = REQUEST.model_copy(update={"model": "/home/someone/models/secret"})
+    path = gallery.save(result(request), tmp_path).images[0].path
+    assert path is not None
+    assert b"someone" not in path.read_bytes()
+
+
+def hostile(tmp_path: Path, kept: Any) -> Path:
+    info = PngInfo()
+    info.add_itxt("oms_studio", kept if isinstance(kept, str) else json.dumps(kept))
+    path = tmp_path / "hostile.png"
+    Image.new("RGB", (8, 8)).save(path, pnginfo=info)
+    return path
+
+
+def kept_with(**changes: Any) -> dict[str, Any]:
+    request = json.loads(REQUEST.model_dump_json()) | changes
+    return {"version": 1, "request": request, "variant": "raw", "index": 0}
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (kept_with(model="/etc/passwd"), "not in the catalogue"),
+        (kept_with(variants=[{"name": "o", "correction": "oms", "module": "../x"}]), "not in the catalogue"),
+        (kept_with(seed=-1), "take 0 to 4294967295"),
+        (kept_with(num_inference_steps=10**9), "take 1 to 200"),
+        (kept_with(prompt="x" * 9_999), "2,000"),
+        (kept_with(evil=1), "not valid"),
+        (kept_with() | {"version": 99}, "version 99"),
+        ("[" * 100_000, "damaged"),
+        ("{", "damaged"),
+        ("[]", "damaged"),
+        ('{"version": 1}', "damaged"),
+        (kept_with(prompt="x" * 300_000), "damaged"),
+    ],
+    ids=range(12),
+)
+def test_what_a_picture_says_is_checked(tmp_path: Path, kept: Any, message: str) -> None:
+    with pytest.raises(StudioError, match=message) as caught:
+        gallery.read(hostile(tmp_path, kept), KNOWN)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    plain = tmp_path / "plain.png"
+    Image.new("RGB", (8, 8)).save(plain)
+    with pytest.raises(StudioError, match="carries no settings"):
+        gallery.read(plain, KNOWN)
+    for name, content in (("text.png", b"hello"), ("cut.png", plain.read_bytes()[:50]), ("empty.png", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(StudioError, match="cannot be read as a PNG"):
+            gallery.read(tmp_path / name, KNOWN)
+    Image.new("RGB", (8, 8)).save(tmp_path / "picture.jpg")
+    with pytest.raises(StudioError, match="cannot be read as a PNG"):
+        gallery.read(tmp_path / "picture.jpg", KNOWN)
