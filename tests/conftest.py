@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +52,45 @@ def studio(_shared_studio) -> Iterator:  # type: ignore[no-untyped-def, type-arg
     """A Studio over the tiny world: its models stay loaded from test to test, its other caches start cold."""
     _shared_studio.forget()
     yield _shared_studio
+
+
+@pytest.fixture(scope="session")
+def page(presets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the real app, in a process of its own, with the embedded model; with the tiny one until that is
+    trained. It has at least one ready-made pair. For tests that look at the page from outside.
+    """
+    environment = os.environ | {"OMS_HOME": str(tmp_path_factory.mktemp("page")), "PYTHONUNBUFFERED": "1"}
+    if not (ROOT / "assets/lumen/examples/examples.json").is_file():
+        make_examples(presets.parents[1] / "assets/lumen/examples")
+        environment["OMS_PRESETS"] = str(presets)
+    command = [sys.executable, str(ROOT / "app.py"), "--device", "cpu"]
+    log = tmp_path_factory.mktemp("log") / "app.txt"
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process,
+    ):
+        too_long = threading.Timer(120, process.kill)  # else a page that never opens would hold the tests for ever
+        too_long.start()
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("OMS Studio is at "), f"{line}{log.read_text()}"
+            too_long.cancel()
+            yield line.split()[-1].rstrip("/")
+        finally:
+            too_long.cancel()
+            process.kill()
+
+
+def make_examples(folder: Path) -> Path:
+    """One ready-made pair, grey and black, and one that lacks a picture."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 64), (120, 120, 120)).save(folder / "raw.png")
+    Image.new("RGB", (64, 64), (0, 0, 0)).save(folder / "oms.png")
+    pair = {"prompt": "black", "oms_prompt": None, "oms_guidance_scale": 2.0, "seed": 3, "raw": "raw.png"}
+    (folder / "examples.json").write_text(json.dumps([pair | {"oms": "oms.png"}, pair | {"oms": "not there.png"}]))
+    return folder

@@ -50,13 +50,15 @@ def to_request(values: Mapping[str, Any]) -> GenerateRequest:
 
     Raises StudioError with one plain line where a value is missing or out of range.
     """
+    if not values["model"]:
+        raise StudioError("No model is here yet: put one into the catalogue, then start the page again.")
     seed = None if values["random_seed"] else _whole("seed", values["seed"], "type one, or tick Random")
     try:
         variants = (RAW, _oms(values)) if values["oms_on"] else (RAW,)
         return GenerateRequest(
             prompt=values["prompt"] or "",
             negative_prompt=values["negative_prompt"] or "",
-            model=values["model"] or "",
+            model=values["model"],
             variants=variants,
             seed=seed,
             num_inference_steps=_whole("num_inference_steps", values["num_inference_steps"]),

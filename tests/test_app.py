@@ -1,0 +1,238 @@
+"""The page without a browser: its parts, its messages, its public endpoint and how it may be started."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_examples
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import app
+from oms_app import Studio
+from oms_app.late import LateStudio
+from oms_app.requests import GenerateRequest, GenerateResult, ImageStats, Progress, Stopped, StudioError
+from oms_app.ui import examples, readout
+from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT, to_request
+from oms_app.ui.work import follow
+
+FIELDS: dict[str, Any] = {
+    "prompt": "mountains at night",
+    "negative_prompt": "",
+    "oms_on": True,
+    "oms_mode": ONE_PROMPT,
+    "oms_prompt": "",
+    "oms_prompt_left": "dark",
+    "oms_prompt_right": "light",
+    "oms_mix": 0.5,
+    "oms_guidance_scale": 1.5,
+    "model": "lumen",
+    "width": 64,
+    "height": 64,
+    "scheduler": "ddim",
+    "guidance_scale": 5.0,
+    "num_inference_steps": 2,
+    "seed": 7,
+    "random_seed": False,
+}
+STATS = ImageStats(mean=30.0, lightness=11.6, p1=1.0, p99=48.0, a=0.0, b=-3.0, histogram=(90, 10) + (0,) * 62)
+
+
+def test_the_fields_make_a_request() -> None:
+    request = to_request(FIELDS)
+    raw, oms = request.variants
+    assert (raw.correction, oms.correction) == ("raw", "oms")
+    assert oms.prompt is None, "an empty OMS prompt means the main prompt"
+    assert (request.seed, request.num_inference_steps, oms.guidance_scale) == (7, 2, 1.5)
+    assert to_request(FIELDS | {"random_seed": True, "seed": None}).seed is None
+    assert [variant.name for variant in to_request(FIELDS | {"oms_on": False}).variants] == ["raw"]
+
+
+def test_the_oms_slider_mixes_two_prompts() -> None:
+    oms = to_request(FIELDS | {"oms_mode": BETWEEN_TWO}).variants[1]
+    assert (oms.prompt, oms.prompt_b, oms.mix) == ("dark", "light", 0.5)
+    empty_ends = to_request(FIELDS | {"oms_mode": BETWEEN_TWO, "oms_prompt_left": " ", "oms_prompt_right": ""})
+    oms = empty_ends.variants[1]
+    assert (oms.prompt, oms.prompt_b) == (None, "mountains at night"), "an empty end means the main prompt"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("prompt", "  ", "The prompt is empty: describe a picture"),
+        ("prompt", "x" * 10_000, "10,000 characters; at most 2,000 are allowed: shorten it"),
+        ("oms_prompt", "x" * 2_001, "The OMS prompt has 2,001 characters"),
+        ("seed", -1, "The seed is -1; allowed is 0 to 4294967295"),
+        ("seed", 2**32, "The seed is 4294967296; allowed is 0 to 4294967295"),
+        ("seed", None, "The seed is missing"),
+        ("seed", 1.5, "The seed is 1.5, which is no whole number"),
+        ("num_inference_steps", 0, "The number of steps is 0; allowed is 1 to 200"),
+        ("guidance_scale", float("nan"), "The prompt strength (CFG) is nan; allowed is 0 to 30"),
+        ("oms_guidance_scale", float("inf"), "The OMS strength (CFG) is inf; allowed is 0 to 30"),
+        ("width", 65, "The width is 65; allowed is 64 to 2048, in steps of 8"),
+        ("scheduler", "magic", "magic"),
+        ("model", None, "No model is here yet"),
+    ],
+)
+def test_bad_input_is_named_in_one_plain_line(field: str, value: Any, said: str) -> None:
+    with pytest.raises(StudioError) as error:
+        to_request(FIELDS | {field: value})
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 250
+
+
+@given(st.text(max_size=200))
+def test_no_text_of_the_user_becomes_markup(text: str) -> None:
+    marked = text + "<img src=x>"
+    for html in (readout.alert(marked), readout.note(marked), readout.headline(marked, "", ["seed 1"])):
+        assert "<img" not in html
+
+
+def test_the_readout_shows_the_figures() -> None:
+    html = readout.figures(STATS)
+    for figure in ("11.6", "30.0", ">1<", ">48<", "<svg", 'role="img"'):
+        assert figure in html
+    assert html.count("<rect") == 2, "empty bins draw nothing"
+    assert "<dd>" not in readout.figures(None)
+
+
+def test_the_change_is_said_in_one_line() -> None:
+    lighter = STATS.model_copy(update={"lightness": 53.6})
+    assert "54 → 12" in readout.change(lighter, STATS) and "42 darker" in readout.change(lighter, STATS)
+    assert "lighter" in readout.change(STATS, lighter)
+    assert "about as light" in readout.change(STATS, STATS)
+    assert readout.change(STATS, None) == ""
+
+
+def test_progress_names_the_stage_and_the_step() -> None:
+    html = readout.progress(Progress(stage="denoise", step=3, steps=20))
+    assert "Painting, step 3 of 20" in html and 'value="3" max="20"' in html
+    assert "turn" in readout.progress(None)
+
+
+def test_examples_may_be_absent_or_incomplete(tmp_path: Path) -> None:
+    assert examples.load(tmp_path / "none") == []
+    found = examples.load(make_examples(tmp_path))
+    assert [example.seed for example in found] == [3]
+    assert examples.cards(found).count("data:image/png") == 2
+
+
+def test_follow_tells_every_stage_and_then_the_result(studio: Studio) -> None:
+    *steps, result = follow(studio, to_request(FIELDS), threading.Event())
+    assert isinstance(result, GenerateResult) and len(result.images) == 2
+    assert all(isinstance(step, Progress) for step in steps)
+
+
+def test_stop_is_heard_and_closing_the_page_stops_too(studio: Studio) -> None:
+    request = to_request(FIELDS | {"num_inference_steps": 200})
+    flag = threading.Event()
+    news = follow(studio, request, flag)
+    next(news)
+    flag.set()
+    with pytest.raises(Stopped):
+        list(news)
+    flag = threading.Event()
+    news = follow(studio, request, flag)
+    next(news)
+    news.close()
+    assert flag.is_set()
+
+
+@pytest.fixture
+def late(presets: Path, monkeypatch: pytest.MonkeyPatch) -> LateStudio:
+    monkeypatch.setenv("OMS_PRESETS", str(presets))
+    return LateStudio(device="cpu")
+
+
+def test_the_late_studio_paints_and_keeps_pictures(late: LateStudio, own_home: Path) -> None:
+    assert late._studio is None, "the engine waits until it is asked for"
+    result = late.save(late.generate(GenerateRequest(prompt="night", num_inference_steps=1, seed=1)))
+    for image in result.images:
+        assert image.path is not None and image.path.parent == own_home / "pictures"
+        with Image.open(image.path) as saved:
+            assert late.measure(saved) == image.stats
+
+
+def ask(address: str, path: str, body: list[Any] | None = None) -> str:
+    """What the running page answers to a plain HTTP call."""
+    data = None if body is None else json.dumps({"data": body}).encode()
+    request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return answer.read().decode()
+
+
+def call(address: str, *values: Any) -> tuple[str, Any]:
+    """Calls the public endpoint, as its documentation says for curl. Returns the last event's name and its data."""
+    started = json.loads(ask(address, "/gradio_api/call/generate", list(values)))
+    lines = ask(address, f"/gradio_api/call/generate/{started['event_id']}").strip().splitlines()
+    return lines[-2].removeprefix("event: "), json.loads(lines[-1].removeprefix("data: "))
+
+
+def test_one_endpoint_is_public(page: str) -> None:
+    info = json.loads(ask(page, "/gradio_api/info"))
+    assert set(info["named_endpoints"]) == {"/generate"} and not info["unnamed_endpoints"]
+
+
+def arguments(prompt: str, *, model: str = "lumen", seed: int = 5) -> list[Any]:
+    return [prompt, "", True, None, None, 0.0, 1.0, model, None, 2, None, None, None, seed]
+
+
+def test_the_endpoint_answers_with_png_pictures(page: str) -> None:
+    event, (answer,) = call(page, *arguments("solid black background"))
+    assert (event, answer["seed"]) == ("complete", 5)
+    assert [image["variant"] for image in answer["images"]] == ["raw", "oms"]
+    assert answer["images"][0]["mean"] != answer["images"][1]["mean"]
+    for image in answer["images"]:
+        with urllib.request.urlopen(image["image"]["url"], timeout=60) as file:
+            assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (arguments("night", seed=-1), "The seed is -1; allowed is 0 to 4294967295"),
+        (arguments("night", model="/etc"), "unknown model"),
+        (arguments(" "), "The prompt is empty"),
+    ],
+)
+def test_the_endpoint_refuses_bad_input(page: str, bad: list[Any], said: str) -> None:
+    event, data = call(page, *bad)
+    assert event == "error"
+    assert said in str(data)
+
+
+def test_only_pictures_are_served(page: str) -> None:
+    for path in (Path(app.__file__), Path("/etc/passwd")):
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            ask(page, f"/gradio_api/file={path}")
+        assert refusal.value.code in (403, 404)
+        refusal.value.close()
+
+
+@pytest.mark.parametrize("given", [["--host", "0.0.0.0"], ["--share"], ["--host", "192.168.1.2"], ["--port", "99999"]])
+def test_no_open_door_without_a_password(
+    given: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OMS_PASSWORD", raising=False)
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        app.arguments(given)
+    assert stop.value.code == 2
+    assert given[0] in capsys.readouterr().err
+
+
+def test_the_address_by_default_with_a_password_and_on_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMS_PASSWORD", raising=False)
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    assert app.arguments([]).host == "127.0.0.1"
+    assert app.arguments(["--host", "0.0.0.0", "--password", "secret"]).host == "0.0.0.0"
+    monkeypatch.setenv("SPACE_ID", "someone/oms-studio")
+    assert app.arguments([]).host == "0.0.0.0"
