@@ -25,7 +25,7 @@ SIZES: dict[str, tuple[int, ...]] = {"S": (32, 64, 64), "B": (160, 320, 640)}  #
 
 def build_module(widths: tuple[int, ...], text_width: int, sample_size: int) -> TimeFreeUNet:
     """A time-free UNet in the published shape: no attention at the highest resolution."""
-    groups = 32 if all(w % 32 == 0 for w in widths) else 16
+    groups = 32 if min(widths) >= 128 else 8  # one channel a group would normalise the output's mean away
     return TimeFreeUNet.from_config(
         {
             "sample_size": sample_size,
