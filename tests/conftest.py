@@ -48,7 +48,7 @@ def _shared_studio(presets: Path, tmp_path_factory: pytest.TempPathFactory):  # 
 
 
 @pytest.fixture
-def studio(_shared_studio) -> Iterator:  # type: ignore[no-untyped-def, type-arg]
+def studio(_shared_studio) -> Iterator:  # type: ignore[no-untyped-def]
     """A Studio over the tiny world: its models stay loaded from test to test, its other caches start cold."""
     _shared_studio.forget()
     yield _shared_studio

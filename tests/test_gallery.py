@@ -39,7 +39,7 @@ def test_a_picture_restores_its_request(tmp_path: Path) -> None:
         assert (restored.request, restored.variant, restored.index) == (REQUEST, image.variant, 0)
         with Image.open(image.path) as picture:
             assert picture.getpixel((0, 0)) == (9, 8, 7)
-            lines = picture.text["parameters"].splitlines()
+            lines = picture.info["parameters"].splitlines()
         assert lines[0] == "un café, 夜"
         assert lines[1] == "Negative prompt: snow"
         assert lines[2].startswith("Steps: 20, Sampler: Euler a, CFG scale: 5.0, Seed: 5, Size: 64x64, Model: lumen")
@@ -104,7 +104,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         gallery.read(plain, KNOWN)
     for name, content in (("text.png", b"hello"), ("cut.png", plain.read_bytes()[:50]), ("empty.png", b"")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(StudioError, match="cannot be read as a PNG"):
+        with pytest.raises(StudioError, match="choose a picture that OMS Studio saved"):
             gallery.read(tmp_path / name, KNOWN)
     Image.new("RGB", (8, 8)).save(tmp_path / "picture.jpg")
     with pytest.raises(StudioError, match="cannot be read as a PNG"):

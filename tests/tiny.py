@@ -14,7 +14,24 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-WORDS = ["a", "black", "dark", "light", "white", "red", "blue", "solid", "background", "mountains", "at", "night", "sea", "snow", "city", "forest"]
+WORDS = [
+    "a",
+    "black",
+    "dark",
+    "light",
+    "white",
+    "red",
+    "blue",
+    "solid",
+    "background",
+    "mountains",
+    "at",
+    "night",
+    "sea",
+    "snow",
+    "city",
+    "forest",
+]
 WIDTH = 32  # of the text encoder
 TOKENS = 16  # model_max_length
 IMAGE = 64  # pixels; latents are 8×8
@@ -154,7 +171,7 @@ def make_world(root: Path) -> Path:
         "num_inference_steps": 4, "guidance_scale": 5.0, "scheduler": "ddim",
     }  # fmt: skip
     common = {"domain": "lumen", "licence": "Apache-2.0"}
-    entries = [
+    entries: list[dict[str, object]] = [
         {"id": "lumen", "kind": "base", "title": "Tiny", "folder": "assets/lumen", "defaults": defaults, **common},
         {"id": "lumen-oms", "kind": "oms", "title": "Tiny OMS", "folder": "assets/lumen/oms", **common},
         {"id": "alien-oms", "kind": "oms", "title": "Alien", "folder": "assets/alien", **common, "domain": "alien"},
