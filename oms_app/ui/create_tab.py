@@ -38,6 +38,7 @@ FIELDS = (
 )  # fmt: skip
 # Those of them that follow the model.
 MODEL_FIELDS = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale")
+EMBEDDED = "lumen"
 DEVICE = "device"  # one concurrency id for everything that works the model
 
 
@@ -249,7 +250,7 @@ def connect(
                 if isinstance(news, Progress):
                     yield {c["status"]: readout.progress(news)}
                 else:
-                    yield show(save(news))
+                    yield show(keep(news))
         except Stopped:
             yield {c["status"]: readout.note("Stopped. Your settings are as you left them.")}
         except StudioError as error:
@@ -258,6 +259,12 @@ def connect(
             logger.exception("a request failed")
             what = f"Something broke while painting ({type(error).__name__}: {error})."
             yield {c["status"]: readout.alert(f"{what} Your settings are kept; please try again.")}
+
+    def keep(result: GenerateResult) -> GenerateResult:
+        try:
+            return save(result)
+        except StudioError as error:  # a full disk, say: the pictures are there all the same, so show them
+            return result.model_copy(update={"notes": (*result.notes, f"not saved: {error}")})
 
     def show(result: GenerateResult) -> dict[Any, Any]:
         first = {image.variant: image for image in result.images if image.index == 0}
@@ -294,13 +301,17 @@ def connect(
 
     def use_example(event: gr.EventData) -> dict[Any, Any]:
         example = examples[int(event._data["index"])]
-        raw, oms = Image.open(example.raw).convert("RGB"), Image.open(example.oms).convert("RGB")
+        with Image.open(example.raw) as raw_file, Image.open(example.oms) as oms_file:
+            raw, oms = raw_file.convert("RGB"), oms_file.convert("RGB")
         raw_stats, oms_stats = measure(raw), measure(oms)
         change = readout.change(raw_stats, oms_stats)
         return {
             **pictures(raw, raw_stats, oms, oms_stats),
             c["summary"]: readout.headline(example.prompt, change, [f"seed <b>{example.seed}</b>", "ready-made"]),
             c["status"]: "",
+            # The pairs were made by the embedded model at its own settings.
+            **({c["model"]: EMBEDDED, **choose_model(EMBEDDED)} if EMBEDDED in {info.id for info in models} else {}),
+            c["negative_prompt"]: "",
             c["prompt"]: example.prompt,
             c["oms_on"]: True,
             c["oms_mode"]: ONE_PROMPT,
@@ -339,8 +350,7 @@ def connect(
     c["reuse"].click(lambda seed: (seed, False), c["last_seed"], [c["seed"], c["random_seed"]], **quick)
     c["model"].input(choose_model, c["model"], [c[name] for name in MODEL_FIELDS], **quick)
     if examples:
-        filled = ("prompt", "oms_on", "oms_mode", "oms_prompt", "oms_guidance_scale", "seed", "random_seed")
-        c["examples"].click(use_example, None, [*shown, c["status"], *(c[name] for name in filled)], **quick)
+        c["examples"].click(use_example, None, [*shown, c["status"], *(c[name] for name in FIELDS)], **quick)
 
 
 def _file(image: ImageResult | None) -> Path | Image.Image | None:

@@ -1,0 +1,132 @@
+"""The page as a person uses it, in a real browser, with a real model behind it."""
+
+from __future__ import annotations
+
+import io
+import re
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from PIL import Image, ImageChops
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+pytestmark = pytest.mark.browser
+
+PROMPT = "#prompt textarea"
+CHROMIUM = "/usr/bin/chromium"
+QUIET = (
+    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
+    "--no-first-run"
+)
+PATIENCE = 120_000  # milliseconds; a first picture loads the engine and the model
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def tab(browser: Browser, page: str) -> Iterator[Page]:
+    """The app's page, open and ready. Fails the test afterwards if the page's scripts broke."""
+    view = browser.new_page(viewport={"width": 1440, "height": 900})
+    broken: list[str] = []
+    view.on("pageerror", lambda error: broken.append(str(error)))
+    view.set_default_timeout(30_000)
+    view.goto(page)
+    expect(view.get_by_role("button", name="Generate")).to_be_enabled()
+    yield view
+    view.close()
+    assert broken == []
+
+
+def picture(view: Page, name: str) -> Image.Image:
+    """The picture in a panel, fetched as the browser fetches it."""
+    source = view.locator(f"#{name}-image img").get_attribute("src")
+    assert source is not None and source.endswith(".png"), "PNG everywhere"
+    with urllib.request.urlopen(source, timeout=60) as file:
+        return Image.open(io.BytesIO(file.read()))
+
+
+def short(view: Page) -> None:
+    """Few steps, so that the test is quick."""
+    view.get_by_role("button", name="Picture settings").click()
+    view.locator("#steps input").fill("4")
+
+
+def test_a_prompt_gives_two_different_pictures_with_their_figures(tab: Page) -> None:
+    short(tab)
+    tab.locator(PROMPT).fill("solid black background with a wombat")
+    tab.get_by_role("button", name="Generate").click()
+    expect(tab.locator("#summary")).to_contain_text("wombat", timeout=PATIENCE)
+    expect(tab.locator("#summary")).to_contain_text(re.compile(r"mean L\* \d+ → \d+"))
+    raw, oms = picture(tab, "raw"), picture(tab, "oms")
+    assert ImageChops.difference(raw.convert("RGB"), oms.convert("RGB")).getbbox(), "the two pictures are the same"
+    assert "oms_studio" in raw.info, "the settings travel in the file"
+    for name in ("raw", "oms"):
+        figures = tab.locator(f"#{name}-figures")
+        expect(figures).to_contain_text("Mean L*")
+        expect(figures).to_contain_text("Mean RGB")
+        expect(figures.get_by_role("img")).to_have_accessible_name(re.compile("Histogram of lightness"))
+    expect(tab.get_by_role("status")).to_contain_text("wombat")  # a word the model does not know
+    used = tab.locator("#seed input").input_value()
+    expect(tab.locator("#summary")).to_contain_text(f"seed {used}")
+    expect(tab.get_by_label("Random")).to_be_checked()
+    tab.get_by_role("button", name="Reuse last seed").click()
+    expect(tab.get_by_label("Random")).not_to_be_checked()
+    tab.get_by_role("tab", name="Slide over both").click()
+    expect(tab.locator("#slider img").first).to_be_visible()
+
+
+def test_bad_input_gets_a_message_and_loses_nothing(tab: Page) -> None:
+    short(tab)
+    prompt, steps = tab.locator(PROMPT), tab.locator("#steps input")
+    prompt.fill("mountains at night")
+    steps.fill("0")
+    prompt.press("Control+Enter")
+    expect(tab.get_by_role("alert")).to_contain_text("The number of steps is 0; allowed is 1 to 200")
+    expect(prompt).to_have_value("mountains at night")
+    expect(steps).to_have_value("0")
+    expect(tab.get_by_role("button", name="Generate")).to_be_enabled()
+    prompt.fill("x" * 10_000)
+    tab.get_by_role("button", name="Generate").click()
+    expect(tab.get_by_role("alert")).to_contain_text("10,000 characters")
+    assert len(prompt.input_value()) == 10_000
+
+
+def test_an_example_answers_at_once(tab: Page) -> None:
+    example = tab.locator("#examples button").first
+    caption = example.inner_text().strip()
+    example.click()
+    expect(tab.locator("#summary")).to_contain_text("ready-made", timeout=5_000)
+    expect(tab.locator(PROMPT)).to_have_value(caption)
+    expect(tab.locator("#oms-figures")).to_contain_text("Mean L*")
+    raw, oms = picture(tab, "raw"), picture(tab, "oms")
+    assert ImageChops.difference(raw.convert("RGB"), oms.convert("RGB")).getbbox()
+
+
+def test_escape_stops_and_the_settings_stay(tab: Page) -> None:
+    short(tab)
+    tab.locator("#steps input").fill("200")
+    prompt = tab.locator(PROMPT)
+    prompt.fill("snow forest")
+    prompt.press("Control+Enter")
+    expect(tab.get_by_role("button", name="Stop")).to_be_enabled()
+    prompt.press("Escape")
+    expect(tab.get_by_role("status")).to_contain_text("Stopped", timeout=PATIENCE)
+    expect(prompt).to_have_value("snow forest")
+    expect(tab.get_by_role("button", name="Generate")).to_be_enabled()
+
+
+def test_the_oms_slider_shows_when_it_is_in_use_and_fits_a_phone(tab: Page) -> None:
+    tab.set_viewport_size({"width": 390, "height": 844})
+    expect(tab.locator("#oms-prompt")).to_be_visible()
+    tab.get_by_label("Slide between two").check()
+    expect(tab.locator("#oms-mix")).to_be_visible()
+    expect(tab.locator("#oms-prompt")).to_be_hidden()
+    expect(tab.get_by_label("Left end")).to_have_value("dark")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
