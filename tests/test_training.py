@@ -10,6 +10,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 
+from oms_app.models import domain as domains
 from oms_app.prestep.unet import TimeFreeUNet
 from oms_app.training import autoencoder, lumen, oms, scenes, words
 from oms_app.training.loop import Plan, State, learning_rate, train
@@ -31,6 +32,9 @@ def test_the_whole_family_is_made_and_loads_without_our_code(family: Path) -> No
     assert picture.size == (scenes.SIZE, scenes.SIZE)
     alphas = pipeline.scheduler.alphas_cumprod
     assert float(alphas[-1].sqrt()) == pytest.approx(0.068265, abs=1e-5)  # SD's flaw (OMS, Eq. 12)
+    domain = domains.read(family / "lumen" / "oms")
+    assert domain is not None and domain.fingerprint is not None
+    assert domains.same(domains.fingerprint(pipeline.vae), domain.fingerprint)
     module = TimeFreeUNet.from_pretrained(family / "lumen" / "oms" / "oms_module")
     assert module(torch.randn(1, 4, 32, 32), torch.randn(1, 8, module.config.cross_attention_dim)).shape == (
         1,

@@ -17,7 +17,7 @@ from oms_app.training.loop import Batch, Plan, State, train
 LATENT_CHANNELS = 4
 WIDTHS = (16, 32, 64, 96)
 NOISE = 0.03  # standard deviation of the posterior, the same everywhere
-GUIDE_WEIGHT = 0.5
+GUIDE_WEIGHT = 4.0
 DETAIL_WEIGHT = 1e-3  # keeps the free channel from outgrowing the noise
 
 

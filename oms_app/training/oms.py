@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from oms_app.models import domain as domains
 from oms_app.prestep.schedule import v_target
 from oms_app.prestep.unet import TimeFreeUNet
 from oms_app.training import lumen
@@ -93,11 +94,12 @@ def train(
         work=work,
         device=device,
     )
-    export(out, module)
+    export(out, module, encoder=base.name)
+    domains.write(out, domains.Domain(name=base.name, fingerprint=domains.fingerprint(pipeline.vae)))
     return out
 
 
-def export(out: Path, module: TimeFreeUNet, encoder: str = "lumen") -> None:
+def export(out: Path, module: TimeFreeUNet, encoder: str) -> None:
     """Write the published layout (h1t/oms_b_openclip_15_21): the module, and configs that only name the encoder."""
     module.save_pretrained(out / "oms_module", variant="fp16")
     for folder, named in (
