@@ -20,6 +20,7 @@ QUIET = (
     "--no-first-run"
 )
 PATIENCE = 120_000  # milliseconds; a first picture loads the engine and the model
+expect.set_options(timeout=30_000)  # conditions are waited for, on a slow machine too
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_a_prompt_gives_two_different_pictures_with_their_figures(tab: Page) -> 
         expect(figures).to_contain_text("Mean L*")
         expect(figures).to_contain_text("Mean RGB")
         expect(figures.get_by_role("img")).to_have_accessible_name(re.compile("Histogram of lightness"))
-    expect(tab.get_by_role("status")).to_contain_text("wombat")  # a word the model does not know
+    expect(tab.locator(".oms-status")).to_contain_text("wombat")  # a word the model does not know
     used = tab.locator("#seed input").input_value()
     expect(tab.locator("#summary")).to_contain_text(f"seed {used}")
     expect(tab.get_by_label("Random")).to_be_checked()
@@ -117,7 +118,7 @@ def test_escape_stops_and_the_settings_stay(tab: Page) -> None:
     prompt.press("Control+Enter")
     expect(tab.get_by_role("button", name="Stop")).to_be_enabled()
     prompt.press("Escape")
-    expect(tab.get_by_role("status")).to_contain_text("Stopped", timeout=PATIENCE)
+    expect(tab.locator(".oms-status")).to_contain_text("Stopped", timeout=PATIENCE)
     expect(prompt).to_have_value("snow forest")
     expect(tab.get_by_role("button", name="Generate")).to_be_enabled()
 
