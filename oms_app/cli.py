@@ -1,4 +1,4 @@
-"""The command line: `python -m oms_app …`, as design.md has it.
+"""The command line: `python -m oms_app …`.
 
 Every command takes --json: one JSON object on stdout, nothing else there; logs go to stderr. It ends with 0, with 2 and
 one clear line on stderr for bad input, with 130 where Ctrl+C stopped it. torch is loaded once the input is sound.

@@ -1,4 +1,4 @@
-"""The command line's contract (design.md): JSON alone on stdout, exit codes, one clear line for bad input."""
+"""The command line's contract: JSON alone on stdout, exit codes, one clear line for bad input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Studio.generate against the stock pipeline, and the promises of design.md about noise, reuse, Stop and notes."""
+"""Studio.generate against the stock pipeline, and its promises about noise, reuse, Stop and notes."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Defaults(Frozen):
 class Entry(Frozen):
     """One model of the catalogue.
 
-    folder: relative to the project's root. domain: the name of its latent domain (oms-math.md, 6); None is unknown.
+    folder: relative to the project's root. domain: the name of its latent domain (see domain.py); None is unknown.
     second_moment: mean of the squared scaled latents over its training data, m2 of the paper's Table 1, where measured.
     """
 

@@ -1,4 +1,4 @@
-"""Latent domains (oms-math.md, 6): an OMS module predicts latents, so it serves every base whose encoder speaks them.
+"""Latent domains: an OMS module predicts latents, so it serves every base whose encoder speaks them.
 
 A domain is told by what the *encoder* makes of a fixed set of pictures: community models often carry a fine-tuned
 decoder in the same domain, and a hash of all weights would call that another one.

@@ -107,7 +107,7 @@ def load_base(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
 
 
 def load_module(folder: Path, device: torch.device, dtype: torch.dtype) -> Module:
-    """An OMS module from a folder in the published layout (oms-math.md, 7)."""
+    """An OMS module from a folder in the published layout."""
     _refuse_pickle(folder / "oms_module")
     try:
         unet = TimeFreeUNet.from_pretrained(folder / "oms_module", torch_dtype=dtype)

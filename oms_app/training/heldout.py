@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from oms_app.training import scenes
 from oms_app.training.lumen import HELD_OUT
 
-POOL = 60_000
+POOL = 40_000
 COUNT = 1_000
 REFERENCES = 4
 
