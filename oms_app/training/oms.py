@@ -33,11 +33,11 @@ def build_module(widths: tuple[int, ...], text_width: int, sample_size: int) -> 
             "in_channels": 4,
             "out_channels": 4,
             "block_out_channels": list(widths),
-            "layers_per_block": 1 if max(widths) < 100 else 2,
+            "layers_per_block": 2,
             "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
             "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
             "cross_attention_dim": text_width,
-            "attention_head_dim": 4 if max(widths) < 100 else [5, 10, 20],
+            "attention_head_dim": [5, 10, 20] if widths == SIZES["B"] else 4,
             "norm_num_groups": groups,
         }
     )
