@@ -306,9 +306,11 @@ def export(
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16).save_pretrained(out, safe_serialization=True)
-    config_file = out / "text_encoder" / "config.json"
-    config = json.loads(config_file.read_text())
-    config["dtype"] = "float32"  # else transformers would compute in the file's float16, beside a float32 UNet
-    config_file.write_text(json.dumps(config, indent=2) + "\n")
+    for config_file in (out / part / "config.json" for part in ("vae", "text_encoder", "unet")):
+        config = json.loads(config_file.read_text())
+        config.pop("_name_or_path", None)  # where the part was loaded from on the machine that trained it
+        if config_file.parent.name == "text_encoder":
+            config["dtype"] = "float32"  # else transformers would compute in the file's float16, beside a float32 UNet
+        config_file.write_text(json.dumps(config, indent=2) + "\n")
     (out / "vocabulary.json").write_text(json.dumps({"words": list(scenes.VOCABULARY)}, indent=1) + "\n")
     log.info("exported to %s in %.1f s", out, time.monotonic() - began)
