@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 
-from oms_app.models.loading import load_module
+from oms_app.models.loading import OWN_ENCODER, load_module
+from oms_app.models.text import load_encoder
 from oms_app.prestep.corrections import CORRECTIONS, Start
 from oms_app.prestep.schedule import first_alpha_bar
 from oms_app.prestep.step import for_scheduler, guide, predicted_x0
@@ -35,7 +36,11 @@ def benchmark(studio: Studio, *, model: str = "lumen", runs: int = 9) -> dict[st
         raise StudioError(f"{model!r} has no OMS module of its own in {folder}/oms: bench another model")
     stock = StableDiffusionPipeline.from_pretrained(folder, dtype=studio.dtype, local_files_only=True)
     stock.to(studio.device).set_progress_bar_config(disable=True)
-    module = load_module(folder / "oms", studio.device, studio.dtype).unet
+    loaded = load_module(folder / "oms", studio.device, studio.dtype)
+    module = loaded.unet
+    encoder = load_encoder(
+        folder / "oms" if loaded.encoder_name == OWN_ENCODER else folder, studio.device, studio.dtype
+    )
     factor = stock.vae_scale_factor
     shape = (1, stock.unet.config.in_channels, defaults.height // factor, defaults.width // factor)
     settings = {
@@ -44,7 +49,7 @@ def benchmark(studio: Studio, *, model: str = "lumen", runs: int = 9) -> dict[st
         "height": defaults.height,
         "width": defaults.width,
     }
-    texts = {t: stock.encode_prompt(t, studio.device, 1, False)[0] for t in ("", PROMPT)}
+    texts = {t: encoder.encode([t]) for t in ("", PROMPT)}
 
     def raw(seed: int) -> None:
         stock(PROMPT, generator=torch.Generator().manual_seed(seed), **settings)

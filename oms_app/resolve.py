@@ -11,7 +11,7 @@ import torch
 
 from oms_app.models import domain as domains
 from oms_app.models.catalog import Catalog, Entry
-from oms_app.models.loading import Base, Key, Module
+from oms_app.models.loading import OWN_ENCODER, Base, Key, Module
 from oms_app.models.store import Store
 from oms_app.models.text import TextEncoder
 from oms_app.prestep.corrections import CORRECTIONS
@@ -132,13 +132,16 @@ class Resolver:
         return fitting[0]
 
     def _encoder(self, chosen: Entry, module: Module, entry: Entry, base: Base, used: ExitStack) -> TextEncoder:
-        """The text encoder that a module names: the base's own where that is meant, else a catalogue entry's."""
+        """The text encoder that a module brings or names: the base's own where that is meant, else an entry's."""
         have, want = base.pipeline.unet.config.in_channels, module.unet.config["in_channels"]
         if have != want:
             raise StudioError(f"{chosen.id!r} has {want} latent channels and {entry.id!r} {have}: take another module")
         name = module.encoder_name
         if name == entry.id:
             return base.text
+        if name == OWN_ENCODER:
+            own = Key("text", self.catalog.folder(chosen).resolve(), self._device, self._dtype)
+            return used.enter_context(self.store.use(own))
         if name not in self.catalog.ids("base"):
             known = ", ".join(self.catalog.ids("base"))
             raise StudioError(f"{chosen.id!r} reads the text encoder of {name!r}: only those of {known} are known")

@@ -113,8 +113,8 @@ def test_an_example_answers_at_once(tab: Page) -> None:
 def test_escape_stops_and_the_settings_stay(tab: Page) -> None:
     short(tab)
     tab.locator("#steps input").fill("200")
-    tab.get_by_label("Width").fill("256")  # with a tiny model too, there must be time to stop
-    tab.get_by_label("Height").fill("256")
+    tab.get_by_label("Width").fill("128")  # with a tiny model too, there must be time to stop
+    tab.get_by_label("Height").fill("128")
     prompt = tab.locator(PROMPT)
     prompt.fill("snow forest")
     prompt.press("Control+Enter")

@@ -14,6 +14,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from oms_app.models import domain as domains
+from oms_app.models.text import load_encoder
 from oms_app.prestep.unet import TimeFreeUNet
 from oms_app.training import autoencoder, lumen, oms, scenes, words
 from oms_app.training.loop import Batch, Plan, State, learning_rate, train
@@ -36,6 +37,8 @@ def test_the_whole_family_is_made_and_loads_without_our_code(family: Path) -> No
     alphas = pipeline.scheduler.alphas_cumprod
     assert float(alphas[-1].sqrt()) == pytest.approx(0.068265, abs=1e-5)  # SD's flaw (OMS, Eq. 12)
     domain = domains.read(family / "lumen" / "oms")
+    encoder = load_encoder(family / "lumen" / "oms", torch.device("cpu"), torch.float32)
+    assert encoder.encode(["a red circle"]).shape == (1, 32, lumen.SMOKE.text_width)
     assert domain is not None and domain.fingerprint is not None
     assert domains.same(domains.fingerprint(pipeline.vae), domain.fingerprint)
     module = TimeFreeUNet.from_pretrained(family / "lumen" / "oms" / "oms_module")
@@ -148,7 +151,9 @@ def test_the_oms_target_is_minus_the_clean_latent() -> None:
             return SimpleNamespace(last_hidden_state=torch.zeros(2, 3, 8))
 
     batch = {"latents": x0, "tokens": torch.zeros(2, 3, dtype=torch.long)}
-    assert oms.oms_loss(torch.nn.ModuleDict({"oms": Perfect()}), batch, Text()).item() == pytest.approx(0.0, abs=1e-6)
+    assert oms.oms_loss(torch.nn.ModuleDict({"oms": Perfect(), "text": Text()}), batch).item() == pytest.approx(
+        0.0, abs=1e-6
+    )
 
 
 def test_an_oms_run_resumes(family: Path, tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ class Key:
     dtype: torch.dtype
 
 
+OWN_ENCODER = ""  # the module's folder holds its encoder, rather than naming another's
+
+
 @dataclass
 class Base:
     """A base model: the stock pipeline, its text encoder, what its encoder's latents look like, the words it knows."""
@@ -45,7 +48,7 @@ class Base:
 
 @dataclass
 class Module:
-    """An OMS module: the time-free UNet ψ, the name of the model whose text encoder it reads, its latent domain."""
+    """An OMS module: the time-free UNet ψ, whose text encoder it reads (OWN_ENCODER: its own), its latent domain."""
 
     unet: TimeFreeUNet
     encoder_name: str
@@ -114,7 +117,8 @@ def load_module(folder: Path, device: torch.device, dtype: torch.dtype) -> Modul
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise StudioError(f"{folder} cannot be read as an OMS module ({one_line(error)}): restore its files") from error
     named = read_json(folder / "oms_text_encoder/config.json")
-    encoder = named.get("_name_or_path")
+    own = (folder / "oms_text_encoder/model.safetensors").is_file()
+    encoder = OWN_ENCODER if own else named.get("_name_or_path")
     if not isinstance(encoder, str) or named.get("subfolder", "text_encoder") != "text_encoder":
         raise StudioError(f"{folder}/oms_text_encoder names no text encoder: its config.json needs _name_or_path")
     return Module(unet.to(device).eval().requires_grad_(False), encoder, domains.read(folder))

@@ -48,11 +48,15 @@ class TextEncoder:
 
 
 def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> TextEncoder:
-    """The encoder of a pipeline folder: text_encoder/ and tokenizer/. safetensors only, nothing from the network."""
+    """The encoder of a pipeline folder, text_encoder/ and tokenizer/, or of an OMS module's, the same with oms_ before.
+
+    safetensors only, nothing from the network. Raises StudioError where a part cannot be read.
+    """
+    prefix = "oms_" if (folder / "oms_text_encoder").is_dir() else ""
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        tokenizer = CLIPTokenizer.from_pretrained(folder / f"{prefix}tokenizer", local_files_only=True)
         model = CLIPTextModel.from_pretrained(
-            folder / "text_encoder", local_files_only=True, use_safetensors=True, dtype=dtype
+            folder / f"{prefix}text_encoder", local_files_only=True, use_safetensors=True, dtype=dtype
         )
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]

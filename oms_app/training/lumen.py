@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,14 +170,14 @@ def unet_batches(
     latents: np.ndarray,
     captions: list[list[str]],
     tokenizer: CLIPTokenizer,
-    size: int,
+    size: Callable[[], int],
     device: torch.device,
     seed: tuple[int, ...],
 ) -> Iterator[Batch]:
     """Random scenes, each with one of its captions; a tenth of the captions is empty, for guidance."""
     rng = np.random.default_rng(seed)
     while True:
-        index = rng.integers(len(latents), size=size)
+        index = rng.integers(len(latents), size=size())
         told = [
             "" if rng.random() < CAPTION_DROPOUT else captions[i][int(rng.integers(len(captions[i])))] for i in index
         ]
@@ -264,7 +264,9 @@ def train(
             "unet",
             models,
             lambda m, batch, used: unet_loss(m, batch, alphas.to(batch["latents"].device)),
-            lambda where, state: unet_batches(latents, captions, tokenizer, recipe.batch, where, (2, state.step)),
+            lambda where, state: unet_batches(
+                latents, captions, tokenizer, lambda: recipe.batch, where, (2, state.step)
+            ),
             plan("unet", learning_rate=1e-3, ema_decay=0.9995),
             work=work,
             device=device,

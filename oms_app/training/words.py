@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -52,3 +53,11 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int = WIDTH, layers: int
         pad_token_id=tokenizer.pad_token_id,
     )
     return CLIPTextModel(config)
+
+
+def save_text_encoder(text: CLIPTextModel, folder: Path) -> None:
+    """Write it in float16, to be computed in float32: transformers takes the type of its work from the config."""
+    text.half().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("_name_or_path", None)
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
