@@ -46,7 +46,7 @@ def build(widths: tuple[int, ...] = WIDTHS) -> AutoencoderKL:
 
 def to_tensor(pictures: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
     """(B, H, W, 3) uint8 → (B, 3, H, W) float32 in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_pictures(images: torch.Tensor) -> np.ndarray:
