@@ -9,15 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
 from diffusers import AutoencoderKL
 
 from oms_app.training import scenes
-from oms_app.training.loop import Batch, Plan, State, train
+from oms_app.training.loop import Batch, Growth, Plan, State, grown, train
 
 LATENT_CHANNELS = 4
 WIDTHS = (16, 32, 64, 96)
 NOISE = 0.03  # standard deviation of the posterior, the same everywhere
 GUIDE_WEIGHT = 4.0
+# SD's schedule was made for 64×64 latents. A picture's low frequencies are averages over four times as many values
+# there as in our 32×32; latents twice as strong give them the same signal-to-noise ratio at each step (Hoogeboom et al.
+# 2023, simple diffusion, Eq. 3), at T above all, where the flaw and OMS act.
+SCALING = 2.0
 DETAIL_WEIGHT = 1e-3  # keeps the free channel from outgrowing the noise
 
 
@@ -33,7 +38,7 @@ def build(widths: tuple[int, ...] = WIDTHS) -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * len(widths),
         norm_num_groups=4,  # more groups would normalise the colour of flat pictures away
         mid_block_add_attention=False,
-        scaling_factor=1.0,
+        scaling_factor=SCALING,
         sample_size=scenes.SIZE,
     )
     into = vae.quant_conv
@@ -85,26 +90,21 @@ def loss(models: torch.nn.ModuleDict, batch: Batch, used: float) -> torch.Tensor
 
 
 def _batches(
-    pictures: np.ndarray,
-    device: torch.device,
-    state: State,
-    plan: Plan,
-    seed: int,
-    stages: tuple[tuple[float, int, int], ...],
+    pictures: np.ndarray, device: torch.device, state: State, plan: Plan, seed: int, crops: Growth
 ) -> Iterator[Batch]:
     """Crops that grow as the budget is used up: small ones teach fastest, whole pictures finish."""
-    rng = np.random.default_rng((seed, state.step))
+    rng = np.random.default_rng((seed, state.step, PartialState().process_index))
     while True:
-        used = state.used(plan)
-        side, count = next((side, count) for until, side, count in stages if used <= until)
-        crops = []
+        side, count = grown(crops, state.used(plan))
+        parts = []
         for index in rng.integers(len(pictures), size=count):
             y, x = rng.integers(scenes.SIZE - side + 1, size=2)
-            crop = pictures[index, y : y + side, x : x + side]
-            crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
-        yield {"pictures": to_tensor(np.stack(crops), device)}
+            part = pictures[index, y : y + side, x : x + side]
+            parts.append(part[:, ::-1] if rng.random() < 0.5 else part)
+        yield {"pictures": to_tensor(np.stack(parts), device)}
 
 
+# until which share of the budget: pixels a side, crops a step
 CROPS = ((0.15, 64, 24), (0.75, 128, 8), (1.0, 256, 2))
 DECODER_CROPS = ((0.4, 128, 8), (1.0, 256, 2))
 SMOKE_CROPS = ((1.0, 64, 2),)
@@ -113,20 +113,10 @@ SMOKE_CROPS = ((1.0, 64, 2),)
 def train_autoencoder(
     vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, *, work: Path, device: str, smoke: bool
 ) -> AutoencoderKL:
-    """pictures: (N, 256, 256, 3) uint8. Returns EMA weights; latents have mean 0, variance 1 a channel."""
-    models = torch.nn.ModuleDict({"vae": vae})
-    crops = SMOKE_CROPS if smoke else CROPS
-    models = train(
-        "autoencoder",
-        models,
-        loss,
-        lambda where, state: _batches(pictures, where, state, plan, 1, crops),
-        plan,
-        work=work,
-        device=device,
-    )
-    normalise(models["vae"], pictures[:: max(1, len(pictures) // 512)])
-    return models["vae"]
+    """pictures: (N, 256, 256, 3) uint8. Returns EMA weights; latents have mean 0, variance SCALING² a channel."""
+    vae = _train("autoencoder", vae, pictures, plan, SMOKE_CROPS if smoke else CROPS, work, device)
+    normalise(vae, pictures[:: max(1, len(pictures) // 512)])
+    return vae
 
 
 def train_decoder(
@@ -136,13 +126,18 @@ def train_decoder(
     vae.encoder.requires_grad_(False)
     assert vae.quant_conv is not None
     vae.quant_conv.requires_grad_(False)
-    models = torch.nn.ModuleDict({"vae": vae})
-    crops = SMOKE_CROPS if smoke else DECODER_CROPS
+    return _train("decoder", vae, pictures, plan, SMOKE_CROPS if smoke else DECODER_CROPS, work, device)
+
+
+def _train(
+    name: str, vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, crops: Growth, work: Path, device: str
+) -> AutoencoderKL:
+    seed = {"autoencoder": 1, "decoder": 4}[name]
     models = train(
-        "decoder",
-        models,
+        name,
+        torch.nn.ModuleDict({"vae": vae}),
         loss,
-        lambda where, state: _batches(pictures, where, state, plan, 4, crops),
+        lambda where, state: _batches(pictures, where, state, plan, seed, crops),
         plan,
         work=work,
         device=device,
@@ -166,10 +161,10 @@ def encode(
 def normalise(vae: AutoencoderKL, pictures: np.ndarray) -> None:
     """Fold a per-channel shift and scale into the two 1×1 convolutions between encoder and decoder.
 
-    Exact: pictures come out as before, while the latents get mean 0 and variance 1 in every channel, so that
-    scaling_factor is 1 and a latent of 0 is the data's mean colour.
+    Exact: pictures come out as before, while the latents get mean 0 and, before the scaling factor, variance 1 in
+    every channel, so that a latent of 0 is the data's mean colour.
     """
-    latents = encode(vae, pictures)
+    latents = encode(vae, pictures) / vae.config.scaling_factor
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     into, out = vae.quant_conv, vae.post_quant_conv
     assert into is not None and out is not None

@@ -1,7 +1,8 @@
 """One training loop for every stage: a budget of minutes, EMA weights, checkpoints; the same command resumes.
 
 The learning rate is tied to the share of the budget that is used up, so a stopped run that is resumed ends as an
-unbroken one would have, and a longer budget goes on from a checkpoint.
+unbroken one would have, and a longer budget goes on from a checkpoint. Under `accelerate launch` each process takes its
+share of the pictures of a step; the main process's clock is everybody's.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+import torch.nn.functional as F
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast
 from diffusers.training_utils import EMAModel
 from tqdm.auto import tqdm
 
 Batch = dict[str, torch.Tensor]
+Growth = tuple[tuple[float, int, int], ...]  # until which share of the budget: a size, pictures a step
+Loss = Callable[[torch.nn.ModuleDict, Batch, float], torch.Tensor]
 
 
 @dataclass
@@ -59,16 +65,51 @@ def learning_rate(plan: Plan, used: float) -> float:
     return plan.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * t)))
 
 
+def grown(growth: Growth, used: float) -> tuple[int, int]:
+    """The size at a share of the budget, and how many of a step's pictures are this process's."""
+    size, count = next((size, count) for until, size, count in growth if used <= until)
+    return size, max(1, count // PartialState().num_processes)
+
+
 def pick_device(name: str) -> torch.device:
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
 
 
+@cache
+def bfloat16_pays(device: torch.device) -> bool:
+    """Whether a convolution is faster in bfloat16 than in float32. CPUs without instructions for it are 15 × slower."""
+    if device.type != "cpu":
+        return device.type == "cuda"
+    x, weight = torch.randn(4, 64, 32, 32), torch.randn(64, 64, 3, 3)
+
+    def seconds(dtype: torch.dtype) -> float:
+        a, b = x.to(dtype), weight.to(dtype)
+        F.conv2d(a, b, padding=1)
+        began = time.perf_counter()
+        for _ in range(3):
+            F.conv2d(a, b, padding=1)
+        return time.perf_counter() - began
+
+    return seconds(torch.bfloat16) < 0.8 * seconds(torch.float32)
+
+
+class Objective(torch.nn.Module):
+    """The loss as a module, so that DistributedDataParallel may wrap it."""
+
+    def __init__(self, models: torch.nn.ModuleDict, loss: Loss) -> None:
+        super().__init__()
+        self.models, self.loss = models, loss
+
+    def forward(self, batch: Batch, used: float) -> torch.Tensor:
+        return self.loss(self.models, batch, used)
+
+
 def train(
     name: str,
     models: torch.nn.ModuleDict,
-    loss: Callable[[torch.nn.ModuleDict, Batch, float], torch.Tensor],
+    loss: Loss,
     batches: Callable[[torch.device, State], Iterator[Batch]],
     plan: Plan,
     *,
@@ -77,17 +118,15 @@ def train(
 ) -> torch.nn.ModuleDict:
     """Train `models` until the plan's budget is used up; return them with their EMA weights, on the CPU.
 
-    loss(models, batch, used) gives a scalar; batches(device, state) yields forever. Writes work/NAME.pt (to resume)
-    and work/NAME.json (the loss curve) as it goes.
+    loss(models, batch, used) gives a scalar; batches(device, state) yields forever, each process's own pictures. Writes
+    work/NAME.pt (to resume) and work/NAME.json (the loss curve) as it goes.
     """
     where = pick_device(device)
-    accelerator = Accelerator(
-        cpu=where.type == "cpu", mixed_precision="bf16" if where.type in ("cpu", "cuda") else "no"
-    )
+    accelerator = Accelerator(cpu=where.type == "cpu", mixed_precision="bf16" if bfloat16_pays(where) else "no")
     optimizer = torch.optim.AdamW(
-        models.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, betas=(0.9, 0.99)
+        models.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, betas=(0.9, 0.99), fused=True
     )
-    average = EMAModel(models.parameters(), decay=plan.ema_decay, use_ema_warmup=True, power=0.75)
+    average = EMAModel(models.parameters(), decay=plan.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
     state = State()
     checkpoint = work / f"{name}.pt"
     work.mkdir(parents=True, exist_ok=True)
@@ -98,16 +137,16 @@ def train(
         optimizer.load_state_dict(saved["optimizer"])
         average.load_state_dict(saved["average"])
         state = State(saved["step"], saved["seconds"], saved["pictures"], [tuple(p) for p in saved["curve"]])
-    models, optimizer = accelerator.prepare(models, optimizer)
+    torch.manual_seed(1_000_003 * state.step + accelerator.process_index)  # noise and timesteps, each process its own
+    objective, optimizer = accelerator.prepare(Objective(models, loss), optimizer)
     average.to(accelerator.device)
-    models.train()
+    objective.train()
 
     def save() -> None:
-        bare = accelerator.unwrap_model(models)
         temporary = checkpoint.with_suffix(".tmp")
         torch.save(
             {
-                "models": {part: model.state_dict() for part, model in bare.items()},
+                "models": {part: model.state_dict() for part, model in models.items()},
                 "optimizer": optimizer.state_dict(),
                 "average": average.state_dict(),
                 "step": state.step,
@@ -128,7 +167,14 @@ def train(
         (work / f"{name}.json").write_text(json.dumps(curve))
 
     source = batches(accelerator.device, state)
-    bar = tqdm(total=100, desc=name, unit="%", initial=int(100 * state.used(plan)), mininterval=2.0)
+    bar = tqdm(
+        total=100,
+        desc=name,
+        unit="%",
+        initial=int(100 * state.used(plan)),
+        mininterval=2.0,
+        disable=not accelerator.is_main_process,
+    )
     last_save, recent = time.monotonic(), []
     while state.used(plan) < 1.0:
         began = time.monotonic()
@@ -137,20 +183,21 @@ def train(
             group["lr"] = learning_rate(plan, used)
         batch = next(source)
         with accelerator.autocast():
-            value = loss(models, batch, used)
+            value = objective(batch, used)
         if not torch.isfinite(value):
             raise FloatingPointError(
                 f"{name}: the loss is {value.item()} at step {state.step}; resume from the last checkpoint"
             )
         accelerator.backward(value)
-        accelerator.clip_grad_norm_(models.parameters(), plan.gradient_clip)
+        accelerator.clip_grad_norm_(objective.parameters(), plan.gradient_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.step(models.parameters())
         recent.append(value.item())
         state.step += 1
-        state.pictures += len(next(iter(batch.values())))
-        state.seconds += time.monotonic() - began
+        state.pictures += len(next(iter(batch.values()))) * accelerator.num_processes
+        elapsed = torch.tensor(time.monotonic() - began, dtype=torch.float64, device=accelerator.device)
+        state.seconds += float(broadcast(elapsed)) if accelerator.num_processes > 1 else float(elapsed)
         if state.step % 50 == 0 or state.used(plan) >= 1.0:
             mean = sum(recent) / len(recent)
             recent.clear()
@@ -165,6 +212,5 @@ def train(
     bar.close()
     if accelerator.is_main_process:
         save()
-    bare = accelerator.unwrap_model(models)
-    average.copy_to(bare.parameters())
-    return bare.to("cpu").eval()
+    average.copy_to(models.parameters())
+    return models.to("cpu").eval()

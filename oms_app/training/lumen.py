@@ -18,13 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from accelerate import PartialState
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from oms_app.prestep.schedule import add_noise
 from oms_app.training import autoencoder, scenes, words
-from oms_app.training.loop import Batch, Plan, pick_device
+from oms_app.training.loop import Batch, Plan, bfloat16_pays, grown, pick_device
 from oms_app.training.loop import train as train_loop
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,10 @@ MINUTES = {"autoencoder": 22.0, "unet": 60.0, "decoder": 15.0}  # defaults, on 2
 HELD_OUT = 10_000_000  # scenes from this seed on are never trained on
 CAPTION_DROPOUT = 0.1
 SNR_GAMMA = 5.0  # Hang et al. 2023, min-SNR: the weight of nearly clean latents is capped
+NOISY_WEIGHT = 5.0  # at most; the words' meaning is decided at high noise, where ε alone would weigh it little
+# Until which share of the budget: latents averaged by this factor, pictures a step. Small latents cost less than half
+# and teach words and layout; whole ones finish.
+GROWTH = ((0.4, 2, 32), (1.0, 1, 32))
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,12 @@ class Recipe:
     """Sizes of everything; `smoke` is the same in miniature."""
 
     pictures: int = 8_000  # drawn for the autoencoder
-    scenes: int = 24_000  # drawn for the UNet
+    scenes: int = 16_000  # drawn for the UNet
     autoencoder_widths: tuple[int, ...] = autoencoder.WIDTHS
-    unet_widths: tuple[int, ...] = (64, 96, 112)
+    unet_widths: tuple[int, ...] = (32, 64, 96, 112)
     text_width: int = words.WIDTH
     text_layers: int = 3
-    batch: int = 32
+    growth: tuple[tuple[float, int, int], ...] = GROWTH
 
 
 RECIPE = Recipe()
@@ -53,10 +59,10 @@ SMOKE = Recipe(
     pictures=12,
     scenes=24,
     autoencoder_widths=(8, 8, 16, 16),
-    unet_widths=(16, 16, 16),
+    unet_widths=(16, 16, 16, 16),
     text_width=32,
     text_layers=1,
-    batch=4,
+    growth=((0.5, 2, 4), (1.0, 1, 4)),
 )
 
 
@@ -94,8 +100,8 @@ def build_unet(recipe: Recipe) -> UNet2DConditionModel:
         out_channels=4,
         block_out_channels=recipe.unet_widths,
         layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         cross_attention_dim=recipe.text_width,
         attention_head_dim=4,
         norm_num_groups=8,
@@ -128,8 +134,8 @@ def draw_pictures(work: Path, count: int) -> np.ndarray:
 
 
 def vae_key(vae: AutoencoderKL) -> str:
-    """Tells autoencoders apart, so that no latents of another one are used: a hash of the encoder in float16."""
-    digest = hashlib.sha256()
+    """Tells apart whose latents they are: a hash of the encoder in float16 and of the scaling factor."""
+    digest = hashlib.sha256(str(vae.config.scaling_factor).encode())
     for module in (vae.encoder, vae.quant_conv):
         for value in module.state_dict().values():
             digest.update(value.detach().cpu().half().numpy().tobytes())
@@ -154,7 +160,7 @@ def encode_scenes(vae: AutoencoderKL, work: Path, count: int, device: str) -> tu
                 waiting.append(image)
                 captions.append(list(told))
                 if len(waiting) == 16 or len(captions) == count:
-                    with torch.autocast(where.type, torch.bfloat16, enabled=where.type in ("cpu", "cuda")):
+                    with torch.autocast(where.type, torch.bfloat16, enabled=bfloat16_pays(where)):
                         latents = autoencoder.encode(vae, np.stack(waiting), where)
                     array[len(captions) - len(waiting) : len(captions)] = latents.numpy()
                     bar.update(len(waiting))
@@ -175,7 +181,7 @@ def unet_batches(
     seed: tuple[int, ...],
 ) -> Iterator[Batch]:
     """Random scenes, each with one of its captions; a tenth of the captions is empty, for guidance."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((*seed, PartialState().process_index))
     while True:
         index = rng.integers(len(latents), size=size())
         told = [
@@ -190,15 +196,27 @@ def unet_batches(
         }
 
 
-def unet_loss(models: torch.nn.ModuleDict, batch: Batch, alphas_cumprod: torch.Tensor) -> torch.Tensor:
-    """‖ε̂ - ε‖² with min-SNR weights; at T the weight is 1, so the flaw is learned as SD learned it."""
-    x0 = batch["latents"]
-    t = torch.randint(len(alphas_cumprod), (len(x0),), device=x0.device)
+def unet_weight(snr: torch.Tensor) -> torch.Tensor:
+    """The weight of ‖ε̂ - ε‖² at a signal-to-noise ratio: v-prediction's, (1 + SNR)/SNR, capped at high noise, times
+    min-SNR's at low noise. It is the same for all of x_T, so the flaw is learned as SD learned it."""
+    return torch.clamp((1 + snr) / snr, max=NOISY_WEIGHT) * torch.clamp(SNR_GAMMA / snr, max=1.0)
+
+
+def unet_loss(models: torch.nn.ModuleDict, batch: Batch, alphas_cumprod: torch.Tensor, factor: int = 1) -> torch.Tensor:
+    """‖ε̂ - ε‖², weighted by `unet_weight`, on latents averaged `factor` × `factor`.
+
+    The noise of averaged latents would be `factor` times as weak; they are made that much stronger instead, so that a
+    timestep hides the same shapes at each size. A batch's timesteps are spread evenly.
+    """
+    x0 = factor * F.avg_pool2d(batch["latents"], factor)
+    count = len(alphas_cumprod)
+    spread = (torch.arange(len(x0), device=x0.device) + torch.rand(len(x0), device=x0.device)) / len(x0)
+    t = (spread * count).long().clamp(max=count - 1)
     alpha_bar = alphas_cumprod[t].view(-1, 1, 1, 1)
     noise = torch.randn_like(x0)
     hidden = models["text"](batch["tokens"]).last_hidden_state
     made = models["unet"](add_noise(x0, noise, alpha_bar), t, hidden).sample
-    weight = torch.clamp(SNR_GAMMA * (1 - alpha_bar) / alpha_bar, max=1.0)
+    weight = unet_weight(autoencoder.SCALING**2 * alpha_bar / (1 - alpha_bar))
     return (weight * (made.float() - noise) ** 2).mean()
 
 
@@ -223,6 +241,7 @@ def train(
     if stage is not None and stage not in STAGES:
         raise ValueError(f"stage {stage!r} is unknown: choose one of {', '.join(STAGES)}")
     torch.manual_seed(0)
+    processes = PartialState(cpu=pick_device(device).type == "cpu")
     recipe = SMOKE if smoke else RECIPE
     work = work or work_folder(out, smoke)
     work.mkdir(parents=True, exist_ok=True)
@@ -234,12 +253,15 @@ def train(
     vae_folder = work / "vae"
     if stage == "autoencoder" or (stage is None and not vae_folder.exists() and started is None):
         vae = started.vae if started else autoencoder.build(recipe.autoencoder_widths)
-        pictures = draw_pictures(work, recipe.pictures)
+        with processes.main_process_first():
+            pictures = draw_pictures(work, recipe.pictures)
         vae = autoencoder.train_autoencoder(
             vae, pictures, plan("autoencoder", learning_rate=1e-3), work=work, device=device, smoke=smoke
         )
-        vae.save_pretrained(vae_folder)
-        _report_quality(vae, 4 if smoke else 128)
+        if processes.is_main_process:
+            vae.save_pretrained(vae_folder)
+            _report_quality(vae, 4 if smoke else 128)
+        processes.wait_for_everyone()
         if stage:
             return vae_folder
     vae = AutoencoderKL.from_pretrained(vae_folder) if vae_folder.exists() else started.vae if started else None
@@ -249,7 +271,8 @@ def train(
         )
 
     if stage in (None, "latents", "unet"):
-        latents, captions = encode_scenes(vae, work, recipe.scenes, device)
+        with processes.main_process_first():
+            latents, captions = encode_scenes(vae, work, recipe.scenes, device)
         if stage == "latents":
             return work
     tokenizer = started.tokenizer if started else words.build_tokenizer(scenes.VOCABULARY)
@@ -260,28 +283,40 @@ def train(
     weights = work / "unet-ema.pt"
     if stage in (None, "unet"):
         alphas = scheduler().alphas_cumprod
+        unet_plan = plan("unet", learning_rate=1e-3, ema_decay=0.9995)
         models = train_loop(
             "unet",
             models,
-            lambda m, batch, used: unet_loss(m, batch, alphas.to(batch["latents"].device)),
-            lambda where, state: unet_batches(
-                latents, captions, tokenizer, lambda: recipe.batch, where, (2, state.step)
+            lambda m, batch, used: unet_loss(
+                m, batch, alphas.to(batch["latents"].device), grown(recipe.growth, used)[0]
             ),
-            plan("unet", learning_rate=1e-3, ema_decay=0.9995),
+            lambda where, state: unet_batches(
+                latents,
+                captions,
+                tokenizer,
+                lambda: grown(recipe.growth, state.used(unet_plan))[1],
+                where,
+                (2, state.step),
+            ),
+            unet_plan,
             work=work,
             device=device,
         )
-        torch.save(models.state_dict(), weights)
+        if processes.is_main_process:
+            torch.save(models.state_dict(), weights)
     elif weights.exists():
         models.load_state_dict(torch.load(weights, weights_only=True))
     if stage in (None, "decoder"):
-        pictures = draw_pictures(work, recipe.pictures)
+        with processes.main_process_first():
+            pictures = draw_pictures(work, recipe.pictures)
         vae = autoencoder.train_decoder(
             vae, pictures, plan("decoder", learning_rate=5e-4), work=work, device=device, smoke=smoke
         )
-        vae.save_pretrained(vae_folder)
-        _report_quality(vae, 4 if smoke else 128)
-    export(out, vae, models["text"], tokenizer, models["unet"])
+        if processes.is_main_process:
+            vae.save_pretrained(vae_folder)
+            _report_quality(vae, 4 if smoke else 128)
+    if processes.is_main_process:
+        export(out, vae, models["text"], tokenizer, models["unet"])
     return out
 
 
@@ -308,11 +343,7 @@ def export(
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.float16).save_pretrained(out, safe_serialization=True)
-    for config_file in (out / part / "config.json" for part in ("vae", "text_encoder", "unet")):
-        config = json.loads(config_file.read_text())
-        config.pop("_name_or_path", None)  # where the part was loaded from on the machine that trained it
-        if config_file.parent.name == "text_encoder":
-            config["dtype"] = "float32"  # else transformers would compute in the file's float16, beside a float32 UNet
-        config_file.write_text(json.dumps(config, indent=2) + "\n")
+    for part in ("vae", "text_encoder", "unet"):
+        words.tidy_config(out / part)
     (out / "vocabulary.json").write_text(json.dumps({"words": list(scenes.VOCABULARY)}, indent=1) + "\n")
     log.info("exported to %s in %.1f s", out, time.monotonic() - began)

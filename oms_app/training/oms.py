@@ -12,13 +12,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from oms_app.models import domain as domains
 from oms_app.prestep.schedule import v_target
 from oms_app.prestep.unet import TimeFreeUNet
 from oms_app.training import lumen
-from oms_app.training.loop import Batch, Plan
+from oms_app.training.loop import Batch, Plan, grown, pick_device
 from oms_app.training.loop import train as train_loop
 from oms_app.training.words import save_text_encoder
 
@@ -49,11 +50,6 @@ def build_module(widths: tuple[int, ...], text_width: int, sample_size: int) -> 
     )
 
 
-def growth(used: float) -> tuple[int, int]:
-    """Averaging factor and pictures a step at this share of the budget."""
-    return next((factor, size) for until, factor, size in GROWTH if used <= until)
-
-
 def oms_loss(models: torch.nn.ModuleDict, batch: Batch, factor: int = 1) -> torch.Tensor:
     """‖ψ(x_S, c) - v(x0, x_S; ᾱ = 0)‖², the mean over all elements, on latents averaged `factor` × `factor`."""
     x0 = F.avg_pool2d(batch["latents"], factor)
@@ -77,11 +73,13 @@ def train(
     minutes: budget over all runs with the same work folder. start_from: an OMS folder to start from. Returns `out`.
     """
     torch.manual_seed(0)
+    processes = PartialState(cpu=pick_device(device).type == "cpu")
     recipe = lumen.SMOKE if smoke else lumen.RECIPE
     work = work or lumen.work_folder(base, smoke)
     work.mkdir(parents=True, exist_ok=True)
     pipeline = lumen.load(base)
-    latents, captions = lumen.encode_scenes(pipeline.vae, work, recipe.scenes, device)
+    with processes.main_process_first():
+        latents, captions = lumen.encode_scenes(pipeline.vae, work, recipe.scenes, device)
     widths = (16, 16, 16) if smoke else SIZES["S"]
     module = (
         TimeFreeUNet.from_pretrained(start_from / "oms_module")
@@ -96,16 +94,17 @@ def train(
     models = train_loop(
         "oms",
         models,
-        lambda m, batch, used: oms_loss(m, batch, growth(used)[0]),
+        lambda m, batch, used: oms_loss(m, batch, grown(GROWTH, used)[0]),
         lambda device_, state: lumen.unet_batches(
-            latents, captions, pipeline.tokenizer, lambda: growth(state.used(plan))[1], device_, (3, state.step)
+            latents, captions, pipeline.tokenizer, lambda: grown(GROWTH, state.used(plan))[1], device_, (3, state.step)
         ),
         plan,
         work=work,
         device=device,
     )
-    export(out, module, text, pipeline.tokenizer)
-    domains.write(out, domains.Domain(name=base.name, fingerprint=domains.fingerprint(pipeline.vae)))
+    if processes.is_main_process:
+        export(out, module, text, pipeline.tokenizer)
+        domains.write(out, domains.Domain(name=base.name, fingerprint=domains.fingerprint(pipeline.vae)))
     return out
 
 

@@ -115,9 +115,9 @@ def _on_ground(canvas: Canvas, rng: np.random.Generator, kind: str, fixed: dict[
         _lit_ground(canvas, side)
     several = int(rng.choice((1, 2, 3), p=(0.86, 0.09, 0.05))) if kind == "shape" else 1
     for k in range(several):
-        r = float(rng.uniform(0.15, 0.27)) / (1 + 0.55 * (several > 1))
+        r = float(rng.uniform(0.18, 0.28)) / (1 + 0.55 * (several > 1))
         if several == 1:
-            x, y = (float(v) for v in rng.uniform(0.36, 0.64, 2))
+            x, y = (float(v) for v in rng.uniform(0.4, 0.6, 2))
         else:
             x, y = (k + 0.5) / several, float(rng.uniform(0.4, 0.6))
         if kind == "shape":
@@ -126,7 +126,7 @@ def _on_ground(canvas: Canvas, rng: np.random.Generator, kind: str, fixed: dict[
         elif kind == "figure":
             FIGURES[subject](canvas, x, y - 0.03, r, colour, toward)
         else:
-            canvas.lines(MARKS[subject](x, y, r * 1.15), float(rng.uniform(0.014, 0.026)), _lit(canvas, colour, side))
+            canvas.lines(MARKS[subject](x, y, r * 1.15), float(rng.uniform(0.022, 0.034)), _lit(canvas, colour, side))
     return Facts(kind, subject, ground_name, shade, colour_name, side=side, several=several)
 
 

@@ -56,8 +56,19 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int = WIDTH, layers: int
 
 
 def save_text_encoder(text: CLIPTextModel, folder: Path) -> None:
-    """Write it in float16, to be computed in float32: transformers takes the type of its work from the config."""
+    """Write it in float16, to be computed in float32."""
     text.half().save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
+    tidy_config(folder)
+
+
+def tidy_config(folder: Path) -> None:
+    """Drop where a part was loaded from, and have a text encoder computed in float32.
+
+    transformers takes the type of its work from the config, so float16 weights would meet a float32 UNet.
+    """
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
     config.pop("_name_or_path", None)
-    (folder / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
+    if "dtype" in config:
+        config["dtype"] = "float32"
+    path.write_text(json.dumps(config, indent=2) + "\n")
