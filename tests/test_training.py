@@ -17,7 +17,7 @@ from oms_app.models import domain as domains
 from oms_app.models.text import load_encoder
 from oms_app.prestep.unet import TimeFreeUNet
 from oms_app.training import autoencoder, lumen, oms, scenes, words
-from oms_app.training.loop import Batch, Plan, State, learning_rate, train
+from oms_app.training.loop import Batch, Plan, State, grown, learning_rate, train
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,44 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     )
 
 
+def test_the_weight_is_that_of_v_prediction_between_its_caps() -> None:
+    snr = torch.tensor([1e-4, 0.5, 5.0, 500.0])
+    assert lumen.unet_weight(snr).tolist() == pytest.approx([lumen.NOISY_WEIGHT, 3.0, 1.2, 1.002 * 0.01], rel=1e-3)
+
+
+def test_a_timestep_hides_as_much_of_small_latents_as_of_whole_ones() -> None:
+    """Averaged 2 × 2 and twice as strong, latents of a flat picture have the same SNR of their mean."""
+    seen = {}
+
+    class Spy(torch.nn.Module):
+        def forward(self, x: torch.Tensor, t: torch.Tensor, hidden: torch.Tensor) -> SimpleNamespace:
+            seen["x"], seen["t"] = x, t
+            return SimpleNamespace(sample=torch.zeros_like(x))
+
+    class Text(torch.nn.Module):
+        def forward(self, tokens: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(last_hidden_state=tokens)
+
+    models = torch.nn.ModuleDict({"unet": Spy(), "text": Text()})
+    alphas = lumen.scheduler().alphas_cumprod
+    batch = {"latents": torch.full((50, 4, 32, 32), 1.0), "tokens": torch.zeros(50, 1)}
+    found = []
+    for factor in (1, 2):
+        torch.manual_seed(0)
+        lumen.unet_loss(models, batch, alphas, factor)
+        means = seen["x"].mean((2, 3))
+        found.append(float(means[0].mean() / (1 - alphas[seen["t"][0]]).sqrt()) * seen["x"].shape[-1])
+        assert torch.equal(seen["t"] // 20, torch.arange(50))  # spread evenly
+    assert found[0] == pytest.approx(found[1], rel=0.05)
+
+
+def test_growth_shares_a_step_among_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    growth = ((0.4, 2, 32), (1.0, 1, 16))
+    assert [grown(growth, u) for u in (0.0, 0.4, 0.41, 1.0)] == [(2, 32), (2, 32), (1, 16), (1, 16)]
+    monkeypatch.setattr("oms_app.training.loop.PartialState", lambda: SimpleNamespace(num_processes=3))
+    assert grown(growth, 0.0) == (2, 10) and grown(((1.0, 1, 2),), 0.0) == (1, 1)
+
+
 def test_normalised_latents_decode_to_the_same_pictures() -> None:
     torch.manual_seed(1)
     vae = autoencoder.build((8, 8, 16, 16)).eval()
@@ -126,6 +164,7 @@ def test_normalised_latents_decode_to_the_same_pictures() -> None:
     assert torch.allclose(before, after, atol=1e-4)
     assert torch.allclose(posterior.mean.mean((0, 2, 3)), torch.zeros(4), atol=1e-4)
     assert torch.allclose(posterior.mean.std((0, 2, 3)), torch.ones(4), atol=1e-3)
+    assert vae.config.scaling_factor == autoencoder.SCALING
 
 
 def test_the_tokenizer_has_one_token_a_word_and_survives_the_disk(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def _batches(pictures: np.ndarray, numbers: np.ndarray, state: State, size: int 
         yield {"pictures": x.clamp(-1, 1), "numbers": torch.from_numpy(numbers[index])}
 
 
-def train_judge(work: Path, minutes: float = MINUTES, count: int = COUNT) -> Judge:
+def train_judge(work: Path, minutes: float = MINUTES, count: int = COUNT, steps: int | None = None) -> Judge:
     """Train a judge, or go on with the one in `work`; the same command resumes. Logs its accuracy on unseen scenes."""
     torch.manual_seed(0)
     pictures, numbers = _draw(FIRST, count + UNSEEN)
@@ -108,7 +108,7 @@ def train_judge(work: Path, minutes: float = MINUTES, count: int = COUNT) -> Jud
         torch.nn.ModuleDict({"judge": judge}),
         lambda m, batch, used: F.cross_entropy(m["judge"](batch["pictures"]).float(), batch["numbers"]),
         lambda where, state: _batches(pictures[:count], numbers[:count], state),
-        Plan(minutes=minutes, learning_rate=2e-3),
+        Plan(minutes=minutes, steps=steps, learning_rate=2e-3),
         work=work,
         device="cpu",
     )

@@ -1,8 +1,8 @@
 """Lumen, the embedded base model, made from nothing: `python -m oms_app train lumen`.
 
-Stages, each resumable: autoencoder (256 px ↔ 4×32×32 latents) → latents (scenes drawn and encoded, once) →
-unet (with the text encoder, ε-prediction on SD's schedule, flaw and all) → decoder (sharper pictures from the same
-latents; the encoder stays) → export (a StableDiffusionPipeline folder).
+Stages, each resumable: autoencoder (256 px ↔ 4×32×32 latents) → latents (scenes drawn and encoded, once) → text (the
+text encoder learns to read captions) → unet (with the text encoder, ε-prediction on SD's schedule, flaw and all) →
+decoder (sharper pictures from the same latents; the encoder stays) → export (a StableDiffusionPipeline folder).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,12 +27,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from oms_app.prestep.schedule import add_noise
 from oms_app.training import autoencoder, scenes, words
+from oms_app.training.captions import Facts
 from oms_app.training.loop import Batch, Plan, bfloat16_pays, grown, pick_device
 from oms_app.training.loop import train as train_loop
 
 log = logging.getLogger(__name__)
-STAGES = ("autoencoder", "latents", "unet", "decoder", "export")
-MINUTES = {"autoencoder": 22.0, "unet": 60.0, "decoder": 15.0}  # defaults, on 2 CPU cores
+STAGES = ("autoencoder", "latents", "text", "unet", "decoder", "export")
+MINUTES = {"autoencoder": 22.0, "text": 3.0, "unet": 60.0, "decoder": 15.0}  # defaults, on 2 CPU cores
 HELD_OUT = 10_000_000  # scenes from this seed on are never trained on
 CAPTION_DROPOUT = 0.1
 SNR_GAMMA = 5.0  # Hang et al. 2023, min-SNR: the weight of nearly clean latents is capped
@@ -103,6 +105,8 @@ def build_unet(recipe: Recipe) -> UNet2DConditionModel:
         down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
         cross_attention_dim=recipe.text_width,
+        addition_embed_type="text",  # the prompt as a whole, added to the timestep's embedding
+        addition_embed_type_num_heads=4,
         attention_head_dim=4,
         norm_num_groups=8,
     )
@@ -112,9 +116,13 @@ def _picture(seed: int) -> np.ndarray:
     return scenes.draw(seed).image
 
 
-def _scene(seed: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    scene = scenes.draw(seed)
-    return scene.image, scene.captions
+@dataclass(frozen=True)
+class Encoded:
+    """latents: (N, 4, 32, 32) float16, scaled; captions: several a scene; facts: what is true of each."""
+
+    latents: np.ndarray
+    captions: list[list[str]]
+    facts: list[Facts]
 
 
 def draw_pictures(work: Path, count: int) -> np.ndarray:
@@ -142,57 +150,55 @@ def vae_key(vae: AutoencoderKL) -> str:
     return digest.hexdigest()[:8]
 
 
-def encode_scenes(vae: AutoencoderKL, work: Path, count: int, device: str) -> tuple[np.ndarray, list[list[str]]]:
-    """Scaled latents (N, 4, 32, 32) float16 and captions of the first `count` scenes, made once and kept on disk."""
+def encode_scenes(vae: AutoencoderKL, work: Path, count: int, device: str) -> Encoded:
+    """The first `count` scenes as latents and words, made once and kept on disk."""
     key = vae_key(vae)
-    path, captions_path = work / f"latents-{key}-{count}.npy", work / f"captions-{key}-{count}.json"
-    if not captions_path.exists():
+    path, told_path = work / f"latents-{key}-{count}.npy", work / f"told-{key}-{count}.json"
+    if not told_path.exists():
         where = pick_device(device)
         vae = vae.to(where)
         part = path.with_suffix(".part.npy")
         array = np.lib.format.open_memmap(
             part, mode="w+", dtype=np.float16, shape=(count, 4, scenes.SIZE // 8, scenes.SIZE // 8)
         )
-        captions: list[list[str]] = []
+        told: list[dict[str, Any]] = []
         with ProcessPoolExecutor() as pool, tqdm(total=count, desc="encoding scenes") as bar:
             waiting: list[np.ndarray] = []
-            for image, told in pool.map(_scene, range(count), chunksize=32):
-                waiting.append(image)
-                captions.append(list(told))
-                if len(waiting) == 16 or len(captions) == count:
+            for scene in pool.map(scenes.draw, range(count), chunksize=32):
+                waiting.append(scene.image)
+                told.append({"captions": scene.captions, "facts": asdict(scene.facts)})
+                if len(waiting) == 16 or len(told) == count:
                     with torch.autocast(where.type, torch.bfloat16, enabled=bfloat16_pays(where)):
                         latents = autoencoder.encode(vae, np.stack(waiting), where)
-                    array[len(captions) - len(waiting) : len(captions)] = latents.numpy()
+                    array[len(told) - len(waiting) : len(told)] = latents.numpy()
                     bar.update(len(waiting))
                     waiting.clear()
         array.flush()
         vae.to("cpu")
         part.replace(path)
-        captions_path.write_text(json.dumps(captions))
-    return np.load(path), json.loads(captions_path.read_text())
+        told_path.write_text(json.dumps(told))
+    entries = json.loads(told_path.read_text())
+    return Encoded(np.load(path), [e["captions"] for e in entries], [Facts(**e["facts"]) for e in entries])
 
 
 def unet_batches(
-    latents: np.ndarray,
-    captions: list[list[str]],
+    encoded: Encoded,
     tokenizer: CLIPTokenizer,
     size: Callable[[], int],
     device: torch.device,
     seed: tuple[int, ...],
 ) -> Iterator[Batch]:
     """Random scenes, each with one of its captions; a tenth of the captions is empty, for guidance."""
+    latents, captions = encoded.latents, encoded.captions
     rng = np.random.default_rng((*seed, PartialState().process_index))
     while True:
         index = rng.integers(len(latents), size=size())
         told = [
             "" if rng.random() < CAPTION_DROPOUT else captions[i][int(rng.integers(len(captions[i])))] for i in index
         ]
-        tokens = tokenizer(
-            told, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
-        )
         yield {
             "latents": torch.from_numpy(latents[index].astype(np.float32)).to(device),
-            "tokens": tokens.input_ids.to(device),
+            "tokens": words.tokens(tokenizer, told).to(device),
         }
 
 
@@ -270,15 +276,33 @@ def train(
             f"stage {stage!r} needs an autoencoder: run the stage 'autoencoder' first, or give --from FOLDER"
         )
 
-    if stage in (None, "latents", "unet"):
+    if stage in (None, "latents", "text", "unet"):
         with processes.main_process_first():
-            latents, captions = encode_scenes(vae, work, recipe.scenes, device)
+            encoded = encode_scenes(vae, work, recipe.scenes, device)
         if stage == "latents":
             return work
     tokenizer = started.tokenizer if started else words.build_tokenizer(scenes.VOCABULARY)
     text: CLIPTextModel = (
         started.text_encoder if started else words.build_text_encoder(tokenizer, recipe.text_width, recipe.text_layers)
     )
+    text_weights = work / "text-ema.pt"
+    if stage == "text" or (stage is None and started is None):
+        words.learn_to_read(
+            text,
+            tokenizer,
+            encoded.captions,
+            encoded.facts,
+            plan("text", learning_rate=1e-3),
+            work=work,
+            device=device,
+        )
+        if processes.is_main_process:
+            torch.save(text.state_dict(), text_weights)
+        processes.wait_for_everyone()
+        if stage:
+            return work
+    elif text_weights.exists() and started is None:
+        text.load_state_dict(torch.load(text_weights, weights_only=True))
     models = torch.nn.ModuleDict({"unet": started.unet if started else build_unet(recipe), "text": text})
     weights = work / "unet-ema.pt"
     if stage in (None, "unet"):
@@ -291,8 +315,7 @@ def train(
                 m, batch, alphas.to(batch["latents"].device), grown(recipe.growth, used)[0]
             ),
             lambda where, state: unet_batches(
-                latents,
-                captions,
+                encoded,
                 tokenizer,
                 lambda: grown(recipe.growth, state.used(unet_plan))[1],
                 where,

@@ -79,7 +79,7 @@ def train(
     work.mkdir(parents=True, exist_ok=True)
     pipeline = lumen.load(base)
     with processes.main_process_first():
-        latents, captions = lumen.encode_scenes(pipeline.vae, work, recipe.scenes, device)
+        encoded = lumen.encode_scenes(pipeline.vae, work, recipe.scenes, device)
     widths = (16, 16, 16) if smoke else SIZES["S"]
     module = (
         TimeFreeUNet.from_pretrained(start_from / "oms_module")
@@ -96,7 +96,7 @@ def train(
         models,
         lambda m, batch, used: oms_loss(m, batch, grown(GROWTH, used)[0]),
         lambda device_, state: lumen.unet_batches(
-            latents, captions, pipeline.tokenizer, lambda: grown(GROWTH, state.used(plan))[1], device_, (3, state.step)
+            encoded, pipeline.tokenizer, lambda: grown(GROWTH, state.used(plan))[1], device_, (3, state.step)
         ),
         plan,
         work=work,

@@ -1,13 +1,26 @@
-"""Lumen's tokenizer and text encoder: CLIP's architecture with a vocabulary of a few hundred words."""
+"""Lumen's tokenizer and text encoder: CLIP's architecture with a vocabulary of a few hundred words.
+
+As Stable Diffusion took an encoder that CLIP had taught what captions mean, ours learns to read before the UNet is
+trained: from a caption it tells the facts of the scene. Learned together with the UNet alone, words for shapes stayed
+without effect for an hour (dev/LOG.md).
+"""
 
 from __future__ import annotations
 
 import json
 import string
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import PartialState
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from oms_app.training.captions import Facts
+from oms_app.training.loop import Batch, Plan, train
 
 MAX_LENGTH = 32  # tokens, start and end included
 WIDTH = 128
@@ -53,6 +66,64 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int = WIDTH, layers: int
         pad_token_id=tokenizer.pad_token_id,
     )
     return CLIPTextModel(config)
+
+
+def tokens(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> torch.Tensor:
+    """(B, 32) ids, start, words, then end to the last place."""
+    return tokenizer(
+        list(texts), padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
+    ).input_ids
+
+
+def _answers(facts: Sequence[Facts]) -> dict[str, list[str]]:
+    """What is asked of a caption: its kind and subject together, then each other fact by itself."""
+    asked = {"subject": [f"{f.kind} {f.subject}" for f in facts]}
+    for name in ("ground", "ground_shade", "colour", "time", "weather", "side", "several"):
+        asked[name] = [str(getattr(f, name)) for f in facts]
+    return asked
+
+
+def learn_to_read(
+    text: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    captions: Sequence[Sequence[str]],
+    facts: Sequence[Facts],
+    plan: Plan,
+    *,
+    work: Path,
+    device: str,
+    batch: int = 128,
+) -> CLIPTextModel:
+    """Train the encoder to tell a scene's facts from a caption, at the end token, at the last place and in the mean.
+
+    captions: several a scene; facts: one a scene. What a caption leaves unsaid can only be guessed. Returns the encoder
+    with its EMA weights.
+    """
+    answers = _answers(facts)
+    classes = {name: sorted(set(values)) for name, values in answers.items()}
+    targets = torch.tensor([[classes[n].index(v) for v in values] for n, values in answers.items()]).T
+    heads = torch.nn.ModuleList([torch.nn.Linear(text.config.hidden_size, len(c)) for c in classes.values()])
+
+    def batches(where: torch.device, step: int) -> Iterator[Batch]:
+        rng = np.random.default_rng((6, step, PartialState().process_index))
+        while True:
+            index = rng.integers(len(captions), size=batch)
+            told = [captions[i][int(rng.integers(len(captions[i])))] for i in index]
+            yield {"tokens": tokens(tokenizer, told).to(where), "targets": targets[index].to(where)}
+
+    def loss(models: torch.nn.ModuleDict, part: Batch, used: float) -> torch.Tensor:
+        hidden = models["text"](part["tokens"]).last_hidden_state
+        end = (part["tokens"] == tokenizer.eos_token_id).int().argmax(1)
+        read = torch.stack([hidden[torch.arange(len(hidden)), end], hidden[:, -1], hidden.mean(1)], dim=1)
+        losses = [
+            F.cross_entropy(head(read).float().flatten(0, 1), part["targets"][:, k].repeat_interleave(3))
+            for k, head in enumerate(heads)
+        ]
+        return torch.stack(losses).mean()
+
+    models = torch.nn.ModuleDict({"text": text, "heads": heads})
+    train("text", models, loss, lambda where, state: batches(where, state.step), plan, work=work, device=device)
+    return text
 
 
 def save_text_encoder(text: CLIPTextModel, folder: Path) -> None:
