@@ -16,7 +16,8 @@ from oms_app.training import captions
 from oms_app.training.canvas import Canvas
 from oms_app.training.captions import COLOURS, Facts, Speaker
 from oms_app.training.figures import FIGURES, MARKS, SHAPES, draw_shape
-from oms_app.training.landscapes import LANDSCAPES, SIDES, TIMES, WEATHERS, Light, draw_landscape
+from oms_app.training.landscapes import LANDSCAPES, draw_landscape
+from oms_app.training.sky import SIDES, TIMES, WEATHERS, Light
 
 SIZE = 256  # pixels a side
 CAPTIONS_PER_SCENE = 4
