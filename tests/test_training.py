@@ -167,6 +167,11 @@ def test_normalised_latents_decode_to_the_same_pictures() -> None:
     assert vae.config.scaling_factor == autoencoder.SCALING
 
 
+def test_every_stage_is_given_the_same_tokenizer(tmp_path: Path) -> None:
+    first, again = (words.kept_tokenizer(scenes.VOCABULARY, tmp_path / "kept") for _ in range(2))
+    assert first.get_vocab() == again.get_vocab()
+
+
 def test_the_tokenizer_has_one_token_a_word_and_survives_the_disk(tmp_path: Path) -> None:
     tokenizer = words.build_tokenizer(scenes.VOCABULARY)
     assert all(len(tokenizer(w).input_ids) == 3 for w in scenes.VOCABULARY)

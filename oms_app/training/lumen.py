@@ -281,7 +281,11 @@ def train(
             encoded = encode_scenes(vae, work, recipe.scenes, device)
         if stage == "latents":
             return work
-    tokenizer = started.tokenizer if started else words.build_tokenizer(scenes.VOCABULARY)
+    if started:
+        tokenizer = started.tokenizer
+    else:
+        with processes.main_process_first():
+            tokenizer = words.kept_tokenizer(scenes.VOCABULARY, work / "tokenizer")
     text: CLIPTextModel = (
         started.text_encoder if started else words.build_text_encoder(tokenizer, recipe.text_width, recipe.text_layers)
     )

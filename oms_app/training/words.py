@@ -50,6 +50,13 @@ def build_tokenizer(vocabulary: tuple[str, ...]) -> CLIPTokenizer:
     return CLIPTokenizer(vocab=model["vocab"], merges=merges, model_max_length=MAX_LENGTH)
 
 
+def kept_tokenizer(vocabulary: tuple[str, ...], folder: Path) -> CLIPTokenizer:
+    """The tokenizer in `folder`, built first if it is not there: a second one numbers some tokens otherwise."""
+    if not folder.exists():
+        build_tokenizer(vocabulary).save_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(folder)
+
+
 def build_text_encoder(tokenizer: CLIPTokenizer, width: int = WIDTH, layers: int = 3) -> CLIPTextModel:
     """Conditions on last_hidden_state, (B, 32, width), as SD1.5 does."""
     config = CLIPTextConfig(
