@@ -8,7 +8,6 @@ judged by a classifier trained on scenes apart from the base model (oms_app/trai
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +19,11 @@ from oms_app.training import judge as judges
 from oms_app.training.captions import COLOURS, SUBJECTS, article
 from oms_app.training.figures import FIGURES, SHAPES
 from oms_app.training.landscapes import LANDSCAPES
+from oms_app.training.scenes import apart_from
 
 COUNT = 100
 LIMIT = 20.0  # ΔE, CIE76
 BORDER = 16  # pixels
-WORK = Path(__file__).parents[1] / "assets" / "lumen-work"
 TIMES = ("at night", "at sunset", "at dawn", "by day", "in fog", "in snow", "in a storm", "")
 
 
@@ -35,8 +34,7 @@ def ground_prompts(count: int = COUNT) -> list[tuple[str, str, str]]:
     prompts = []
     for i in range(count):
         label, ground = subjects[i % len(subjects)], list(COLOURS)[i % len(COLOURS)]
-        apart = [c for c in COLOURS if np.abs(np.subtract(COLOURS[c], COLOURS[ground])).sum() > 0.75]
-        colour = str(rng.choice(apart))
+        colour = str(rng.choice(apart_from(np.array(COLOURS[ground]))))
         noun = article(f"{colour} {label.split()[1]}")
         prompts.append((f"{noun} on {article(ground)} background", label, ground))
     return prompts
@@ -61,7 +59,7 @@ def border_distance(picture: np.ndarray, colour: str) -> float:
 
 def measure(studio: Studio, count: int = COUNT) -> dict[str, Any]:
     """Shares of right grounds and subjects by variant; picture i has seed i."""
-    judge, accuracy = judges.ready(WORK)
+    judge, accuracy = judges.ready(judges.WORK)
     right: dict[str, list[bool]] = {}
     wrong: list[str] = []
 

@@ -16,7 +16,7 @@ from diffusers import StableDiffusionPipeline
 from oms_app.models import domain as domains
 from oms_app.models.text import load_encoder
 from oms_app.prestep.unet import TimeFreeUNet
-from oms_app.training import autoencoder, lumen, oms, scenes, words
+from oms_app.training import autoencoder, curves, lumen, oms, scenes, words
 from oms_app.training.loop import Batch, Plan, State, grown, learning_rate, train
 
 
@@ -103,6 +103,15 @@ def test_a_run_learns_and_the_same_command_resumes(tmp_path: Path) -> None:
     assert torch.allclose(learned.flatten(), torch.tensor([2.0, -1.0]), atol=0.05)
     again, third = _toy(tmp_path, steps=300)  # nothing is left to do
     assert third["steps"] == 300 and torch.equal(again.state_dict()["line.weight"], learned)
+
+
+def test_a_run_leaves_a_curve_that_can_be_drawn(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no loss curve"):
+        curves.draw(tmp_path, tmp_path / "none.png")
+    (tmp_path / "unet.json").write_text(json.dumps({"stage": "unet", "loss": [[50, 0.5, 1.0], [100, 1.0, 0.5]]}))
+    assert curves.read(tmp_path) == {"unet": [(0.5, 1.0), (1.0, 0.5)]}
+    curves.draw(tmp_path, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_learning_rate_warms_up_and_falls() -> None:

@@ -18,16 +18,20 @@ import torch.nn.functional as F
 from PIL import Image
 from tqdm.auto import tqdm
 
+from oms_app.models.catalog import PROJECT
 from oms_app.training import scenes
+from oms_app.training.autoencoder import to_tensor
 from oms_app.training.figures import FIGURES, MARKS, SHAPES
 from oms_app.training.landscapes import LANDSCAPES
 from oms_app.training.loop import Batch, Plan, State, train
+from oms_app.training.lumen import work_folder
 
 log = logging.getLogger(__name__)
 SIDE = 64  # pixels a side that it looks at
 FIRST = 20_000_000  # the judge's scenes: neither the base's nor the held-out ones
 COUNT, UNSEEN = 16_000, 1_000
-MINUTES = 4.0  # on 2 CPU cores
+MINUTES = 2.5  # on 2 CPU cores
+WORK = work_folder(PROJECT / "assets/lumen", smoke=False)
 LABELS: tuple[str, ...] = (
     "solid",
     *(f"shape {name}" for name in SHAPES),
@@ -64,8 +68,7 @@ class Judge(torch.nn.Module):
 
 def look(pictures: np.ndarray) -> torch.Tensor:
     """(B, H, W, 3) uint8 → what the judge sees, (B, 3, 64, 64) in [-1, 1]."""
-    x = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return F.interpolate(x, size=(SIDE, SIDE), mode="area")
+    return F.interpolate(to_tensor(pictures), size=(SIDE, SIDE), mode="area")
 
 
 def _small_scene(seed: int) -> tuple[np.ndarray, int]:
@@ -86,7 +89,7 @@ def _batches(pictures: np.ndarray, numbers: np.ndarray, state: State, size: int 
     rng = np.random.default_rng((5, state.step))
     while True:
         index = rng.integers(len(pictures), size=size)
-        x = torch.from_numpy(pictures[index]).permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = to_tensor(pictures[index])
         if rng.random() < 0.5:
             x = x.flip(3)
         dy, dx = (int(v) for v in rng.integers(-3, 4, size=2))
@@ -138,6 +141,4 @@ def judged(judge: Judge, pictures: np.ndarray) -> np.ndarray:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    folder = Path(__file__).parents[2] / "assets" / "lumen-work"
-    folder.mkdir(parents=True, exist_ok=True)
-    train_judge(folder)
+    train_judge(WORK)

@@ -89,6 +89,11 @@ def _named_colour(rng: np.random.Generator, name: str, shade: str = "") -> np.nd
     return colour.astype(np.float32)
 
 
+def apart_from(ground: np.ndarray) -> list[str]:
+    """Names of the colours that stand out on a ground, (3,) in [0, 1]."""
+    return [n for n in COLOURS if np.abs(np.array(COLOURS[n]) - ground).sum() > 0.75]
+
+
 def _shade_of(rng: np.random.Generator, name: str) -> str:
     u = rng.random()
     return "" if name in ("black", "white", "gray") or u > 0.3 else "dark" if u < 0.17 else "pale"
@@ -107,8 +112,7 @@ def _on_ground(canvas: Canvas, rng: np.random.Generator, kind: str, fixed: dict[
             _lit_ground(canvas, side)
         return Facts("solid", ground=ground_name, ground_shade=shade, side=side)
 
-    others = [n for n in COLOURS if np.abs(np.array(COLOURS[n]) - ground).sum() > 0.75]
-    colour_name = fixed.get("colour") or str(rng.choice(others))
+    colour_name = fixed.get("colour") or str(rng.choice(apart_from(ground)))
     colour = _named_colour(rng, colour_name)
     names = {"shape": SHAPES, "figure": tuple(FIGURES), "mark": tuple(MARKS)}[kind]
     subject = fixed.get("subject") or str(rng.choice(names))
