@@ -17,7 +17,8 @@ from oms_app.models import domain as domains
 from oms_app.models.text import load_encoder
 from oms_app.prestep.unet import TimeFreeUNet
 from oms_app.training import autoencoder, curves, lumen, oms, scenes, words
-from oms_app.training.loop import Batch, Plan, State, grown, learning_rate, train
+from oms_app.training.loop import Batch, Plan, State, grown, learning_rate, optimizers, train
+from oms_app.training.muon import Muon, orthogonalized
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +215,27 @@ def test_an_oms_run_resumes(family: Path, tmp_path: Path) -> None:
     again = oms.train(base=family / "lumen", out=tmp_path / "oms", smoke=True, device="cpu", work=family / "work")
     first, second = (TimeFreeUNet.from_pretrained(f / "oms_module") for f in (family / "lumen" / "oms", again))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_muon_steps_are_orthogonal_whatever_the_gradient() -> None:
+    """A convolution's step, as an (out, everything else) matrix, has singular values near one times the scale."""
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.zeros(8, 4, 3, 3))
+    weight.grad = torch.randn(8, 4, 3, 3) * torch.logspace(-3, 0, 8).view(-1, 1, 1, 1)  # rows of very unlike sizes
+    Muon([weight], lr=0.01, weight_decay=0.0).step()
+    values = torch.linalg.svdvals(weight.detach().view(8, 36)) / (0.2 * 0.01 * 6)
+    assert values.max() < 1.25 and values[:4].min() > 0.6 and (weight.detach() * weight.grad).sum() < 0
+    tall = torch.randn(3, 20, 5)
+    assert torch.allclose(orthogonalized(tall), orthogonalized(tall.mT).mT, atol=1e-5)
+    with pytest.raises(ValueError, match="train vectors with AdamW"):
+        Muon([torch.nn.Parameter(torch.zeros(3))])
+
+
+def test_muon_takes_what_is_a_matrix_inside_a_network() -> None:
+    models = torch.nn.ModuleDict(
+        {"conv_in": torch.nn.Conv2d(1, 2, 3), "middle": torch.nn.Conv2d(2, 2, 3), "norm": torch.nn.LayerNorm(2)}
+    )
+    adam, muon = optimizers(models, Plan(minutes=1, learning_rate=0.1, muon=True), torch.device("cpu"))
+    assert [len(p.shape) for p in muon.param_groups[0]["params"]] == [4]
+    assert len(adam.param_groups[0]["params"]) == 5  # the first convolution, all biases, the norm's weight
+    assert len(optimizers(models, Plan(minutes=1, learning_rate=0.1), torch.device("cpu"))) == 1

@@ -22,6 +22,8 @@ from accelerate.utils import broadcast
 from diffusers.training_utils import EMAModel
 from tqdm.auto import tqdm
 
+from oms_app.training.muon import Muon
+
 Batch = dict[str, torch.Tensor]
 Growth = tuple[tuple[float, int, int], ...]  # until which share of the budget: a size, pictures a step
 Loss = Callable[[torch.nn.ModuleDict, Batch, float], torch.Tensor]
@@ -42,6 +44,7 @@ class Plan:
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     checkpoint_seconds: float = 120.0
+    muon: bool = False  # for matrices and convolutions; the rest has AdamW in any case
 
 
 @dataclass
@@ -95,6 +98,23 @@ def bfloat16_pays(device: torch.device) -> bool:
     return seconds(torch.bfloat16) < 0.8 * seconds(torch.float32)
 
 
+def optimizers(models: torch.nn.ModuleDict, plan: Plan, device: torch.device) -> list[torch.optim.Optimizer]:
+    """AdamW for all weights; with `plan.muon` Muon takes what is a matrix inside a network, as its authors advise:
+    not embeddings, and not the first and last convolution."""
+    inner: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
+    for name, parameter in models.named_parameters():
+        edge = any(word in name for word in ("embed", "conv_in", "conv_out"))
+        (inner if plan.muon and parameter.ndim >= 2 and not edge else rest).append(parameter)
+    dtype = torch.bfloat16 if bfloat16_pays(device) else torch.float32
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(rest, lr=plan.learning_rate, weight_decay=plan.weight_decay, betas=(0.9, 0.99), fused=True)
+    ]
+    if inner:
+        made.append(Muon(inner, lr=plan.learning_rate, weight_decay=plan.weight_decay, dtype=dtype))
+    return made
+
+
 class Objective(torch.nn.Module):
     """The loss as a module, so that DistributedDataParallel may wrap it."""
 
@@ -123,9 +143,7 @@ def train(
     """
     where = pick_device(device)
     accelerator = Accelerator(cpu=where.type == "cpu", mixed_precision="bf16" if bfloat16_pays(where) else "no")
-    optimizer = torch.optim.AdamW(
-        models.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, betas=(0.9, 0.99), fused=True
-    )
+    steppers = optimizers(models, plan, where)
     average = EMAModel(models.parameters(), decay=plan.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
     state = State()
     checkpoint = work / f"{name}.pt"
@@ -134,11 +152,12 @@ def train(
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
         for part, weights in saved["models"].items():
             models[part].load_state_dict(weights)
-        optimizer.load_state_dict(saved["optimizer"])
+        for stepper, memory in zip(steppers, saved["optimizers"], strict=True):
+            stepper.load_state_dict(memory)
         average.load_state_dict(saved["average"])
         state = State(saved["step"], saved["seconds"], saved["pictures"], [tuple(p) for p in saved["curve"]])
     torch.manual_seed(1_000_003 * state.step + accelerator.process_index)  # noise and timesteps, each process its own
-    objective, optimizer = accelerator.prepare(Objective(models, loss), optimizer)
+    objective, *steppers = accelerator.prepare(Objective(models, loss), *steppers)
     average.to(accelerator.device)
     objective.train()
 
@@ -147,7 +166,7 @@ def train(
         torch.save(
             {
                 "models": {part: model.state_dict() for part, model in models.items()},
-                "optimizer": optimizer.state_dict(),
+                "optimizers": [stepper.state_dict() for stepper in steppers],
                 "average": average.state_dict(),
                 "step": state.step,
                 "seconds": state.seconds,
@@ -179,8 +198,9 @@ def train(
     while state.used(plan) < 1.0:
         began = time.monotonic()
         used = state.used(plan)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(plan, used)
+        for stepper in steppers:
+            for group in stepper.param_groups:
+                group["lr"] = learning_rate(plan, used)
         batch = next(source)
         with accelerator.autocast():
             value = objective(batch, used)
@@ -190,8 +210,9 @@ def train(
             )
         accelerator.backward(value)
         accelerator.clip_grad_norm_(objective.parameters(), plan.gradient_clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for stepper in steppers:
+            stepper.step()
+            stepper.zero_grad(set_to_none=True)
         average.step(models.parameters())
         recent.append(value.item())
         state.step += 1

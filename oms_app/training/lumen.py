@@ -28,7 +28,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from oms_app.prestep.schedule import add_noise
 from oms_app.training import autoencoder, scenes, words
 from oms_app.training.captions import Facts
-from oms_app.training.loop import Batch, Plan, bfloat16_pays, grown, pick_device
+from oms_app.training.loop import Batch, Plan, State, bfloat16_pays, grown, pick_device
 from oms_app.training.loop import train as train_loop
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ CAPTION_DROPOUT = 0.1
 SNR_GAMMA = 5.0  # Hang et al. 2023, min-SNR: the weight of nearly clean latents is capped
 NOISY_WEIGHT = 5.0  # at most; the words' meaning is decided at high noise, where ε alone would weigh it little
 # Until which share of the budget: latents averaged by this factor, pictures a step. Small latents cost less than half
-# and teach words and layout; whole ones finish.
+# and teach words and layout; whole ones finish. A run that goes on from finished weights has whole ones only.
 GROWTH = ((0.4, 2, 32), (1.0, 1, 32))
 
 
@@ -193,9 +193,7 @@ def unet_batches(
     rng = np.random.default_rng((*seed, PartialState().process_index))
     while True:
         index = rng.integers(len(latents), size=size())
-        told = [
-            "" if rng.random() < CAPTION_DROPOUT else captions[i][int(rng.integers(len(captions[i])))] for i in index
-        ]
+        told = ["" if rng.random() < CAPTION_DROPOUT else str(rng.choice(captions[i])) for i in index]
         yield {
             "latents": torch.from_numpy(latents[index].astype(np.float32)).to(device),
             "tokens": words.tokens(tokenizer, told).to(device),
@@ -208,8 +206,17 @@ def unet_weight(snr: torch.Tensor) -> torch.Tensor:
     return torch.clamp((1 + snr) / snr, max=NOISY_WEIGHT) * torch.clamp(SNR_GAMMA / snr, max=1.0)
 
 
-def unet_loss(models: torch.nn.ModuleDict, batch: Batch, alphas_cumprod: torch.Tensor, factor: int = 1) -> torch.Tensor:
+def unet_loss(
+    models: torch.nn.ModuleDict,
+    batch: Batch,
+    alphas_cumprod: torch.Tensor,
+    factor: int = 1,
+    strength: float = autoencoder.SCALING,
+) -> torch.Tensor:
     """‖ε̂ - ε‖², weighted by `unet_weight`, on latents averaged `factor` × `factor`.
+
+    strength: the standard deviation of the latents, which the weight's SNR counts in: the VAE's scaling factor, since
+    ours gives unit variance before it.
 
     The noise of averaged latents would be `factor` times as weak; they are made that much stronger instead, so that a
     timestep hides the same shapes at each size. A batch's timesteps are spread evenly.
@@ -222,8 +229,38 @@ def unet_loss(models: torch.nn.ModuleDict, batch: Batch, alphas_cumprod: torch.T
     noise = torch.randn_like(x0)
     hidden = models["text"](batch["tokens"]).last_hidden_state
     made = models["unet"](add_noise(x0, noise, alpha_bar), t, hidden).sample
-    weight = unet_weight(autoencoder.SCALING**2 * alpha_bar / (1 - alpha_bar))
+    weight = unet_weight(strength**2 * alpha_bar / (1 - alpha_bar))
     return (weight * (made.float() - noise) ** 2).mean()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage of one call of `train` shares. stage: the only one wanted, None for all."""
+
+    work: Path
+    recipe: Recipe
+    processes: PartialState
+    device: str
+    minutes: float | None
+    stage: str | None
+    started: StableDiffusionPipeline | None  # finished weights to start from
+    smoke: bool
+
+    def wants(self, *stages: str) -> bool:
+        return self.stage is None or self.stage in stages
+
+    def plan(self, name: str, **more: Any) -> Plan:
+        return Plan(minutes=self.minutes or MINUTES[name], steps=2 if self.smoke else None, **more)
+
+    def pictures(self) -> np.ndarray:
+        with self.processes.main_process_first():
+            return draw_pictures(self.work, self.recipe.pictures)
+
+    def keep(self, save: Callable[[], object]) -> None:
+        """Have the main process write something that the others will read."""
+        if self.processes.is_main_process:
+            save()
+        self.processes.wait_for_everyone()
 
 
 def train(
@@ -247,104 +284,109 @@ def train(
     if stage is not None and stage not in STAGES:
         raise ValueError(f"stage {stage!r} is unknown: choose one of {', '.join(STAGES)}")
     torch.manual_seed(0)
-    processes = PartialState(cpu=pick_device(device).type == "cpu")
-    recipe = SMOKE if smoke else RECIPE
-    work = work or work_folder(out, smoke)
-    work.mkdir(parents=True, exist_ok=True)
-    started = load(start_from) if start_from else None
-
-    def plan(name: str, **more: float) -> Plan:
-        return Plan(minutes=minutes or MINUTES[name], steps=2 if smoke else None, **more)
-
-    vae_folder = work / "vae"
-    if stage == "autoencoder" or (stage is None and not vae_folder.exists() and started is None):
-        vae = started.vae if started else autoencoder.build(recipe.autoencoder_widths)
-        with processes.main_process_first():
-            pictures = draw_pictures(work, recipe.pictures)
-        vae = autoencoder.train_autoencoder(
-            vae, pictures, plan("autoencoder", learning_rate=1e-3), work=work, device=device, smoke=smoke
-        )
-        if processes.is_main_process:
-            vae.save_pretrained(vae_folder)
-            _report_quality(vae, 4 if smoke else 128)
-        processes.wait_for_everyone()
-        if stage:
-            return vae_folder
-    vae = AutoencoderKL.from_pretrained(vae_folder) if vae_folder.exists() else started.vae if started else None
-    if vae is None:
-        raise ValueError(
-            f"stage {stage!r} needs an autoencoder: run the stage 'autoencoder' first, or give --from FOLDER"
-        )
-
-    if stage in (None, "latents", "text", "unet"):
-        with processes.main_process_first():
-            encoded = encode_scenes(vae, work, recipe.scenes, device)
-        if stage == "latents":
-            return work
-    if started:
-        tokenizer = started.tokenizer
-    else:
-        with processes.main_process_first():
-            tokenizer = words.kept_tokenizer(scenes.VOCABULARY, work / "tokenizer")
-    text: CLIPTextModel = (
-        started.text_encoder if started else words.build_text_encoder(tokenizer, recipe.text_width, recipe.text_layers)
+    run = Run(
+        work=work or work_folder(out, smoke),
+        recipe=SMOKE if smoke else RECIPE,
+        processes=PartialState(cpu=pick_device(device).type == "cpu"),
+        device=device,
+        minutes=minutes,
+        stage=stage,
+        started=load(start_from) if start_from else None,
+        smoke=smoke,
     )
-    text_weights = work / "text-ema.pt"
-    if stage == "text" or (stage is None and started is None):
-        words.learn_to_read(
-            text,
-            tokenizer,
-            encoded.captions,
-            encoded.facts,
-            plan("text", learning_rate=1e-3),
-            work=work,
-            device=device,
-        )
-        if processes.is_main_process:
-            torch.save(text.state_dict(), text_weights)
-        processes.wait_for_everyone()
-        if stage:
-            return work
-    elif text_weights.exists() and started is None:
-        text.load_state_dict(torch.load(text_weights, weights_only=True))
-    models = torch.nn.ModuleDict({"unet": started.unet if started else build_unet(recipe), "text": text})
-    weights = work / "unet-ema.pt"
-    if stage in (None, "unet"):
-        alphas = scheduler().alphas_cumprod
-        unet_plan = plan("unet", learning_rate=1e-3, ema_decay=0.9995)
-        models = train_loop(
-            "unet",
-            models,
-            lambda m, batch, used: unet_loss(
-                m, batch, alphas.to(batch["latents"].device), grown(recipe.growth, used)[0]
-            ),
-            lambda where, state: unet_batches(
-                encoded,
-                tokenizer,
-                lambda: grown(recipe.growth, state.used(unet_plan))[1],
-                where,
-                (2, state.step),
-            ),
-            unet_plan,
-            work=work,
-            device=device,
-        )
-        if processes.is_main_process:
-            torch.save(models.state_dict(), weights)
-    elif weights.exists():
-        models.load_state_dict(torch.load(weights, weights_only=True))
-    if stage in (None, "decoder"):
-        with processes.main_process_first():
-            pictures = draw_pictures(work, recipe.pictures)
-        vae = autoencoder.train_decoder(
-            vae, pictures, plan("decoder", learning_rate=5e-4), work=work, device=device, smoke=smoke
-        )
-        if processes.is_main_process:
-            vae.save_pretrained(vae_folder)
-            _report_quality(vae, 4 if smoke else 128)
-    if processes.is_main_process:
+    run.work.mkdir(parents=True, exist_ok=True)
+    vae = _autoencoder(run)
+    if stage == "autoencoder":
+        return run.work / "vae"
+    encoded = None
+    if run.wants("latents", "text", "unet"):
+        with run.processes.main_process_first():
+            encoded = encode_scenes(vae, run.work, run.recipe.scenes, device)
+        log.info("latents: second moment %.4f", np.square(encoded.latents, dtype=np.float32).mean())
+        if stage == "latents":
+            return run.work
+    tokenizer, text = _text_encoder(run, encoded)
+    if stage == "text":
+        return run.work
+    models = _unet(run, vae, tokenizer, text, encoded)
+    if run.wants("decoder"):
+        plan = run.plan("decoder", learning_rate=5e-4)
+        vae = autoencoder.train_decoder(vae, run.pictures(), plan, work=run.work, device=device, smoke=smoke)
+        _keep_autoencoder(run, vae)
+    if run.processes.is_main_process:
         export(out, vae, models["text"], tokenizer, models["unet"])
     return out
+
+
+def _autoencoder(run: Run) -> AutoencoderKL:
+    """The one in the work folder, else the one started from; trained if it is asked for, or there is neither."""
+    kept = run.work / "vae"
+    if run.stage == "autoencoder" or (run.stage is None and not kept.exists() and run.started is None):
+        vae = run.started.vae if run.started else autoencoder.build(run.recipe.autoencoder_widths)
+        plan = run.plan("autoencoder", learning_rate=1e-3)
+        vae = autoencoder.train_autoencoder(
+            vae, run.pictures(), plan, work=run.work, device=run.device, smoke=run.smoke
+        )
+        _keep_autoencoder(run, vae)
+    if kept.exists():
+        return AutoencoderKL.from_pretrained(kept)
+    if run.started:
+        return run.started.vae
+    raise ValueError(
+        f"stage {run.stage!r} needs an autoencoder: run the stage 'autoencoder' first, or give --from FOLDER"
+    )
+
+
+def _keep_autoencoder(run: Run, vae: AutoencoderKL) -> None:
+    def save() -> None:
+        vae.save_pretrained(run.work / "vae")
+        _report_quality(vae, 4 if run.smoke else 128)
+
+    run.keep(save)
+
+
+def _text_encoder(run: Run, encoded: Encoded | None) -> tuple[CLIPTokenizer, CLIPTextModel]:
+    """The encoder learns to read captions if that stage is asked for, or if nothing is started from."""
+    weights = run.work / "text-ema.pt"
+    if run.started:
+        tokenizer, text = run.started.tokenizer, run.started.text_encoder
+    else:
+        with run.processes.main_process_first():
+            tokenizer = words.kept_tokenizer(scenes.VOCABULARY, run.work / "tokenizer")
+        text = words.build_text_encoder(tokenizer, run.recipe.text_width, run.recipe.text_layers)
+    if encoded is not None and (run.stage == "text" or (run.stage is None and run.started is None)):
+        plan = run.plan("text", learning_rate=1e-3)
+        words.learn_to_read(text, tokenizer, encoded.captions, encoded.facts, plan, work=run.work, device=run.device)
+        run.keep(lambda: torch.save(text.state_dict(), weights))
+    elif weights.exists() and run.started is None:
+        text.load_state_dict(torch.load(weights, weights_only=True))
+    return tokenizer, text
+
+
+def _unet(
+    run: Run, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text: CLIPTextModel, encoded: Encoded | None
+) -> torch.nn.ModuleDict:
+    """{"unet", "text"}: both learn together. Without `encoded` they are as an earlier run of the stage left them."""
+    weights = run.work / "unet-ema.pt"
+    models = torch.nn.ModuleDict({"unet": run.started.unet if run.started else build_unet(run.recipe), "text": text})
+    if encoded is None or not run.wants("unet"):
+        if weights.exists():
+            models.load_state_dict(torch.load(weights, weights_only=True))
+        return models
+    alphas = scheduler().alphas_cumprod
+    growth = run.recipe.growth[-1:] if run.started else run.recipe.growth
+    plan = run.plan("unet", learning_rate=1e-3, ema_decay=0.9995, muon=True)
+
+    def loss(models: torch.nn.ModuleDict, batch: Batch, used: float) -> torch.Tensor:
+        known = alphas.to(batch["latents"].device)
+        return unet_loss(models, batch, known, grown(growth, used)[0], vae.config.scaling_factor)
+
+    def batches(where: torch.device, state: State) -> Iterator[Batch]:
+        return unet_batches(encoded, tokenizer, lambda: grown(growth, state.used(plan))[1], where, (2, state.step))
+
+    models = train_loop("unet", models, loss, batches, plan, work=run.work, device=run.device)
+    run.keep(lambda: torch.save(models.state_dict(), weights))
+    return models
 
 
 def _report_quality(vae: AutoencoderKL, count: int) -> None:

@@ -90,7 +90,7 @@ def train(
     # from white. So the module has an encoder of its own, which starts as the base's.
     text = load_text_encoder(start_from) if start_from else pipeline.text_encoder
     models = torch.nn.ModuleDict({"oms": module, "text": text.train().requires_grad_(True)})
-    plan = Plan(minutes=minutes or MINUTES, steps=2 if smoke else None, learning_rate=1e-3, ema_decay=0.999)
+    plan = Plan(minutes=minutes or MINUTES, steps=2 if smoke else None, learning_rate=1e-3, ema_decay=0.999, muon=True)
     models = train_loop(
         "oms",
         models,

@@ -115,7 +115,7 @@ def learn_to_read(
         rng = np.random.default_rng((6, step, PartialState().process_index))
         while True:
             index = rng.integers(len(captions), size=batch)
-            told = [captions[i][int(rng.integers(len(captions[i])))] for i in index]
+            told = [str(rng.choice(captions[i])) for i in index]
             yield {"tokens": tokens(tokenizer, told).to(where), "targets": targets[index].to(where)}
 
     def loss(models: torch.nn.ModuleDict, part: Batch, used: float) -> torch.Tensor:
