@@ -67,7 +67,7 @@ def benchmark(studio: Studio, *, model: str = "lumen", runs: int = 9) -> dict[st
 
         stock.scheduler.set_timesteps(defaults.num_inference_steps)
         start = Start(x_s, first_alpha_bar(stock.scheduler), generator, predict)
-        return for_scheduler(CORRECTIONS["oms"].correct(start), stock.scheduler)
+        return for_scheduler(CORRECTIONS["oms"]().correct(start), stock.scheduler)
 
     def pair(seed: int) -> None:
         studio.forget()

@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
@@ -20,7 +20,7 @@ from typer.exceptions import TyperException
 
 from oms_app.complaints import one_line
 from oms_app.home import user_folder
-from oms_app.requests import CORRECTIONS, GenerateRequest, Lora, Progress, StudioError, Variant
+from oms_app.requests import CORRECTIONS, SETTINGS, GenerateRequest, Lora, Progress, StudioError, Variant
 
 if TYPE_CHECKING:
     from oms_app.studio import Studio
@@ -67,6 +67,10 @@ def generate(
     oms_mix: Annotated[float, typer.Option(help="(1-S) of the OMS prompt and S of --oms-prompt-b.")] = 0.0,
     oms_module: Annotated[str | None, typer.Option(help="A catalogue id, or a folder; else the base's own.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Use a module of another latent domain.")] = False,
+    offset_strength: Annotated[float, typer.Option(help="Of offset_noise, 0 to 2.")] = 0.1,
+    offset_per: Annotated[
+        str, typer.Option(help="Of offset_noise: one value for each channel, or picture.")
+    ] = "channel",
     negative_prompt: Annotated[str, typer.Option(help="What to keep away from; needs a CFG above 1.")] = "",
     guidance_scale: Annotated[float | None, typer.Option(help="CFG, 0 to 30.")] = None,
     steps: Annotated[int | None, typer.Option(help="1 to 200.")] = None,
@@ -83,7 +87,9 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Pictures of every variant from one noise."""
-    oms = {
+    settings = {
+        "offset_strength": offset_strength,
+        "offset_per": offset_per,
         "prompt": oms_prompt,
         "prompt_b": oms_prompt_b,
         "mix": oms_mix,
@@ -96,7 +102,7 @@ def generate(
             "prompt": prompt,
             "negative_prompt": negative_prompt,
             "model": model,
-            "variants": parse_variants(variants, oms),
+            "variants": parse_variants(variants, settings),
             "loras": [parse_lora(text) for text in lora or ()],
             "seed": seed,
             "count": count,
@@ -202,6 +208,8 @@ def luminance(
 
 Minutes = Annotated[float | None, typer.Option(min=0.01, help="Budget of training time, minutes.")]
 StartFrom = Annotated[Path | None, typer.Option("--from", help="A finished folder whose weights to start from.")]
+Base = Annotated[str, typer.Option(help="The base model: a catalogue id, or a folder.")]
+Out = Annotated[Path | None, typer.Option(help="The folder to write; else training/ID-KIND of the user's.")]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Everything at tiny size, in under a minute.")]
 
 
@@ -233,8 +241,8 @@ def lumen(
 
 @train_app.command("oms")
 def train_oms(
-    base: Annotated[str, typer.Option(help="The base model: a catalogue id, or a folder.")] = "lumen",
-    out: Annotated[Path | None, typer.Option(help="The folder to write; else training/ID-oms of the user's.")] = None,
+    base: Base = "lumen",
+    out: Out = None,
     device: Device = "auto",
     minutes: Minutes = None,
     start_from: StartFrom = None,
@@ -242,6 +250,51 @@ def train_oms(
     as_json: AsJson = False,
 ) -> None:
     """An OMS module for a base model; the same command resumes."""
+    _train_module("oms", base, out, device, minutes, start_from, smoke, as_json)
+
+
+@train_app.command("singdiffusion")
+def train_singdiffusion(
+    base: Base = "lumen",
+    out: Out = None,
+    device: Device = "auto",
+    minutes: Minutes = None,
+    start_from: StartFrom = None,
+    smoke: Smoke = False,
+    as_json: AsJson = False,
+) -> None:
+    """A SingDiffusion module for a base model; the same command resumes."""
+    _train_module("singdiffusion", base, out, device, minutes, start_from, smoke, as_json)
+
+
+@train_app.command("signal-leak")
+def train_signal_leak(
+    base: Base = "lumen",
+    out: Out = None,
+    device: Device = "auto",
+    smoke: Smoke = False,
+    as_json: AsJson = False,
+) -> None:
+    """Signal-leak statistics for a base model: fitted over encoded scenes, no network."""
+    with _working(), _studio(device) as studio:
+        from oms_app.training import leak as training
+
+        entry = studio.catalog.find(base, "base")
+        target = out or user_folder() / f"training/{entry.id}-signal_leak"
+        done = training.train(base=studio.catalog.folder(entry), out=target, device=str(studio.device), smoke=smoke)
+    _answer({"out": str(done)}, as_json, [f"written to {done}"])
+
+
+def _train_module(
+    kind: Literal["oms", "singdiffusion"],
+    base: str,
+    out: Path | None,
+    device: str,
+    minutes: float | None,
+    start_from: Path | None,
+    smoke: bool,
+    as_json: bool,
+) -> None:
     with _working(), _studio(device) as studio:
         from oms_app.training import oms as training
 
@@ -249,11 +302,12 @@ def train_oms(
         entry = studio.catalog.find(base, "base")
         done = training.train(
             base=studio.catalog.folder(entry),
-            out=out or user_folder() / f"training/{entry.id}-oms",
+            out=out or user_folder() / f"training/{entry.id}-{kind}",
             device=str(studio.device),
             minutes=minutes,
             start_from=start_from,
             smoke=smoke,
+            kind=kind,
         )
     _answer({"out": str(done)}, as_json, [f"written to {done}"])
 
@@ -274,16 +328,23 @@ def pair(
 
 
 def parse_variants(text: str, settings: dict[str, Any]) -> tuple[Variant, ...]:
-    """`raw,oms` → variants so named; `settings` go to the corrected ones. ValidationError for an unknown name."""
+    """`raw,oms` → variants so named, each with those of the `settings` that it reads.
+
+    Raises ValidationError for an unknown name or a setting out of range, also where no variant reads it: an option in
+    error is never passed over in silence.
+    """
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise StudioError(f"--variants is empty: take some of {', '.join(CORRECTIONS)}")
-    # Settings are checked even where only raw is asked for: an option in error is never passed over in silence.
-    Variant.model_validate({"name": "oms", "correction": "oms", **settings})
-    return tuple(
-        Variant.model_validate({"name": name, "correction": name, **({} if name == "raw" else settings)})
-        for name in names
-    )
+
+    def variant(name: str, reads: frozenset[str]) -> Variant:
+        read = {key: value for key, value in settings.items() if key in reads}
+        return Variant.model_validate({"name": name, "correction": name, **read})
+
+    variant("oms", SETTINGS["oms"])
+    variant("offset_noise", SETTINGS["offset_noise"])
+    reads = {str(name): read for name, read in SETTINGS.items()}
+    return tuple(variant(name, reads.get(name, frozenset())) for name in names)
 
 
 def parse_lora(text: str) -> Lora:

@@ -10,11 +10,11 @@ import torch
 
 from oms_app.caches import ByteCache
 from oms_app.denoise import Noise, chunks, require_finite
-from oms_app.models.loading import Key
+from oms_app.models.loading import Key, Module, Statistics
 from oms_app.prestep.corrections import CORRECTIONS, Start
 from oms_app.prestep.schedule import first_alpha_bar
-from oms_app.prestep.step import for_scheduler, guide, mix, predicted_x0
-from oms_app.requests import Variant
+from oms_app.prestep.step import for_scheduler, guide, mix, normalised_guide, predicted_x0
+from oms_app.requests import SETTINGS, Variant
 from oms_app.resolve import Corrector, Filled
 
 
@@ -28,24 +28,33 @@ class Job:
 
 
 def first_prompt(variant: Variant, prompt: str) -> str:
-    """The variant's OMS prompt: its own, or the main one where it has none."""
+    """The variant's own prompt for light and colour, or the main one where it has none."""
     return prompt if variant.prompt is None else variant.prompt
 
 
-def oms_texts(variant: Variant, prompt: str) -> tuple[str, ...]:
+def module_texts(variant: Variant, request: Filled) -> tuple[str, ...]:
     """The texts whose predictions the variant's x̂0 is made of, "" among them where its guidance needs it."""
-    texts = [first_prompt(variant, prompt)]
+    if "prompt" not in SETTINGS[variant.correction]:
+        return ()
+    texts = [first_prompt(variant, request.prompt)]
     if variant.mix != 0.0 and variant.prompt_b is not None:
         texts.append(variant.prompt_b)
-    if variant.guidance_scale != 1.0:
+    guided = request.guided if variant.correction == "singdiffusion" else variant.guidance_scale != 1.0
+    if guided:
         texts.append("")
     return tuple(dict.fromkeys(texts))
 
 
-def settings(variant: Variant, prompt: str, corrector: Corrector) -> Hashable:
+def settings(variant: Variant, prompt: str, corrector: Corrector | None) -> Hashable:
     """All of a variant that reaches its picture: variants of other names but equal settings are one picture."""
-    second = (variant.prompt_b, variant.mix) if variant.mix != 0.0 else None
-    return (corrector.key, first_prompt(variant, prompt), second, variant.guidance_scale)
+    kept: dict[str, Any] = {name: getattr(variant, name) for name in SETTINGS[variant.correction]}
+    kept["module"] = corrector.key if corrector else None
+    if "prompt" in kept:
+        kept["prompt"] = first_prompt(variant, prompt)
+    if variant.mix == 0.0:
+        kept.pop("prompt_b", None)
+    kept.pop("force", None)
+    return (variant.correction, *sorted(kept.items()))
 
 
 class Correcting:
@@ -74,17 +83,19 @@ class Correcting:
 
     def _key(self, job: Job, text: str) -> Hashable:
         corrector, request = self._correctors[job.variant.name], self._request
-        return (corrector.key, corrector.text.key, text, request.seed + job.index, request.width, request.height)
+        encoder = corrector.text.key if corrector.text else None
+        return (corrector.key, encoder, text, request.seed + job.index, request.width, request.height)
 
     def _predict(self, jobs: Sequence[Job]) -> None:
-        """v = ψ(x_S, c) for every text of every job, one batch per module; guidance and mix cost no further pass."""
+        """ψ(x_S, c) for every text of every job, one batch per module; guidance and mix cost no further pass."""
         missing: dict[Key, dict[Hashable, tuple[torch.Tensor, torch.Tensor]]] = {}
-        modules = {corrector.key: corrector.module for corrector in self._correctors.values()}
+        networks: dict[Key, Any] = {}
         for job in jobs:
             corrector = self._correctors.get(job.variant.name)
-            if corrector is None:
+            if corrector is None or not isinstance(corrector.model, Module) or corrector.text is None:
                 continue
-            for text in oms_texts(job.variant, self._request.prompt):
+            networks[corrector.key] = corrector.model.unet
+            for text in module_texts(job.variant, self._request):
                 key = self._key(job, text)
                 found = self._cache.get(key)
                 if found is not None:
@@ -97,25 +108,38 @@ class Correcting:
             for part in chunks(len(keys), self._request.width, self._request.height):
                 batch = [pairs[keys[i]] for i in part]
                 with torch.no_grad():
-                    v = modules[module_key].unet(torch.cat([x for x, _ in batch]), torch.cat([c for _, c in batch]))
-                require_finite(v, "the OMS module's predictions")
+                    v = networks[module_key](torch.cat([x for x, _ in batch]), torch.cat([c for _, c in batch]))
+                require_finite(v, "the module's predictions of light")
                 for i, one in zip(part, v.split(1), strict=True):
                     self._v[keys[i]] = one.clone()  # a view would keep the whole batch alive in the cache
                     self._cache.put(keys[i], self._v[keys[i]], one.nbytes)
 
     def _start(self, job: Job, alpha_bar: float, scheduler: Any) -> torch.Tensor:
         variant, noise = job.variant, self._noises[job.index]
+        start = Start(
+            x_s=noise.x_s, alpha_bar=alpha_bar, generator=noise.generator(), predict=lambda: self._x0(job, noise)
+        )
+        own = {"strength": variant.offset_strength, "per": variant.offset_per}
+        correction = CORRECTIONS[variant.correction](**(own if variant.correction == "offset_noise" else {}))
+        corrected = correction.correct(start)
+        return for_scheduler(corrected, scheduler) if variant.is_corrected else corrected
+
+    def _x0(self, job: Job, noise: Noise) -> torch.Tensor:
+        """x̂0 (1, C, h, w): guided and mixed from a network's predictions, or drawn from statistics."""
+        variant, model = job.variant, self._correctors[job.variant.name].model
+        if isinstance(model, Statistics):
+            height, width = noise.x_s.shape[-2:]
+            return model.leak.sample(noise.generator(), height, width).to(noise.x_s)
 
         def x0(text: str) -> torch.Tensor:
-            v, w = self._v[self._key(job, text)], variant.guidance_scale
-            return predicted_x0(v if w == 1.0 else guide(self._v[self._key(job, "")], v, w))
+            made = self._v[self._key(job, text)]
+            if variant.correction == "singdiffusion":
+                none = self._v.get(self._key(job, ""), made)
+                return normalised_guide(none, made, self._request.guidance_scale)
+            w = variant.guidance_scale
+            return predicted_x0(made if w == 1.0 else guide(self._v[self._key(job, "")], made, w))
 
-        def predict() -> torch.Tensor:
-            first = x0(first_prompt(variant, self._request.prompt))
-            if variant.mix == 0.0 or variant.prompt_b is None:
-                return first
-            return mix([first, x0(variant.prompt_b)], [1.0 - variant.mix, variant.mix])
-
-        start = Start(x_s=noise.x_s, alpha_bar=alpha_bar, generator=noise.generator(), predict=predict)
-        corrected = CORRECTIONS[variant.correction].correct(start)
-        return for_scheduler(corrected, scheduler) if variant.is_corrected else corrected
+        first = x0(first_prompt(variant, self._request.prompt))
+        if variant.mix == 0.0 or variant.prompt_b is None:
+            return first
+        return mix([first, x0(variant.prompt_b)], [1.0 - variant.mix, variant.mix])

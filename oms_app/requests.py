@@ -7,7 +7,9 @@ the first denoising step; everything else is shared, so that the pictures can be
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from PIL import Image
@@ -18,8 +20,21 @@ MAX_SEED = 2**32 - 1
 MAX_COUNT = 16
 MAX_VARIANTS = 64
 
-CorrectionName = Literal["raw", "oms", "oms-sde", "oms-reference"]
-CORRECTIONS: tuple[CorrectionName, ...] = ("raw", "oms", "oms-sde", "oms-reference")
+CorrectionName = Literal["raw", "oms", "oms-sde", "oms-reference", "singdiffusion", "offset_noise", "signal_leak"]
+# Which of a variant's settings each correction reads; what it does not read must not be set.
+SETTINGS: Mapping[CorrectionName, frozenset[str]] = MappingProxyType(
+    {
+        "raw": frozenset(),
+        **dict.fromkeys(
+            ("oms", "oms-sde", "oms-reference"),
+            frozenset({"prompt", "prompt_b", "mix", "guidance_scale", "module", "force"}),
+        ),
+        "singdiffusion": frozenset({"prompt", "prompt_b", "mix", "module", "force"}),
+        "offset_noise": frozenset({"offset_strength", "offset_per"}),
+        "signal_leak": frozenset({"module", "force"}),
+    }
+)
+CORRECTIONS: tuple[CorrectionName, ...] = tuple(SETTINGS)
 
 SchedulerName = Literal["ddim", "pndm", "dpm++2m", "unipc", "lcm", "euler", "euler-a", "heun"]
 SCHEDULERS: tuple[SchedulerName, ...] = ("ddim", "pndm", "dpm++2m", "unipc", "lcm", "euler", "euler-a", "heun")
@@ -41,12 +56,16 @@ class Variant(Frozen):
 
     name: shown to the user and used in file names; unique within a request.
     correction: "raw" leaves the noise alone; "oms" is the ODE step with paired noise (OMS paper, Eq. 20);
-        "oms-sde" draws fresh noise (Eq. 17); "oms-reference" repeats the published code's arithmetic.
+        "oms-sde" draws fresh noise (Eq. 17); "oms-reference" repeats the published code's arithmetic;
+        "singdiffusion", "offset_noise" and "signal_leak" are the remedies of others (prestep/corrections.py).
     prompt: the OMS prompt. None means the main prompt; "" means the unconditional prompt.
     prompt_b, mix: the OMS prompt slider, x̂0 = (1 - mix) x̂0(prompt) + mix x̂0(prompt_b); mix may leave [0, 1].
     guidance_scale: OMS CFG, w of Eq. 21. 0 is the unconditional prediction, 1 the conditional one.
-    module: id of the OMS module; None takes the one of the base model's latent domain.
+    module: id of the module (OMS, SingDiffusion, signal-leak statistics); None takes the one of the base model's
+        latent domain.
     force: use the module even where its latent domain differs from the base model's (colour casts are to be expected).
+    offset_strength, offset_per: offset noise, x_S + strength · n, one n for each channel or for the whole picture.
+    A setting that the correction does not read (see SETTINGS) must stay as it is: nothing is passed over in silence.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=60)]
@@ -57,6 +76,8 @@ class Variant(Frozen):
     guidance_scale: Guidance = 1.0
     module: str | None = None
     force: bool = False
+    offset_strength: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] = 0.1
+    offset_per: Literal["channel", "picture"] = "channel"
 
     @field_validator("name")
     @classmethod
@@ -69,6 +90,16 @@ class Variant(Frozen):
     def _mix_needs_two_prompts(self) -> Variant:
         if self.mix != 0.0 and self.prompt_b is None:
             raise ValueError(f"mix is {self.mix} but there is no second OMS prompt: give prompt_b, or set mix to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _settings_are_read(self) -> Variant:
+        if self.correction == "raw":  # a switched-off variant may keep its settings
+            return self
+        for name, field in type(self).model_fields.items():
+            read = name in ("name", "correction") or name in SETTINGS[self.correction]
+            if not read and getattr(self, name) != field.default:
+                raise ValueError(f"{self.correction} does not read {name}: leave it at {field.default!r}")
         return self
 
     @property

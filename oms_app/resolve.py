@@ -11,11 +11,17 @@ import torch
 
 from oms_app.models import domain as domains
 from oms_app.models.catalog import Catalog, Entry
-from oms_app.models.loading import OWN_ENCODER, Base, Key, Module
+from oms_app.models.loading import OWN_ENCODER, Base, Key, Module, Statistics
 from oms_app.models.store import Store
 from oms_app.models.text import TextEncoder
-from oms_app.prestep.corrections import CORRECTIONS
+from oms_app.prestep.corrections import CORRECTIONS, Need
 from oms_app.requests import MAX_SEED, GenerateRequest, SchedulerName, StudioError, Variant
+
+WHAT: dict[Need, str] = {
+    "oms": "OMS module",
+    "singdiffusion": "SingDiffusion module",
+    "signal_leak": "signal-leak statistics",
+}
 
 
 class Filled(GenerateRequest):
@@ -36,11 +42,11 @@ class Filled(GenerateRequest):
 
 @dataclass(frozen=True)
 class Corrector:
-    """What a corrected variant needs: its module, that module's key in the store, and the text encoder it reads."""
+    """What a corrected variant needs: its model, that model's key in the store, and the text encoder it reads."""
 
     key: Key
-    module: Module
-    text: TextEncoder
+    model: Module | Statistics
+    text: TextEncoder | None
 
 
 def fill(request: GenerateRequest, entry: Entry) -> Filled:
@@ -73,9 +79,8 @@ class Resolver:
         self._dtype = dtype
 
     def key(self, entry: Entry) -> Key:
-        return Key(
-            "base" if entry.kind == "base" else "oms", self.catalog.folder(entry).resolve(), self._device, self._dtype
-        )
+        assert entry.kind != "lora"  # the catalogue has none yet
+        return Key(entry.kind, self.catalog.folder(entry).resolve(), self._device, self._dtype)
 
     def domain(self, entry: Entry, base: Base) -> domains.Domain:
         return domains.Domain(name=entry.domain or f"that of {entry.id}", fingerprint=base.fingerprint)
@@ -92,27 +97,29 @@ class Resolver:
         variants: list[Variant] = []
         found: dict[str, Corrector] = {}
         for variant in request.variants:
-            if CORRECTIONS[variant.correction].needs_module:
-                chosen = self._choose(variant, entry, base)
-                module: Module = used.enter_context(self.store.use(self.key(chosen)))
+            if need := CORRECTIONS[variant.correction].needs:
+                chosen = self._choose(variant, need, entry, base)
+                model: Module | Statistics = used.enter_context(self.store.use(self.key(chosen)))
                 try:
-                    domains.require_same(chosen.id, _declared(chosen, module), entry.id, self.domain(entry, base))
+                    what, ours = WHAT[need], self.domain(entry, base)
+                    domains.require_same(chosen.id, _declared(chosen, model), entry.id, ours, what)
                 except StudioError:
                     if not variant.force:
                         raise
-                    notes[f"the OMS module {chosen.id!r} was forced upon {entry.id!r}: expect colour casts"] = None
-                text = self._encoder(chosen, module, entry, base, used)
-                found[variant.name] = Corrector(self.key(chosen), module, text)
+                    notes[f"the {WHAT[need]} {chosen.id!r} was forced upon {entry.id!r}: expect colour casts"] = None
+                self._require_channels(chosen, model, entry, base)
+                text = self._encoder(chosen, model, entry, base, used) if isinstance(model, Module) else None
+                found[variant.name] = Corrector(self.key(chosen), model, text)
                 name = chosen.id if chosen.id in self.catalog.entries else str(self.catalog.folder(chosen))
                 variant = variant.model_copy(update={"module": name})
             variants.append(variant)
         return request.model_copy(update={"variants": tuple(variants)}), found, list(notes)
 
-    def modules_for(self, entry: Entry, base: Base) -> list[Entry]:
-        """OMS modules on this machine that are of the base's latent domain: its own first, then the catalogue's."""
-        own = self.catalog.folder(entry) / "oms"
-        candidates = [self.catalog.find(str(own), "oms")] if (own / "model_index.json").is_file() else []
-        candidates += [e for e in self.catalog.entries.values() if e.kind == "oms" and self.catalog.available(e)]
+    def modules_for(self, entry: Entry, base: Base, kind: Need = "oms") -> list[Entry]:
+        """Modules of a kind on this machine and of the base's latent domain: its own first, then the catalogue's."""
+        own = self.catalog.folder(entry) / kind
+        candidates = [self.catalog.find(str(own), kind)] if (own / "model_index.json").is_file() else []
+        candidates += [e for e in self.catalog.entries.values() if e.kind == kind and self.catalog.available(e)]
         ours = self.domain(entry, base)
         fitting = [e for e in candidates if domains.matches(self._declared_on_disk(e), ours)]
         return list(dict.fromkeys(fitting))
@@ -120,22 +127,25 @@ class Resolver:
     def _declared_on_disk(self, entry: Entry) -> domains.Domain | None:
         return domains.read(self.catalog.folder(entry)) or _named(entry)
 
-    def _choose(self, variant: Variant, entry: Entry, base: Base) -> Entry:
+    def _choose(self, variant: Variant, need: Need, entry: Entry, base: Base) -> Entry:
         if variant.module is not None:
-            return self.catalog.find(variant.module, "oms")
-        fitting = self.modules_for(entry, base)
+            return self.catalog.find(variant.module, need)
+        fitting = self.modules_for(entry, base, need)
         if not fitting:
             raise StudioError(
-                f"no OMS module of the latent domain {self.domain(entry, base).name!r} of {entry.id!r} is on this "
+                f"no {WHAT[need]} of the latent domain {self.domain(entry, base).name!r} of {entry.id!r} is on this "
                 "machine: name a module, or ask for the variant raw alone"
             )
         return fitting[0]
 
-    def _encoder(self, chosen: Entry, module: Module, entry: Entry, base: Base, used: ExitStack) -> TextEncoder:
-        """The text encoder that a module brings or names: the base's own where that is meant, else an entry's."""
-        have, want = base.pipeline.unet.config.in_channels, module.unet.config["in_channels"]
+    def _require_channels(self, chosen: Entry, model: Module | Statistics, entry: Entry, base: Base) -> None:
+        have = base.pipeline.unet.config.in_channels
+        want = model.unet.config["in_channels"] if isinstance(model, Module) else len(model.leak.mean)
         if have != want:
             raise StudioError(f"{chosen.id!r} has {want} latent channels and {entry.id!r} {have}: take another module")
+
+    def _encoder(self, chosen: Entry, module: Module, entry: Entry, base: Base, used: ExitStack) -> TextEncoder:
+        """The text encoder that a module brings or names: the base's own where that is meant, else an entry's."""
         name = module.encoder_name
         if name == entry.id:
             return base.text
@@ -152,7 +162,7 @@ class Resolver:
         return encoder
 
 
-def _declared(entry: Entry, module: Module) -> domains.Domain | None:
+def _declared(entry: Entry, module: Module | Statistics) -> domains.Domain | None:
     return module.domain or _named(entry)
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from oms_app import denoise as denoising
 from oms_app.caches import ByteCache
-from oms_app.correct import Correcting, Job, oms_texts, settings
+from oms_app.correct import Correcting, Job, module_texts, settings
 from oms_app.home import user_folder
 from oms_app.inspection import describe
 from oms_app.measure.picture import measure
@@ -30,6 +30,7 @@ from oms_app.models.catalog import Catalog, Entry, ModelInfo
 from oms_app.models.loading import Base, choose_device, load, read_vocabulary
 from oms_app.models.store import Statistics, Store
 from oms_app.models.text import TextEncoder, unknown_words
+from oms_app.prestep.schedule import is_flow_matching
 from oms_app.prestep.step import check_terminal_snr
 from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress, StudioError
 from oms_app.resolve import Corrector, Filled, Resolver, fill
@@ -183,6 +184,12 @@ class Studio:
         return GenerateResult(request=done, seed=filled.seed, images=images, seconds=run.seconds(), notes=tuple(notes))
 
     def _scheduler(self, request: Filled, base: Base) -> Any:
+        own = base.pipeline.scheduler
+        if is_flow_matching(own):
+            raise StudioError(
+                f"{request.model!r} is a flow-matching model ({type(own).__name__}): it starts from pure noise, so no "
+                f"correction applies, and the scheduler {request.scheduler} cannot run it; choose another model"
+            )
         scheduler = denoising.make_scheduler(
             base.pipeline.scheduler.config, request.scheduler, request.num_inference_steps, self.device
         )
@@ -207,14 +214,9 @@ class Studio:
             request.width,
             request.height,
         )
-        own = {
-            variant: (variant.correction, settings(variant, request.prompt, correctors[variant.name]))
-            if variant.name in correctors
-            else (variant.correction,)
-            for variant in request.variants
-        }
+        own = {variant: settings(variant, request.prompt, correctors.get(variant.name)) for variant in request.variants}
         return {
-            (variant, index): (*shared, request.seed + index, *own[variant])
+            (variant, index): (*shared, request.seed + index, own[variant])
             for index in range(request.count)
             for variant in request.variants
         }
@@ -227,8 +229,8 @@ class Studio:
         if todo:
             wanted[base.text] = [request.prompt, *([request.negative_prompt] if request.guided else [])]
         for job in todo:
-            if corrector := correctors.get(job.variant.name):
-                wanted.setdefault(corrector.text, []).extend(oms_texts(job.variant, request.prompt))
+            if (corrector := correctors.get(job.variant.name)) and corrector.text:
+                wanted.setdefault(corrector.text, []).extend(module_texts(job.variant, request))
         for encoder, texts in wanted.items():
             missing = [text for text in dict.fromkeys(texts) if self._embeddings.get((encoder.key, text)) is None]
             if missing:
@@ -251,8 +253,8 @@ class Studio:
         notes = []
         asked = {request.prompt: base.text, request.negative_prompt: base.text}
         for variant in request.variants:
-            if corrector := correctors.get(variant.name):
-                asked |= dict.fromkeys(oms_texts(variant, request.prompt), corrector.text)
+            if (corrector := correctors.get(variant.name)) and corrector.text:
+                asked |= dict.fromkeys(module_texts(variant, request), corrector.text)
         if unknown := unknown_words(base.vocabulary, *asked):
             notes.append(f"{entry.title} does not know: {', '.join(unknown)}")
         for text, encoder in asked.items():

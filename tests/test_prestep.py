@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from oms_app.prestep import schedule, step
-from oms_app.prestep.corrections import CORRECTIONS, Start
+from oms_app.prestep.corrections import CORRECTIONS, Start, copy_of
+from oms_app.prestep.leak import LeakStatistics, from_modes, low_modes
 from oms_app.requests import CORRECTIONS as REQUESTED_CORRECTIONS
 from oms_app.requests import SCHEDULERS as REQUESTED_SCHEDULERS
 
@@ -319,8 +320,8 @@ def test_raw_is_the_noise_and_asks_for_no_prediction() -> None:
         raise AssertionError("raw must not run a module")
 
     start, _ = make_start(refuse)
-    assert CORRECTIONS["raw"].correct(start) is start.x_s
-    assert not CORRECTIONS["raw"].needs_module
+    assert CORRECTIONS["raw"]().correct(start) is start.x_s
+    assert CORRECTIONS["raw"].needs is None
 
 
 def test_corrections_are_their_formulas() -> None:
@@ -331,15 +332,61 @@ def test_corrections_are_their_formulas() -> None:
         "oms": root * x0_hat + root_noise * start.x_s,
         "oms-sde": root * x0_hat + root_noise * z,
         "oms-reference": root * x0_hat + 0.8 * z,
+        "singdiffusion": root * x0_hat + root_noise * start.x_s,
+        "signal_leak": root * x0_hat + root_noise * start.x_s,
     }
     for name, x_T in expected.items():
-        assert CORRECTIONS[name].needs_module
-        torch.testing.assert_close(CORRECTIONS[name].correct(start), x_T)
+        assert CORRECTIONS[name].needs == name.split("-")[0]
+        torch.testing.assert_close(CORRECTIONS[name]().correct(start), x_T)
+
+
+@pytest.mark.parametrize(("per", "values"), [("channel", 4), ("picture", 1)])
+def test_offset_noise_moves_whole_channels_or_the_whole_picture(per: str, values: int) -> None:
+    start, _ = make_start(lambda: torch.zeros(1))
+    moved = CORRECTIONS["offset_noise"](strength=0.5, per=per).correct(start) - start.x_s
+    flat = moved.flatten(2)
+    assert torch.allclose(flat, flat[..., :1].expand_as(flat), atol=1e-6)
+    assert len(moved.mean((0, 2, 3)).round(decimals=5).unique()) == values
+    expected = torch.randn(1, values, 1, 1, generator=copy_of(start.generator)) * 0.5
+    torch.testing.assert_close(moved, expected.expand_as(moved), atol=1e-6, rtol=1e-4)
+    assert torch.equal(CORRECTIONS["offset_noise"](strength=0.0, per=per).correct(start), start.x_s)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([4, 8, 13, 32]), st.sampled_from([4, 9, 32]))
+def test_low_modes_give_smooth_latents_back_at_any_size(seed: int, height: int, width: int) -> None:
+    modes = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    smooth = from_modes(modes, height, width)
+    torch.testing.assert_close(low_modes(smooth), modes, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(smooth.mean((2, 3)), modes[..., 0, 0], atol=1e-9, rtol=1e-9)
+
+
+def test_leak_statistics_are_those_of_the_pictures() -> None:
+    """Fitted to many draws of a known Gaussian of amplitudes, samples have its mean and covariance."""
+    torch.manual_seed(0)
+    mixing = torch.randn(64, 64) / 8
+    known = (torch.randn(4000, 64) @ mixing.T + torch.arange(64) / 64).view(-1, 4, 4, 4)
+    leak = LeakStatistics.fit(from_modes(known, 16, 16))
+    generator = torch.Generator().manual_seed(1)
+    drawn = torch.cat([low_modes(leak.sample(generator, 8, 24)) for _ in range(4000)]).flatten(1)
+    assert (drawn.mean(0) - torch.arange(64) / 64).abs().max() < 0.1
+    wanted = mixing @ mixing.T
+    assert (torch.cov(drawn.T) - wanted).norm() / wanted.norm() < 0.2
+    with pytest.raises(ValueError, match="no covariance"):
+        LeakStatistics.fit(torch.zeros(1, 4, 8, 8))
+    with pytest.raises(ValueError, match="no 4 cosines a side"):
+        low_modes(torch.zeros(1, 4, 3, 8))
+
+
+def test_normalised_guidance_never_overshoots() -> None:
+    none, asked = torch.full((1, 4, 2, 2), 0.2), torch.full((1, 4, 2, 2), -1.0)
+    for g in (0.0, 0.5, 1.0):
+        assert torch.equal(step.normalised_guide(none, asked, g), asked)  # normalised for g > 1 only
+    torch.testing.assert_close(step.normalised_guide(none, asked, 5.0), (none + 5 * (asked - none)) / 5)
 
 
 @pytest.mark.parametrize("name", list(CORRECTIONS))
 def test_corrections_do_not_advance_the_shared_generator(name: str) -> None:
     start, z = make_start(lambda: torch.zeros(1, 4, 3, 3))
-    first, second = CORRECTIONS[name].correct(start), CORRECTIONS[name].correct(start)
+    first, second = CORRECTIONS[name]().correct(start), CORRECTIONS[name]().correct(start)
     assert torch.equal(first, second)
     assert torch.equal(torch.randn(1, 4, 3, 3, generator=start.generator), z)

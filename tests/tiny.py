@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -139,19 +140,33 @@ def make_base(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def make_module(folder: Path, vae: AutoencoderKL, name: str, encoder: str, seed: int = 7) -> Path:
+def make_module(folder: Path, vae: AutoencoderKL, name: str, encoder: str, seed: int = 7, kind: str = "oms") -> Path:
     """An OMS module in the published layout, of the latent domain of `vae`, conditioned on the encoder of `encoder`."""
     from oms_app.models import domain
     from oms_app.prestep.unet import TimeFreeUNet
 
     torch.manual_seed(seed)
     module = TimeFreeUNet.from_config(dict(make_unet((16, 16)).config))
-    module.save_pretrained(folder / "oms_module", variant="fp16")
-    for part, subfolder in (("oms_text_encoder", "text_encoder"), ("oms_tokenizer", "tokenizer")):
+    module.save_pretrained(folder / f"{kind}_module", variant="fp16")
+    for subfolder in ("text_encoder", "tokenizer"):
+        part = f"{kind}_{subfolder}"
         (folder / part).mkdir()
         (folder / part / "config.json").write_text(json.dumps({"_name_or_path": encoder, "subfolder": subfolder}))
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "OMSPipeline"}))
     domain.write(folder, domain.Domain(name=name, fingerprint=domain.fingerprint(vae)))
+    return folder
+
+
+def make_statistics(folder: Path, vae: AutoencoderKL, name: str) -> Path:
+    """Signal-leak statistics of bright latents, of the latent domain of `vae`."""
+    from oms_app.models import domain
+    from oms_app.prestep.leak import LeakStatistics
+
+    torch.manual_seed(3)
+    leak = LeakStatistics.fit(torch.randn(50, 4, 8, 8) + torch.randn(50, 4, 1, 1) + 1.0)
+    domain.write(folder, domain.Domain(name=name, fingerprint=domain.fingerprint(vae)))
+    save_file({"mean": leak.mean, "factor": leak.factor.contiguous()}, folder / "statistics.safetensors")
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "SignalLeak"}))
     return folder
 
 
@@ -163,6 +178,9 @@ def make_world(root: Path) -> Path:
     lumen = make_base(root / "assets/lumen")
     vae = AutoencoderKL.from_pretrained(lumen / "vae")
     make_module(lumen / "oms", vae, "lumen", "lumen")
+    make_module(lumen / "singdiffusion", vae, "lumen", "lumen", seed=9, kind="singdiffusion")
+    make_statistics(lumen / "signal_leak", vae, "lumen")
+    make_statistics(root / "assets/alien-leak", make_vae(seed=99), "alien")
     make_module(root / "assets/alien", make_vae(seed=99), "alien", "lumen", seed=8)
     presets = root / "presets/models"
     presets.mkdir(parents=True)
@@ -175,6 +193,14 @@ def make_world(root: Path) -> Path:
         {"id": "lumen", "kind": "base", "title": "Tiny", "folder": "assets/lumen", "defaults": defaults, **common},
         {"id": "lumen-oms", "kind": "oms", "title": "Tiny OMS", "folder": "assets/lumen/oms", **common},
         {"id": "alien-oms", "kind": "oms", "title": "Alien", "folder": "assets/alien", **common, "domain": "alien"},
+        {
+            "id": "alien-leak",
+            "kind": "signal_leak",
+            "title": "Alien light",
+            "folder": "assets/alien-leak",
+            **common,
+            "domain": "alien",
+        },
         {
             "id": "absent",
             "kind": "base",

@@ -12,7 +12,7 @@ from oms_app.requests import Frozen, SchedulerName, StudioError
 
 PROJECT = Path(__file__).resolve().parents[2]
 PICKLES = {".ckpt", ".bin", ".pt", ".pth", ".pkl"}
-Kind = Literal["base", "oms", "lora"]
+Kind = Literal["base", "oms", "singdiffusion", "signal_leak", "lora"]
 Size = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
 
 

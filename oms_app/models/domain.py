@@ -84,12 +84,12 @@ def read(folder: Path) -> Domain | None:
         raise StudioError(f"{path} is no latent domain: restore it or train the module again") from error
 
 
-def require_same(module_id: str, module: Domain | None, base_id: str, base: Domain) -> None:
+def require_same(module_id: str, module: Domain | None, base_id: str, base: Domain, what: str = "OMS module") -> None:
     """Raises StudioError, naming both domains, unless the module's domain is known to be the base's."""
     if matches(module, base):
         return
     declared = "declares no latent domain" if module is None else f"is of latent domain {module.name!r}"
     raise StudioError(
-        f"the OMS module {module_id!r} {declared} and the base model {base_id!r} is of {base.name!r}: "
+        f"the {what} {module_id!r} {declared} and the base model {base_id!r} is of {base.name!r}: "
         "use a module of that domain, or force it (colour casts are to be expected)"
     )

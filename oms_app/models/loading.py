@@ -13,13 +13,17 @@ from typing import Any, Literal
 
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from oms_app.models import domain as domains
 from oms_app.models.catalog import PICKLES
 from oms_app.models.text import TextEncoder, load_encoder
+from oms_app.prestep.leak import LeakStatistics
 from oms_app.prestep.unet import TimeFreeUNet
 from oms_app.requests import StudioError
 
+TITLES = {"oms": "an OMS module", "singdiffusion": "a SingDiffusion module"}
 LIBRARIES = {"diffusers", "transformers", "stable_diffusion", None}
 
 
@@ -27,7 +31,7 @@ LIBRARIES = {"diffusers", "transformers", "stable_diffusion", None}
 class Key:
     """What the store caches by."""
 
-    kind: Literal["base", "oms", "text"]
+    kind: Literal["base", "oms", "singdiffusion", "signal_leak", "text"]
     folder: Path
     device: str
     dtype: torch.dtype
@@ -48,10 +52,21 @@ class Base:
 
 @dataclass
 class Module:
-    """An OMS module: the time-free UNet ψ, whose text encoder it reads (OWN_ENCODER: its own), its latent domain."""
+    """A time-free UNet, whose text encoder it reads (OWN_ENCODER: its own), its latent domain.
+
+    OMS modules answer v at SNR 0, which is -x̂0; SingDiffusion's answer x̂0.
+    """
 
     unet: TimeFreeUNet
     encoder_name: str
+    domain: domains.Domain | None
+
+
+@dataclass
+class Statistics:
+    """Signal-leak statistics, and the latent domain that they were fitted in."""
+
+    leak: LeakStatistics
     domain: domains.Domain | None
 
 
@@ -73,13 +88,15 @@ def choose_device(name: str) -> tuple[torch.device, str]:
     return torch.device(name), "it was asked for"
 
 
-def load(key: Key) -> Base | Module | TextEncoder:
+def load(key: Key) -> Base | Module | Statistics | TextEncoder:
     """Loads what the key names. Raises StudioError, in one line, for anything that cannot be read or trusted."""
     device = torch.device(key.device)
     if key.kind == "base":
         return load_base(key.folder, device, key.dtype)
-    if key.kind == "oms":
-        return load_module(key.folder, device, key.dtype)
+    if key.kind == "oms" or key.kind == "singdiffusion":
+        return load_module(key.folder, device, key.dtype, key.kind)
+    if key.kind == "signal_leak":
+        return load_statistics(key.folder)
     return load_encoder(key.folder, device, key.dtype)
 
 
@@ -109,19 +126,37 @@ def load_base(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
     return Base(pipeline, text, domains.fingerprint(pipeline.vae), read_vocabulary(folder))
 
 
-def load_module(folder: Path, device: torch.device, dtype: torch.dtype) -> Module:
-    """An OMS module from a folder in the published layout."""
-    _refuse_pickle(folder / "oms_module")
+def load_module(folder: Path, device: torch.device, dtype: torch.dtype, kind: str = "oms") -> Module:
+    """An OMS module from a folder in the published layout; a SingDiffusion module from the same with its own prefix."""
+    part, title = folder / f"{kind}_module", TITLES[kind]
+    _refuse_pickle(part)
     try:
-        unet = TimeFreeUNet.from_pretrained(folder / "oms_module", torch_dtype=dtype)
+        unet = TimeFreeUNet.from_pretrained(part, torch_dtype=dtype)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise StudioError(f"{folder} cannot be read as an OMS module ({one_line(error)}): restore its files") from error
-    named = read_json(folder / "oms_text_encoder/config.json")
-    own = (folder / "oms_text_encoder/model.safetensors").is_file()
+        raise StudioError(f"{folder} cannot be read as {title} ({one_line(error)}): restore its files") from error
+    named = read_json(folder / f"{kind}_text_encoder/config.json")
+    own = (folder / f"{kind}_text_encoder/model.safetensors").is_file()
     encoder = OWN_ENCODER if own else named.get("_name_or_path")
     if not isinstance(encoder, str) or named.get("subfolder", "text_encoder") != "text_encoder":
-        raise StudioError(f"{folder}/oms_text_encoder names no text encoder: its config.json needs _name_or_path")
+        raise StudioError(f"{folder}/{kind}_text_encoder names no text encoder: its config.json needs _name_or_path")
     return Module(unet.to(device).eval().requires_grad_(False), encoder, domains.read(folder))
+
+
+def load_statistics(folder: Path) -> Statistics:
+    """Signal-leak statistics: statistics.safetensors with `mean` (C, k, k) and `factor` (Ck², Ck²)."""
+    path = folder / "statistics.safetensors"
+    try:
+        tensors = load_file(path)
+        leak = LeakStatistics(tensors["mean"].float(), tensors["factor"].float())
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise StudioError(f"{path} cannot be read as signal-leak statistics ({one_line(error)}): restore it") from error
+    size = leak.mean.numel()
+    if leak.mean.ndim != 3 or leak.factor.shape != (size, size):
+        raise StudioError(f"{path} holds no signal-leak statistics: its tensors have the wrong shapes; restore it")
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise StudioError(f"{path}: {name} holds values that are not finite; restore it")
+    return Statistics(leak, domains.read(folder))
 
 
 def read_vocabulary(folder: Path) -> frozenset[str]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Generator, Tensor
 
-from oms_app.prestep.step import ode_step, reference_step, sde_step
+from oms_app.prestep.step import ode_step, offset_noise, reference_step, sde_step
+
+Need = Literal["oms", "singdiffusion", "signal_leak"]  # what a correction asks its light of
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Start:
     alpha_bar: ᾱ_τ at the scheduler's first timestep.
     generator: in the state after the draw of x_S. It is read, never advanced: the sampler's own noise follows from
         the same state, and must be the same for all variants.
-    predict: gives the guided and mixed x̂0, (1, C, h, w); costs a forward pass, so it is called only where needed.
+    predict: gives x̂0, (1, C, h, w), from what the correction `needs`: guided and mixed predictions of a network, or
+        a draw from statistics. It may cost a forward pass, so it is called only where needed.
     """
 
     x_s: Tensor
@@ -32,16 +35,26 @@ class Start:
     generator: Generator
     predict: Callable[[], Tensor]
 
-    def second_noise(self) -> Tensor:
-        """z ~ N(0, I), (1, C, h, w): the draw that would follow x_S, from a copy of the generator."""
-        generator = Generator(self.generator.device)
-        generator.set_state(self.generator.get_state())
-        z = torch.randn(self.x_s.shape, generator=generator, device=generator.device, dtype=self.x_s.dtype)
+    def second_noise(self, shape: tuple[int, ...] | None = None) -> Tensor:
+        """z ~ N(0, I), of x_S's shape or another: the draw that would follow x_S, from a copy of the generator."""
+        generator = copy_of(self.generator)
+        z = torch.randn(
+            self.x_s.shape if shape is None else shape,
+            generator=generator,
+            device=generator.device,
+            dtype=self.x_s.dtype,
+        )
         return z.to(self.x_s.device)
 
 
+def copy_of(generator: Generator) -> Generator:
+    copied = Generator(generator.device)
+    copied.set_state(generator.get_state())
+    return copied
+
+
 class Correction(Protocol):
-    needs_module: ClassVar[bool]  # whether predict, and so an OMS module, is used
+    needs: ClassVar[Need | None]  # where `predict` comes from; None: it is not used
 
     def correct(self, start: Start) -> Tensor:
         """x̃_T (1, C, h, w), the first tensor that the denoising UNet is to see."""
@@ -50,7 +63,7 @@ class Correction(Protocol):
 class Raw:
     """The noise as it is: what every sampler does, and what the others are compared with."""
 
-    needs_module: ClassVar[bool] = False
+    needs: ClassVar[Need | None] = None
 
     def correct(self, start: Start) -> Tensor:
         return start.x_s
@@ -59,7 +72,7 @@ class Raw:
 class Oms:
     """One More Step with its noise kept (Eq. 20), so that the pair keeps its composition."""
 
-    needs_module: ClassVar[bool] = True
+    needs: ClassVar[Need | None] = "oms"
 
     def correct(self, start: Start) -> Tensor:
         return ode_step(start.predict(), start.x_s, start.alpha_bar)
@@ -68,7 +81,7 @@ class Oms:
 class OmsSde:
     """One More Step with a second draw of noise (Eq. 17)."""
 
-    needs_module: ClassVar[bool] = True
+    needs: ClassVar[Need | None] = "oms"
 
     def correct(self, start: Start) -> Tensor:
         return sde_step(start.predict(), start.second_noise(), start.alpha_bar)
@@ -77,12 +90,51 @@ class OmsSde:
 class OmsReference:
     """The published code's arithmetic, for parity alone; see `reference_step`."""
 
-    needs_module: ClassVar[bool] = True
+    needs: ClassVar[Need | None] = "oms"
 
     def correct(self, start: Start) -> Tensor:
         return reference_step(start.predict(), start.second_noise(), start.alpha_bar)
 
 
-CORRECTIONS: Mapping[str, Correction] = MappingProxyType(
-    {"raw": Raw(), "oms": Oms(), "oms-sde": OmsSde(), "oms-reference": OmsReference()}
+class SingDiffusion:
+    """The mean picture of the prompt, predicted as x0 and guided with the base's CFG (arXiv 2403.08381)."""
+
+    needs: ClassVar[Need | None] = "singdiffusion"
+
+    def correct(self, start: Start) -> Tensor:
+        return ode_step(start.predict(), start.x_s, start.alpha_bar)
+
+
+class SignalLeak:
+    """A draw from the statistics of many pictures, whatever the prompt (arXiv 2309.15842); see leak.py."""
+
+    needs: ClassVar[Need | None] = "signal_leak"
+
+    def correct(self, start: Start) -> Tensor:
+        return ode_step(start.predict(), start.x_s, start.alpha_bar)
+
+
+@dataclass(frozen=True)
+class OffsetNoise:
+    """One random value for all of a channel, or of a picture, on top of the noise: chance light (Guttenberg 2023)."""
+
+    needs: ClassVar[Need | None] = None
+    strength: float = 0.1
+    per: Literal["channel", "picture"] = "channel"
+
+    def correct(self, start: Start) -> Tensor:
+        channels = start.x_s.shape[1] if self.per == "channel" else 1
+        return offset_noise(start.x_s, start.second_noise((1, channels, 1, 1)), self.strength)
+
+
+CORRECTIONS: Mapping[str, type[Correction]] = MappingProxyType(
+    {
+        "raw": Raw,
+        "oms": Oms,
+        "oms-sde": OmsSde,
+        "oms-reference": OmsReference,
+        "singdiffusion": SingDiffusion,
+        "offset_noise": OffsetNoise,
+        "signal_leak": SignalLeak,
+    }
 )

@@ -29,6 +29,14 @@ def guide(v_uncond: Tensor, v_cond: Tensor, w: float) -> Tensor:
     return v_uncond + w * (v_cond - v_uncond)
 
 
+def normalised_guide(x0_uncond: Tensor, x0_cond: Tensor, g: float) -> Tensor:
+    """SingDiffusion's guidance of its x̂0, with g the base's CFG: (ŷ_∅ + g (ŷ_c - ŷ_∅))/g for g > 1 (arXiv 2403.08381).
+
+    The whole is divided by g, so that strong guidance does not overshoot the light.
+    """
+    return x0_cond if g <= 1.0 else guide(x0_uncond, x0_cond, g) / g
+
+
 def mix(x0s: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """x̂0 = Σ w_i x̂0(c_i): exact, since the step is linear in x̂0. Weights may be negative; they are not normalised.
 
@@ -47,6 +55,11 @@ def ode_step(x0_hat: Tensor, x_s: Tensor, alpha_bar: float) -> Tensor:
 def sde_step(x0_hat: Tensor, z: Tensor, alpha_bar: float) -> Tensor:
     """x̃_T = √ᾱ_τ x̂0 + √(1-ᾱ_τ) z, with z a second draw of noise (Eq. 17)."""
     return add_noise(x0_hat, z, alpha_bar)
+
+
+def offset_noise(x_s: Tensor, offset: Tensor, strength: float) -> Tensor:
+    """x_S + s n, n ~ N(0, 1) constant over each channel (B, C, 1, 1) or picture (B, 1, 1, 1) (Guttenberg 2023)."""
+    return x_s + strength * offset
 
 
 def reference_step(x0_hat: Tensor, z: Tensor, alpha_bar: float) -> Tensor:

@@ -1,7 +1,8 @@
-"""An OMS module for a base model: `python -m oms_app train oms`.
+"""An OMS module for a base model, or SingDiffusion's: `python -m oms_app train oms`, `train singdiffusion`.
 
 The network sees pure noise and the prompt, no timestep, and learns ‖ψ(x_S, c) + x0‖²: v-prediction at SNR 0 (OMS
 paper, Eq. 8 with ᾱ = 0, and D.3). x_S says nothing of x0, so what it learns is -E[x0 | c], the prompt's mean latent.
+SingDiffusion's learns x0 itself, from the base's own text encoder (arXiv 2403.08381).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +26,7 @@ from oms_app.training.loop import train as train_loop
 from oms_app.training.words import save_text_encoder
 
 log = logging.getLogger(__name__)
+Kind = Literal["oms", "singdiffusion"]
 MINUTES = 12.0  # default, on 2 CPU cores
 # Until which share of the budget: latents averaged by this factor, pictures a step. What OMS learns is a mean, smooth
 # and mostly colour; on small latents the words are learned in a fraction of the time.
@@ -50,12 +53,16 @@ def build_module(widths: tuple[int, ...], text_width: int, sample_size: int) -> 
     )
 
 
-def oms_loss(models: torch.nn.ModuleDict, batch: Batch, factor: int = 1) -> torch.Tensor:
-    """‖ψ(x_S, c) - v(x0, x_S; ᾱ = 0)‖², the mean over all elements, on latents averaged `factor` × `factor`."""
+def oms_loss(models: torch.nn.ModuleDict, batch: Batch, factor: int = 1, kind: Kind = "oms") -> torch.Tensor:
+    """‖ψ(x_S, c) - v(x0, x_S; ᾱ = 0)‖², the mean over all elements, on latents averaged `factor` × `factor`.
+
+    For SingDiffusion ‖ψ(x_S, c) - x0‖².
+    """
     x0 = F.avg_pool2d(batch["latents"], factor)
     x_s = torch.randn_like(x0)
     hidden = models["text"](batch["tokens"]).last_hidden_state
-    return ((models["oms"](x_s, hidden).float() - v_target(x0, x_s, 0.0)) ** 2).mean()
+    target = v_target(x0, x_s, 0.0) if kind == "oms" else x0
+    return ((models[kind](x_s, hidden).float() - target) ** 2).mean()
 
 
 def train(
@@ -67,10 +74,11 @@ def train(
     start_from: Path | None = None,
     smoke: bool = False,
     work: Path | None = None,
+    kind: Kind = "oms",
 ) -> Path:
-    """Train an OMS-S module for the Lumen-shaped pipeline folder `base` and write it to `out` in the published layout.
+    """Train a module of size S for the Lumen-shaped pipeline folder `base` and write it to `out`, see `export`.
 
-    minutes: budget over all runs with the same work folder. start_from: an OMS folder to start from. Returns `out`.
+    minutes: budget over all runs with the same work folder. start_from: such a folder to start from. Returns `out`.
     """
     torch.manual_seed(0)
     processes = PartialState(cpu=pick_device(device).type == "cpu")
@@ -82,19 +90,20 @@ def train(
         encoded = lumen.encode_scenes(pipeline.vae, work, recipe.scenes, device)
     widths = (16, 16, 16) if smoke else SIZES["S"]
     module = (
-        TimeFreeUNet.from_pretrained(start_from / "oms_module")
+        TimeFreeUNet.from_pretrained(start_from / f"{kind}_module")
         if start_from
         else build_module(widths, pipeline.unet.config.cross_attention_dim, pipeline.unet.config.sample_size)
     )
     # The base has little need of words for colour, since it reads colour off the noise: its encoder barely tells black
-    # from white. So the module has an encoder of its own, which starts as the base's.
-    text = load_text_encoder(start_from) if start_from else pipeline.text_encoder
-    models = torch.nn.ModuleDict({"oms": module, "text": text.train().requires_grad_(True)})
+    # from white. So an OMS module has an encoder of its own, which starts as the base's.
+    own = kind == "oms"
+    text = load_text_encoder(start_from) if start_from and own else pipeline.text_encoder
+    models = torch.nn.ModuleDict({kind: module, "text": text.train(own).requires_grad_(own)})
     plan = Plan(minutes=minutes or MINUTES, steps=2 if smoke else None, learning_rate=1e-3, ema_decay=0.999, muon=True)
     models = train_loop(
-        "oms",
+        kind,
         models,
-        lambda m, batch, used: oms_loss(m, batch, grown(GROWTH, used)[0]),
+        lambda m, batch, used: oms_loss(m, batch, grown(GROWTH, used)[0], kind),
         lambda device_, state: lumen.unet_batches(
             encoded, pipeline.tokenizer, lambda: grown(GROWTH, state.used(plan))[1], device_, (3, state.step)
         ),
@@ -103,7 +112,7 @@ def train(
         device=device,
     )
     if processes.is_main_process:
-        export(out, module, text, pipeline.tokenizer)
+        export(out, module, text if own else None, pipeline.tokenizer, base.name, kind)
         domains.write(out, domains.Domain(name=base.name, fingerprint=domains.fingerprint(pipeline.vae)))
     return out
 
@@ -112,16 +121,33 @@ def load_text_encoder(folder: Path) -> CLIPTextModel:
     return CLIPTextModel.from_pretrained(folder / "oms_text_encoder", local_files_only=True, use_safetensors=True)
 
 
-def export(out: Path, module: TimeFreeUNet, text: CLIPTextModel, tokenizer: CLIPTokenizer) -> None:
-    """Write the published layout (h1t/oms_b_openclip_15_21), with the encoder itself where others only name theirs."""
-    module.save_pretrained(out / "oms_module", variant="fp16")
-    save_text_encoder(text, out / "oms_text_encoder")
-    tokenizer.save_pretrained(out / "oms_tokenizer")
+def export(
+    out: Path,
+    module: TimeFreeUNet,
+    text: CLIPTextModel | None,
+    tokenizer: CLIPTokenizer,
+    base: str = "",
+    kind: Kind = "oms",
+) -> None:
+    """Write the published layout (h1t/oms_b_openclip_15_21), with the encoder itself where others only name theirs.
+
+    text: None names the encoder of the catalogue's base model `base` instead, as the published modules do. A
+    SingDiffusion module has the same layout under its own prefix.
+    """
+    module.save_pretrained(out / f"{kind}_module", variant="fp16")
+    if text is not None:
+        save_text_encoder(text, out / f"{kind}_text_encoder")
+        tokenizer.save_pretrained(out / f"{kind}_tokenizer")
+    else:
+        for part in ("text_encoder", "tokenizer"):
+            (out / f"{kind}_{part}").mkdir(parents=True, exist_ok=True)
+            named = {"_name_or_path": base, "subfolder": part}
+            (out / f"{kind}_{part}/config.json").write_text(json.dumps(named, indent=2) + "\n")
     index = {
-        "_class_name": "OMSPipeline",
-        "oms_module": ["oms_app", "TimeFreeUNet"],
-        "oms_text_encoder": ["transformers", "CLIPTextModel"],
-        "oms_tokenizer": ["transformers", "CLIPTokenizer"],
+        "_class_name": {"oms": "OMSPipeline", "singdiffusion": "SingDiffusionPipeline"}[kind],
+        f"{kind}_module": ["oms_app", "TimeFreeUNet"],
+        f"{kind}_text_encoder": ["transformers", "CLIPTextModel"],
+        f"{kind}_tokenizer": ["transformers", "CLIPTokenizer"],
     }
     (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     log.info("exported to %s", out)
