@@ -343,7 +343,8 @@ def parse_variants(text: str, settings: dict[str, Any]) -> tuple[Variant, ...]:
 
     variant("oms", SETTINGS["oms"])
     variant("offset_noise", SETTINGS["offset_noise"])
-    reads = {str(name): read for name, read in SETTINGS.items()}
+    # --oms-module names an OMS module: the others take the one of the base's latent domain.
+    reads = {str(name): read if name.startswith("oms") else read - {"module"} for name, read in SETTINGS.items()}
     return tuple(variant(name, reads.get(name, frozenset())) for name in names)
 
 

@@ -19,9 +19,18 @@ from PIL import Image
 import app
 from oms_app import Studio
 from oms_app.late import LateStudio
-from oms_app.requests import GenerateRequest, GenerateResult, ImageStats, Progress, Stopped, StudioError
+from oms_app.requests import (
+    CORRECTIONS,
+    GenerateRequest,
+    GenerateResult,
+    ImageStats,
+    Progress,
+    Stopped,
+    StudioError,
+    Variant,
+)
 from oms_app.ui import examples, readout
-from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT, to_request
+from oms_app.ui.form import BETWEEN_TWO, METHODS, ONE_PROMPT, to_comparison, to_request
 from oms_app.ui.work import follow
 
 FIELDS: dict[str, Any] = {
@@ -54,6 +63,28 @@ def test_the_fields_make_a_request() -> None:
     assert (request.seed, request.num_inference_steps, oms.guidance_scale) == (7, 2, 1.5)
     assert to_request(FIELDS | {"random_seed": True, "seed": None}).seed is None
     assert [variant.name for variant in to_request(FIELDS | {"oms_on": False}).variants] == ["raw"]
+
+
+def test_a_comparison_is_one_request_for_every_model() -> None:
+    values = {
+        "prompt": "sea", "methods": ["raw", "oms", "offset_noise"], "models": ["lumen", "other"], "oms_prompt": " dark ",
+        "oms_guidance_scale": 2.0, "offset_strength": 0.3, "oms_module": "", "force": False, "seed": 7,
+        "random_seed": False,
+    }  # fmt: skip
+    first, second = to_comparison(values)
+    assert (first.model, second.model, first.seed) == ("lumen", "other", 7) and first.variants == second.variants
+    raw, oms, offset = first.variants
+    assert raw == Variant(name="raw") and (oms.prompt, oms.guidance_scale, oms.module) == ("dark", 2.0, None)
+    assert (offset.correction, offset.offset_strength, offset.prompt) == ("offset_noise", 0.3, None)
+    assert set(METHODS) == set(CORRECTIONS)
+    for wrong, said in (
+        ({"methods": []}, "0 remedies by 2 models are 0 pictures: choose so that there are 1 to 6"),
+        ({"methods": list(METHODS)}, "are 14 pictures"),
+        ({"prompt": " "}, "The prompt is empty"),
+        ({"seed": 1.5}, "no whole number"),
+    ):
+        with pytest.raises(StudioError, match=said):
+            to_comparison(values | wrong)
 
 
 def test_the_oms_slider_mixes_two_prompts() -> None:

@@ -133,3 +133,26 @@ def test_the_oms_slider_shows_when_it_is_in_use_and_fits_a_phone(tab: Page) -> N
     expect(tab.locator("#oms-prompt")).to_be_hidden()
     expect(tab.get_by_label("Left end")).to_have_value("dark")
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
+
+
+def test_the_compare_tab_paints_every_remedy_in_a_row(tab: Page) -> None:
+    tab.get_by_role("tab", name="Compare").click()
+    expect(tab.locator("#compare-methods")).to_be_visible()
+    tab.locator("#compare-prompt textarea").fill("solid white background")
+    boxes = tab.locator("#compare-methods input")
+    chosen = [box for box in boxes.all() if box.is_checked()]
+    assert len(chosen) >= 3
+    tab.locator("#compare-prompt textarea").press("Control+Enter")
+    expect(tab.locator("#compare-summary")).to_contain_text("solid white background", timeout=PATIENCE)
+    panels = tab.locator(".oms-compared:visible")
+    expect(panels).to_have_count(len(chosen))
+    sources = {panel.locator("img").first.get_attribute("src") for panel in panels.all()}
+    assert len(sources) == len(chosen)
+    for panel in panels.all():
+        expect(panel).to_contain_text("Mean L*")
+    for box in chosen:
+        box.uncheck()
+    tab.get_by_role("button", name="Compare").click()
+    expect(tab.locator("#compare-status").get_by_role("alert")).to_contain_text("choose so that there are 1 to 6")
+    tab.set_viewport_size({"width": 390, "height": 844})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"

@@ -69,6 +69,16 @@ def test_every_option_of_generate_reaches_the_request(capsys: pytest.CaptureFixt
     assert Path(got["images"][0]["path"]).is_relative_to(own_home)  # without --out: the user's folder
 
 
+def test_every_remedy_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    got = answer(
+        capsys, "generate", "sea", "--variants", "raw,oms,singdiffusion,offset_noise,signal_leak", "--oms-prompt",
+        "dark", "--oms-guidance-scale", "2", "--offset-strength", "0.5", "--offset-per", "picture", "--oms-module",
+        "lumen-oms", "--steps", "2", "--seed", "3",
+    )  # fmt: skip
+    assert [i["variant"] for i in got["images"]] == ["raw", "oms", "singdiffusion", "offset_noise", "signal_leak"]
+    assert len({i["mean"] for i in got["images"]}) == 5
+
+
 def test_without_json_a_person_reads_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["generate", "black zebra", "--seed", "1", "--variants", "raw"]) == 0
     out, _ = capsys.readouterr()
@@ -91,6 +101,9 @@ BAD = [
     (["generate", "a", "--oms-guidance-scale", "-1", "--variants", "raw"], "--oms-guidance-scale is -1.0: take"),
     (["generate", "a", "--oms-mix", "0.5"], "--oms-prompt-b"),
     (["generate", "a", "--oms-mix", "5", "--oms-prompt-b", "b"], "--oms-mix is 5.0: take -1 to 2"),
+    (["generate", "a", "--offset-strength", "3"], "--offset-strength is 3.0: take 0 to 2"),
+    (["generate", "a", "--offset-per", "pixel", "--variants", "raw"], "--offset-per is pixel: choose one of channel"),
+    (["train", "signal-leak", "--base", "nope"], "unknown model 'nope'"),
     (["generate", "a", "--count", "0"], "--count is 0: take 1 to 16"),
     (["generate", "a", "--width", "100"], "--width is 100: take 64 to 2048 in steps of 8"),
     (["generate", "a", "--width", "1024"], "width 1024 is out of range for 'lumen': take 32 to 128 pixels"),

@@ -14,9 +14,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from oms_app.models import domain as domains
+from oms_app.models.loading import load_module, load_statistics
 from oms_app.models.text import load_encoder
 from oms_app.prestep.unet import TimeFreeUNet
-from oms_app.training import autoencoder, curves, lumen, oms, scenes, words
+from oms_app.training import autoencoder, curves, leak, lumen, oms, scenes, words
 from oms_app.training.loop import Batch, Plan, State, grown, learning_rate, optimizers, train
 from oms_app.training.muon import Muon, orthogonalized
 
@@ -25,7 +26,10 @@ from oms_app.training.muon import Muon, orthogonalized
 def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("smoke")
     lumen.train(out=folder / "lumen", smoke=True, device="cpu", work=folder / "work")
-    oms.train(base=folder / "lumen", out=folder / "lumen" / "oms", smoke=True, device="cpu", work=folder / "work")
+    small: dict[str, Any] = {"base": folder / "lumen", "smoke": True, "device": "cpu", "work": folder / "work"}
+    oms.train(out=folder / "lumen/oms", **small)
+    oms.train(out=folder / "lumen/singdiffusion", kind="singdiffusion", **small)
+    leak.train(out=folder / "lumen/signal_leak", **small)
     return folder
 
 
@@ -239,3 +243,31 @@ def test_muon_takes_what_is_a_matrix_inside_a_network() -> None:
     assert [len(p.shape) for p in muon.param_groups[0]["params"]] == [4]
     assert len(adam.param_groups[0]["params"]) == 5  # the first convolution, all biases, the norm's weight
     assert len(optimizers(models, Plan(minutes=1, learning_rate=0.1), torch.device("cpu"))) == 1
+
+
+def test_the_other_remedies_are_made_for_the_same_domain(family: Path) -> None:
+    device = torch.device("cpu")
+    statistics = load_statistics(family / "lumen/signal_leak")
+    assert statistics.leak.mean.shape == (4, 4, 4) and statistics.leak.factor.shape == (64, 64)
+    module = load_module(family / "lumen/singdiffusion", device, torch.float32, "singdiffusion")
+    assert module.encoder_name == "lumen"  # the base's own, as SingDiffusion has it
+    own = domains.read(family / "lumen/oms")
+    assert own is not None
+    for other in (statistics.domain, module.domain):
+        assert other is not None and other.fingerprint == own.fingerprint
+
+
+def test_singdiffusion_learns_the_clean_latent() -> None:
+    x0 = torch.randn(2, 4, 8, 8)
+
+    class Perfect(torch.nn.Module):
+        def forward(self, latents: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+            return x0
+
+    class Text(torch.nn.Module):
+        def forward(self, tokens: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(last_hidden_state=torch.zeros(2, 3, 8))
+
+    models = torch.nn.ModuleDict({"singdiffusion": Perfect(), "text": Text()})
+    batch = {"latents": x0, "tokens": torch.zeros(2, 3, dtype=torch.long)}
+    assert oms.oms_loss(models, batch, kind="singdiffusion").item() == 0.0

@@ -11,8 +11,8 @@ from gradio.data_classes import FileData
 from gradio.processing_utils import save_pil_to_cache
 from pydantic import ValidationError
 
-from oms_app.requests import GenerateRequest, ImageResult, StudioError, Variant
-from oms_app.ui import create_tab
+from oms_app.requests import CORRECTIONS, GenerateRequest, ImageResult, StudioError, Variant
+from oms_app.ui import compare_tab, create_tab
 from oms_app.ui import examples as ready_made
 from oms_app.ui.form import explain
 from oms_app.ui.work import Engine
@@ -39,12 +39,20 @@ def create_demo(
     measure: the figures of a ready-made picture. save: keeps the pictures of a result and returns it with their paths;
     the page then offers these files. examples: a folder of ready-made pairs (see `examples.load`); it may be absent.
     """
-    models = [info for info in studio.models() if info.kind == "base" and info.available]
+    here = [info for info in studio.models() if info.available]
+    models = [info for info in here if info.kind == "base"]
     pairs = ready_made.load(examples) if examples else []
     with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=(DAY, DAY), fill_width=True) as demo:
         gr.HTML(HEADER)
-        components = create_tab.build(models, pairs)
-        create_tab.connect(components, studio, models, pairs, measure, save)
+        with gr.Tabs(elem_id="rooms"):
+            with gr.Tab("Create", id="create"):
+                components = create_tab.build(models, pairs)
+                create_tab.connect(components, studio, models, pairs, measure, save)
+            with gr.Tab("Compare", id="compare"):
+                kinds = {info.kind for info in here}
+                ready = [name for name in CORRECTIONS if name not in ("singdiffusion", "signal_leak") or name in kinds]
+                modules = [info for info in here if info.kind == "oms"]
+                compare_tab.connect(compare_tab.build(models, modules, ready), studio, save)
         _endpoint(studio, {info.id for info in models}, save)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     return demo

@@ -12,11 +12,24 @@ from oms_app.requests import (
     MAX_PROMPT_CHARACTERS,
     MAX_SEED,
     RAW,
+    SETTINGS,
+    CorrectionName,
     GenerateRequest,
     StudioError,
     Variant,
 )
 
+MAX_COMPARED = 6  # pictures of the Compare tab
+# The corrections in an artist's words.
+METHODS: dict[str, str] = {
+    "raw": "Raw",
+    "oms": "One More Step",
+    "oms-sde": "OMS, fresh noise",
+    "oms-reference": "OMS, published code",
+    "singdiffusion": "SingDiffusion",
+    "offset_noise": "Offset noise",
+    "signal_leak": "Signal leak",
+}
 ONE_PROMPT = "One OMS prompt"
 BETWEEN_TWO = "Slide between two"
 
@@ -67,6 +80,40 @@ def to_request(values: Mapping[str, Any]) -> GenerateRequest:
             width=_whole("width", values["width"]),
             height=_whole("height", values["height"]),
         )
+    except ValidationError as error:
+        raise StudioError(explain(error)) from error
+
+
+def to_comparison(values: Mapping[str, Any]) -> list[GenerateRequest]:
+    """A request for every model chosen, each with every method chosen. values: see `compare_tab.FIELDS`.
+
+    Raises StudioError with one plain line where a value is missing or out of range.
+    """
+    methods, models = values["methods"], values["models"]
+    count = len(methods) * len(models)
+    if not 1 <= count <= MAX_COMPARED:
+        asked = f"{len(methods)} remedies by {len(models)} models are {count} pictures"
+        raise StudioError(f"{asked}: choose so that there are 1 to {MAX_COMPARED}.")
+    seed = None if values["random_seed"] else _whole("seed", values["seed"], "type one, or tick Random")
+    settings = {
+        "prompt": (values["oms_prompt"] or "").strip() or None,
+        "guidance_scale": values["oms_guidance_scale"],
+        "offset_strength": values["offset_strength"],
+        "module": values["oms_module"] or None,
+        "force": values["force"],
+    }
+
+    def variant(method: CorrectionName) -> Variant:
+        reads = SETTINGS[method] if method.startswith("oms") else SETTINGS[method] - {"module"}
+        read = {name: value for name, value in settings.items() if name in reads}
+        return Variant.model_validate({"name": method, "correction": method, **read})
+
+    try:
+        variants = tuple(variant(method) for method in methods)
+        return [
+            GenerateRequest(prompt=values["prompt"] or "", model=model, variants=variants, seed=seed)
+            for model in models
+        ]
     except ValidationError as error:
         raise StudioError(explain(error)) from error
 

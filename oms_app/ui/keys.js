@@ -1,12 +1,12 @@
-// Ctrl+Enter (Cmd+Enter) generates, Esc stops. Caught on the way down, so that no text field swallows them.
+// Ctrl+Enter (Cmd+Enter) generates, Esc stops, in whichever tab is open. Caught on the way down, so that no text field swallows them.
 document.addEventListener('keydown', event => {
   const press = id => {
     const button = document.getElementById(id);
-    if (!button || button.disabled) return;
+    if (!button || button.disabled || !button.offsetParent) return;
     event.preventDefault();
     event.stopPropagation();
     button.click();
   };
-  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) press('generate');
-  else if (event.key === 'Escape') press('stop');
+  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) ['generate', 'compare'].forEach(press);
+  else if (event.key === 'Escape') ['stop', 'compare-stop'].forEach(press);
 }, true);
