@@ -67,7 +67,7 @@ def test_the_fields_make_a_request() -> None:
 
 def test_a_comparison_is_one_request_for_every_model() -> None:
     values = {
-        "prompt": "sea", "methods": ["raw", "oms", "offset_noise"], "models": ["lumen", "other"], "oms_prompt": " dark ",
+        "prompt": "sea", "methods": ["raw", "oms", "offset_noise"], "models": ["lumen", "other"], "oms_prompt": " dark",
         "oms_guidance_scale": 2.0, "offset_strength": 0.3, "oms_module": "", "force": False, "seed": 7,
         "random_seed": False,
     }  # fmt: skip
