@@ -73,6 +73,7 @@ def generate(
     ] = "channel",
     negative_prompt: Annotated[str, typer.Option(help="What to keep away from; needs a CFG above 1.")] = "",
     guidance_scale: Annotated[float | None, typer.Option(help="CFG, 0 to 30.")] = None,
+    guidance_rescale: Annotated[float | None, typer.Option(help="0 to 1, for zero-SNR models; 0.7 is usual.")] = None,
     steps: Annotated[int | None, typer.Option(help="1 to 200.")] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="ddim, pndm, dpm++2m, unipc, lcm, euler, euler-a, heun.")
@@ -108,6 +109,7 @@ def generate(
             "count": count,
             "num_inference_steps": steps,
             "guidance_scale": guidance_scale,
+            "guidance_rescale": guidance_rescale,
             "scheduler": scheduler,
             "width": width,
             "height": height,

@@ -95,6 +95,7 @@ def denoise(
     *,
     steps: int,
     guidance_scale: float,
+    guidance_rescale: float,
     on_step: Callable[[int, int], None],
     should_stop: Callable[[], bool],
 ) -> torch.Tensor:
@@ -122,6 +123,7 @@ def denoise(
         width=latents.shape[-1] * factor,
         num_inference_steps=steps,
         guidance_scale=guidance_scale,
+        guidance_rescale=guidance_rescale,
         latents=latents.to(pipeline.unet.dtype),
         generator=list(generators),
         output_type="latent",

@@ -123,6 +123,7 @@ class GenerateRequest(Frozen):
 
     None for steps, guidance, scheduler, width or height takes the model's own default from the catalogue; None for
     the seed draws one, which the result reports. Image i of `count` has seed + i.
+    guidance_rescale: φ of Lin et al. (arXiv 2305.08891, Eq. 15, 16), for models of zero terminal SNR; 0 is off.
     """
 
     prompt: Prompt
@@ -134,6 +135,7 @@ class GenerateRequest(Frozen):
     count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 1
     num_inference_steps: Annotated[int, Field(ge=1, le=200)] | None = None
     guidance_scale: Guidance | None = None
+    guidance_rescale: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] | None = None
     scheduler: SchedulerName | None = None
     width: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] | None = None
     height: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] | None = None

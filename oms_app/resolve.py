@@ -30,6 +30,7 @@ class Filled(GenerateRequest):
     seed: int
     num_inference_steps: int
     guidance_scale: float
+    guidance_rescale: float
     scheduler: SchedulerName
     width: int
     height: int
@@ -56,7 +57,7 @@ def fill(request: GenerateRequest, entry: Entry) -> Filled:
     defaults = entry.defaults
     assert defaults is not None  # every base model has them: catalog.Entry
     values: dict[str, Any] = {name: getattr(request, name) for name in GenerateRequest.model_fields}
-    for name in ("num_inference_steps", "guidance_scale", "scheduler", "width", "height"):
+    for name in ("num_inference_steps", "guidance_scale", "guidance_rescale", "scheduler", "width", "height"):
         if values[name] is None:
             values[name] = getattr(defaults, name)
     if request.seed is None:

@@ -31,7 +31,7 @@ from oms_app.models.loading import Base, choose_device, load, read_vocabulary
 from oms_app.models.store import Statistics, Store
 from oms_app.models.text import TextEncoder, unknown_words
 from oms_app.prestep.schedule import is_flow_matching
-from oms_app.prestep.step import check_terminal_snr
+from oms_app.prestep.step import check_prediction, check_terminal_snr
 from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress, StudioError
 from oms_app.resolve import Corrector, Filled, Resolver, fill
 from oms_app.run import Run
@@ -158,6 +158,7 @@ class Studio:
                         self._embedding(base.text, filled.negative_prompt) if filled.guided else None,
                         steps=filled.num_inference_steps,
                         guidance_scale=filled.guidance_scale,
+                        guidance_rescale=filled.guidance_rescale,
                         on_step=run.counter(len(todo), part),
                         should_stop=run.should_stop,
                     )
@@ -198,6 +199,10 @@ class Studio:
                 check_terminal_snr(scheduler)
             except ValueError as error:
                 raise StudioError(str(error)) from error
+        try:
+            check_prediction(scheduler)
+        except ValueError as error:
+            raise StudioError(f"{request.model!r}: {error}") from error
         return scheduler
 
     def _picture_keys(
@@ -210,6 +215,7 @@ class Studio:
             request.negative_prompt if request.guided else None,
             request.num_inference_steps,
             request.guidance_scale,
+            request.guidance_rescale if request.guided else 0.0,
             request.scheduler,
             request.width,
             request.height,
@@ -261,6 +267,8 @@ class Studio:
             if rest := encoder.beyond(text):
                 short = rest if len(rest) <= 60 else rest[:57] + "…"
                 notes.append(f"a prompt is longer than {encoder.max_tokens} tokens; truncated, not read: {short!r}")
+        if request.guidance_rescale and not request.guided:
+            notes.append(f"guidance rescale is ignored at CFG {request.guidance_scale:g}: it needs a CFG above 1")
         if request.negative_prompt and not request.guided:
             notes.append(f"the negative prompt is ignored at CFG {request.guidance_scale:g}: it needs a CFG above 1")
         elif request.negative_prompt and base.pipeline.unet.config.time_cond_proj_dim is not None:

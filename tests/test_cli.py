@@ -104,6 +104,7 @@ BAD = [
     (["generate", "a", "--offset-strength", "3"], "--offset-strength is 3.0: take 0 to 2"),
     (["generate", "a", "--offset-per", "pixel", "--variants", "raw"], "--offset-per is pixel: choose one of channel"),
     (["train", "signal-leak", "--base", "nope"], "unknown model 'nope'"),
+    (["generate", "a", "--guidance-rescale", "2"], "--guidance-rescale is 2.0: take 0 to 1"),
     (["generate", "a", "--count", "0"], "--count is 0: take 1 to 16"),
     (["generate", "a", "--width", "100"], "--width is 100: take 64 to 2048 in steps of 8"),
     (["generate", "a", "--width", "1024"], "width 1024 is out of range for 'lumen': take 32 to 128 pixels"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 
 from oms_app import GenerateRequest, GenerateResult, Studio, StudioError, Variant
 from oms_app.denoise import draw
@@ -118,3 +119,48 @@ def test_a_flow_matching_base_is_refused(studio: Studio, lumen: Path, tmp_path: 
     )
     with pytest.raises(StudioError, match="is a flow-matching model"):
         studio.generate(GenerateRequest(prompt="sea", model=str(folder)))
+
+
+def test_a_zero_snr_base_is_painted_as_by_the_stock_pipeline(studio: Studio, lumen: Path, tmp_path: Path) -> None:
+    """Rescaled betas, v-prediction, trailing timesteps, guidance rescale (Lin et al., arXiv 2305.08891)."""
+    folder = tmp_path / "zero-snr"
+    shutil.copytree(lumen, folder)
+    path = folder / "scheduler/scheduler_config.json"
+    config = json.loads(path.read_text()) | {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+    path.write_text(json.dumps(config))
+    stock = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    stock.set_progress_bar_config(disable=True)
+    assert float(stock.scheduler.alphas_cumprod[-1]) < 1e-6 and config["timestep_spacing"] == "trailing"
+    pictures = []
+    for rescale in (0.0, 0.7):
+        raw = Variant(name="raw")
+        request = GenerateRequest(
+            prompt="sea", seed=4, model=str(folder), variants=(raw,), guidance_rescale=rescale, num_inference_steps=4
+        )
+        got = pixels(studio.generate(request), "raw")
+        settings = {"num_inference_steps": 4, "guidance_scale": 5.0, "guidance_rescale": rescale}
+        wanted = stock("sea", generator=torch.Generator().manual_seed(4), **settings).images[0]
+        assert np.abs(got - np.asarray(wanted, int)).max() <= 1
+        pictures.append(got)
+    assert np.abs(pictures[0] - pictures[1]).max() > 1
+    for name in CORRECTIONS[1:]:
+        with pytest.raises(StudioError, match="nothing to correct"):
+            studio.generate(
+                GenerateRequest(prompt="sea", model=str(folder), variants=(Variant(name="x", correction=name),))
+            )
+
+
+def test_a_zero_snr_schedule_on_a_model_that_predicts_noise_is_refused(
+    studio: Studio, lumen: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "black"
+    shutil.copytree(lumen, folder)
+    path = folder / "scheduler/scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rescale_betas_zero_snr": True}))
+    with pytest.raises(StudioError, match=r"predicts noise.*zero terminal SNR"):
+        studio.generate(GenerateRequest(prompt="sea", model=str(folder), variants=(Variant(name="raw"),)))
+
+
+def test_a_rescale_that_does_nothing_is_told(studio: Studio) -> None:
+    request = GenerateRequest(prompt="sea", guidance_scale=1.0, guidance_rescale=0.7, seed=1)
+    assert any("guidance rescale is ignored at CFG 1" in note for note in studio.generate(request).notes)

@@ -25,6 +25,7 @@ class Defaults(Frozen):
     max_size: Size = 1024
     num_inference_steps: Annotated[int, Field(ge=1, le=200)] = 20
     guidance_scale: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)] = 5.0
+    guidance_rescale: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     scheduler: SchedulerName = "ddim"
 
 

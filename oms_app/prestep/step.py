@@ -92,3 +92,17 @@ def check_terminal_snr(scheduler: Any) -> None:
             f"SNR at the first timestep is {ratio:.1e}, below {MIN_TERMINAL_SNR:g}: this schedule starts from pure "
             "noise, so One More Step has nothing to correct; use the raw variant, or a model with the usual betas"
         )
+
+
+def check_prediction(scheduler: Any) -> None:
+    """Raise ValueError where a schedule of zero terminal SNR meets a model that predicts ε.
+
+    At SNR 0 the noise is all there is to see, so ε says nothing of the picture (Lin et al., arXiv 2305.08891, 3.2).
+    Call `set_timesteps` first.
+    """
+    ratio = snr(first_alpha_bar(scheduler))
+    if ratio < MIN_TERMINAL_SNR and scheduler.config.prediction_type == "epsilon":
+        raise ValueError(
+            f"its schedule starts at SNR {ratio:.1e} but it predicts noise, from which no picture can be found there; "
+            "take a model trained for zero terminal SNR (v-prediction), or the usual betas"
+        )
