@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import diffusers
 import pytest
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from oms_app.prestep import schedule, step
-from oms_app.prestep.corrections import CORRECTIONS, Start, copy_of
+from oms_app.prestep.corrections import CORRECTIONS, OffsetNoise, Start, copy_of
 from oms_app.prestep.leak import LeakStatistics, from_modes, low_modes
 from oms_app.requests import CORRECTIONS as REQUESTED_CORRECTIONS
 from oms_app.requests import SCHEDULERS as REQUESTED_SCHEDULERS
@@ -341,15 +341,17 @@ def test_corrections_are_their_formulas() -> None:
 
 
 @pytest.mark.parametrize(("per", "values"), [("channel", 4), ("picture", 1)])
-def test_offset_noise_moves_whole_channels_or_the_whole_picture(per: str, values: int) -> None:
+def test_offset_noise_moves_whole_channels_or_the_whole_picture(
+    per: Literal["channel", "picture"], values: int
+) -> None:
     start, _ = make_start(lambda: torch.zeros(1))
-    moved = CORRECTIONS["offset_noise"](strength=0.5, per=per).correct(start) - start.x_s
+    moved = OffsetNoise(strength=0.5, per=per).correct(start) - start.x_s
     flat = moved.flatten(2)
     assert torch.allclose(flat, flat[..., :1].expand_as(flat), atol=1e-6)
     assert len(moved.mean((0, 2, 3)).round(decimals=5).unique()) == values
     expected = torch.randn(1, values, 1, 1, generator=copy_of(start.generator)) * 0.5
     torch.testing.assert_close(moved, expected.expand_as(moved), atol=1e-6, rtol=1e-4)
-    assert torch.equal(CORRECTIONS["offset_noise"](strength=0.0, per=per).correct(start), start.x_s)
+    assert torch.equal(OffsetNoise(strength=0.0, per=per).correct(start), start.x_s)
 
 
 @given(st.integers(0, 2**31), st.sampled_from([4, 8, 13, 32]), st.sampled_from([4, 9, 32]))
