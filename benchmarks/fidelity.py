@@ -3,23 +3,31 @@
 100 prompts like "a red circle on a blue background" and 100 like "mountains at dusk", one picture each, raw and OMS
 CFG 1. The ground is right where the median of the border is within ΔE 20 (CIE76) of the named colour. The subject is
 judged by a classifier trained on scenes apart from the base model (oms_app/training/judge.py), within minutes.
+`--told` asks instead which light OMS hands over: the ground of its own x̂0, decoded, before the base model paints.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import numpy as np
+import torch
 
+from oms_app.denoise import decode, draw
 from oms_app.measure.color import srgb_to_lab
+from oms_app.models.catalog import PROJECT
+from oms_app.models.loading import load_base, load_module
+from oms_app.models.text import load_encoder
+from oms_app.prestep.step import predicted_x0
 from oms_app.requests import GenerateRequest
 from oms_app.studio import Studio
 from oms_app.training import judge as judges
 from oms_app.training.captions import COLOURS, SUBJECTS, article
 from oms_app.training.figures import FIGURES, SHAPES
 from oms_app.training.landscapes import LANDSCAPES
-from oms_app.training.scenes import apart_from
+from oms_app.training.scenes import SIZE, apart_from
 
 COUNT = 100
 LIMIT = 20.0  # ΔE, CIE76
@@ -84,5 +92,24 @@ def measure(studio: Studio, count: int = COUNT) -> dict[str, Any]:
     return {"n": count, "judge": accuracy, "right": shares, "wrong": wrong}
 
 
+@torch.no_grad()
+def told(count: int = COUNT) -> dict[str, float]:
+    """Share of right grounds, and the median and greatest ΔE, of Lumen's OMS predictions (OMS CFG 1) by themselves."""
+    lumen, cpu = PROJECT / "assets/lumen", torch.device("cpu")
+    base = load_base(lumen, cpu, torch.float32)
+    module = load_module(lumen / "oms", cpu, torch.float32)
+    encoder = load_encoder(lumen / "oms", cpu, torch.float32)
+    distances = []
+    for i, (prompt, _, ground) in enumerate(ground_prompts(count)):
+        noise = draw(i, (4, SIZE // 8, SIZE // 8), cpu, torch.float32)
+        pictures, _ = decode(base.pipeline, predicted_x0(module.unet(noise.x_s, encoder.encode([prompt]))))
+        distances.append(border_distance(np.asarray(pictures[0]), ground))
+    return {
+        "right": float(np.mean(np.array(distances) <= LIMIT)),
+        "median": round(float(np.median(distances)), 1),
+        "greatest": round(float(np.max(distances)), 1),
+    }
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(Studio()), indent=1, ensure_ascii=False))
+    print(json.dumps(told() if "--told" in sys.argv[1:] else measure(Studio()), indent=1, ensure_ascii=False))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -387,14 +388,21 @@ class _Bar:
 
 @contextlib.contextmanager
 def _working() -> Iterator[_Bar]:
-    """While a command works, whatever a library prints goes to stderr, so that stdout holds the answer alone."""
+    """While a command works, whatever a library prints goes to stderr, so that stdout holds the answer alone.
+
+    Our own log goes there too: what training has to say of its results.
+    """
     bar = _Bar()
+    handler, ours = logging.StreamHandler(sys.stderr), logging.getLogger("oms_app")
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield bar
         finally:
             bar.close()
+            ours.removeHandler(handler)
 
 
 @contextlib.contextmanager
@@ -404,9 +412,9 @@ def _studio(device: str) -> Iterator[Studio]:
 
     from oms_app.studio import Studio
 
-    for logging in (diffusers_logging, transformers_logging):  # an error is one line, not a line among bars
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+    for library in (diffusers_logging, transformers_logging):  # an error is one line, not a line among bars
+        library.set_verbosity_error()
+        library.disable_progress_bar()
     yield Studio(device=device)
 
 
