@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -216,3 +217,11 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_what_training_tells_goes_to_stderr_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        with cli._working():
+            logging.getLogger("oms_app.training.lumen").info("latents: second moment %.4f", 3.9399)
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err == "latents: second moment 3.9399\n" * 2
