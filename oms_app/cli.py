@@ -21,7 +21,7 @@ from typer.exceptions import TyperException
 
 from oms_app.complaints import one_line
 from oms_app.home import user_folder
-from oms_app.requests import CORRECTIONS, SETTINGS, GenerateRequest, Lora, Progress, StudioError, Variant
+from oms_app.requests import CORRECTIONS, GenerateRequest, Lora, Progress, StudioError, Variant, variant_of
 
 if TYPE_CHECKING:
     from oms_app.studio import Studio
@@ -340,15 +340,9 @@ def parse_variants(text: str, settings: dict[str, Any]) -> tuple[Variant, ...]:
     if not names:
         raise StudioError(f"--variants is empty: take some of {', '.join(CORRECTIONS)}")
 
-    def variant(name: str, reads: frozenset[str]) -> Variant:
-        read = {key: value for key, value in settings.items() if key in reads}
-        return Variant.model_validate({"name": name, "correction": name, **read})
-
-    variant("oms", SETTINGS["oms"])
-    variant("offset_noise", SETTINGS["offset_noise"])
-    # --oms-module names an OMS module: the others take the one of the base's latent domain.
-    reads = {str(name): read if name.startswith("oms") else read - {"module"} for name, read in SETTINGS.items()}
-    return tuple(variant(name, reads.get(name, frozenset())) for name in names)
+    for correction in ("oms", "offset_noise"):  # between them they read every setting
+        variant_of(correction, settings)
+    return tuple(variant_of(name, settings) for name in names)
 
 
 def parse_lora(text: str) -> Lora:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -105,6 +105,21 @@ class Variant(Frozen):
     @property
     def is_corrected(self) -> bool:
         return self.correction != "raw"
+
+
+def variant_of(correction: str, settings: Mapping[str, Any]) -> Variant:
+    """A variant named as its correction, with those of the settings that it reads.
+
+    `module` among the settings names an OMS module: other corrections take what is of the base's latent domain.
+    Raises ValidationError for an unknown correction and for a setting out of range.
+    """
+    reads = {str(name): read for name, read in SETTINGS.items()}.get(correction, frozenset())
+    read = {
+        name: value
+        for name, value in settings.items()
+        if name in reads and (name != "module" or correction.startswith("oms"))
+    }
+    return Variant.model_validate({"name": correction, "correction": correction, **read})
 
 
 RAW = Variant(name="raw", correction="raw")

@@ -96,22 +96,16 @@ class OmsReference:
         return reference_step(start.predict(), start.second_noise(), start.alpha_bar)
 
 
-class SingDiffusion:
-    """The mean picture of the prompt, predicted as x0 and guided with the base's CFG (arXiv 2403.08381)."""
+class SingDiffusion(Oms):
+    """OMS's step; x̂0 is the mean picture of the prompt, guided with the base's CFG (arXiv 2403.08381)."""
 
     needs: ClassVar[Need | None] = "singdiffusion"
 
-    def correct(self, start: Start) -> Tensor:
-        return ode_step(start.predict(), start.x_s, start.alpha_bar)
 
-
-class SignalLeak:
-    """A draw from the statistics of many pictures, whatever the prompt (arXiv 2309.15842); see leak.py."""
+class SignalLeak(Oms):
+    """OMS's step; x̂0 is drawn from statistics of many pictures, whatever the prompt (arXiv 2309.15842)."""
 
     needs: ClassVar[Need | None] = "signal_leak"
-
-    def correct(self, start: Start) -> Tensor:
-        return ode_step(start.predict(), start.x_s, start.alpha_bar)
 
 
 @dataclass(frozen=True)

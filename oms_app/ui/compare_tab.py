@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
 from oms_app.requests import (
-    GenerateRequest,
     GenerateResult,
     ImageResult,
-    Progress,
-    Stopped,
-    StudioError,
 )
 from oms_app.ui import readout
-from oms_app.ui.create_tab import DEVICE, Components, Save
 from oms_app.ui.form import MAX_COMPARED, METHODS, to_comparison
-from oms_app.ui.work import Engine, Stops, follow
+from oms_app.ui.painting import QUICK, Save, wire
+from oms_app.ui.work import Engine
 
-logger = logging.getLogger(__name__)
 FIELDS = (
     "prompt", "methods", "models", "oms_prompt", "oms_guidance_scale", "offset_strength", "oms_module", "force", "seed",
     "random_seed",
 )  # fmt: skip
+Components = dict[str, Any]
 AUTOMATIC = ""  # the module of the base's own latent domain
 FIRST = ["raw", "oms", "singdiffusion", "offset_noise", "signal_leak"]
 
@@ -99,53 +94,7 @@ def build(models: Sequence[Any], modules: Sequence[Any], ready: Sequence[str]) -
 
 def connect(c: Components, studio: Engine, save: Save) -> None:
     """Wires the components to the studio; every event is private."""
-    stops = Stops()
-    inputs = {c[name] for name in FIELDS}
     cells = [c[f"{part}_{i}"] for i in range(MAX_COMPARED) for part in ("cell", "image", "figures")]
-    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-
-    def check(data: dict[Any, Any], session: gr.Request) -> dict[Any, Any]:
-        try:
-            requests = to_comparison({name: data[c[name]] for name in FIELDS})
-        except StudioError as error:
-            return {c["requests"]: None, c["status"]: readout.alert(str(error))}
-        stops.fresh(session.session_hash)
-        return {
-            c["requests"]: requests,
-            c["status"]: readout.progress(None),
-            c["compare"]: gr.update(interactive=False),
-            c["stop"]: gr.update(interactive=True),
-        }
-
-    def run(requests: list[GenerateRequest] | None, session: gr.Request) -> Iterator[dict[Any, Any]]:
-        if requests is None:  # check has told the person why
-            yield {c["requests"]: None}
-            return
-        results: list[GenerateResult] = []
-        try:
-            for request in requests:
-                # The first request may draw the seed; the others take it from there.
-                seed = results[0].seed if results else request.seed
-                for news in follow(studio, request.model_copy(update={"seed": seed}), stops.of(session.session_hash)):
-                    if isinstance(news, Progress):
-                        yield {c["status"]: readout.progress(news)}
-                    else:
-                        results.append(keep(news))
-            yield show(results)
-        except Stopped:
-            yield {c["status"]: readout.note("Stopped. Your settings are as you left them.")}
-        except StudioError as error:
-            yield {c["status"]: readout.alert(str(error))}
-        except Exception as error:  # the edge of the program: the log gets the traceback, the person a plain line
-            logger.exception("a comparison failed")
-            what = f"Something broke while painting ({type(error).__name__}: {error})."
-            yield {c["status"]: readout.alert(f"{what} Your settings are kept; please try again.")}
-
-    def keep(result: GenerateResult) -> GenerateResult:
-        try:
-            return save(result)
-        except StudioError as error:  # a full disk, say: the pictures are there all the same, so show them
-            return result.model_copy(update={"notes": (*result.notes, f"not saved: {error}")})
 
     def show(results: list[GenerateResult]) -> dict[Any, Any]:
         made: list[tuple[GenerateResult, ImageResult]] = [(r, image) for r in results for image in r.images]
@@ -171,24 +120,16 @@ def connect(c: Components, studio: Engine, save: Save) -> None:
             c["seed"]: results[0].seed,
         }
 
-    def rest() -> dict[Any, Any]:
-        return {c["compare"]: gr.update(interactive=True), c["stop"]: gr.update(interactive=False)}
-
-    def stop(session: gr.Request) -> dict[Any, Any]:
-        stops.of(session.session_hash).set()
-        return {c["stop"]: gr.update(interactive=False)}
-
-    buttons = [c["compare"], c["stop"]]
-    checked = c["compare"].click(check, inputs, [c["requests"], c["status"], *buttons], **quick)
-    ran = checked.then(
-        run,
-        c["requests"],
-        [*cells, c["requests"], c["status"], c["summary"], c["seed"]],
-        concurrency_id=DEVICE,
-        concurrency_limit=1,
-        show_progress="hidden",
-        api_visibility="private",
+    wire(
+        studio,
+        save,
+        start=c["compare"],
+        stop=c["stop"],
+        status=c["status"],
+        requests=c["requests"],
+        fields={name: c[name] for name in FIELDS},
+        outputs=[*cells, c["summary"], c["seed"]],
+        ask=to_comparison,
+        show=show,
     )
-    ran.then(rest, None, buttons, **quick)
-    c["stop"].click(stop, None, c["stop"], **quick)
-    c["seed"].input(lambda: False, None, c["random_seed"], **quick)
+    c["seed"].input(lambda: False, None, c["random_seed"], **QUICK)

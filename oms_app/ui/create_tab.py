@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,18 @@ from PIL import Image
 
 from oms_app.requests import (
     SCHEDULERS,
-    GenerateRequest,
     GenerateResult,
     ImageResult,
     ImageStats,
-    Progress,
-    Stopped,
-    StudioError,
 )
 from oms_app.ui import examples as ready_made
 from oms_app.ui import readout
 from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT, to_request
-from oms_app.ui.work import Engine, Stops, follow
+from oms_app.ui.painting import QUICK, Save, wire
+from oms_app.ui.work import Engine
 
-logger = logging.getLogger(__name__)
 Components = dict[str, Any]
 Measure = Callable[[Image.Image], ImageStats]
-Save = Callable[[GenerateResult], GenerateResult]
 
 # The fields whose values make a request, by the names of their components.
 FIELDS = (
@@ -39,7 +33,6 @@ FIELDS = (
 # Those of them that follow the model.
 MODEL_FIELDS = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale")
 EMBEDDED = "lumen"
-DEVICE = "device"  # one concurrency id for everything that works the model
 
 
 def build(models: Sequence[Any], examples: list[ready_made.Example]) -> Components:
@@ -54,7 +47,7 @@ def build(models: Sequence[Any], examples: list[ready_made.Example]) -> Componen
             _one_more_step(c)
             _seed(c)
             _base(c, models)
-    c["request"] = gr.State()
+    c["requests"] = gr.State()
     c["last_seed"] = gr.State()
     return c
 
@@ -224,49 +217,9 @@ def connect(
     save: Save,
 ) -> None:
     """Wires the components to the studio. Every event here is private: the public endpoint is in demo.py."""
-    stops = Stops()
-    inputs = {c[name] for name in FIELDS}
-    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def check(data: dict[Any, Any], session: gr.Request) -> dict[Any, Any]:
-        try:
-            request = to_request({name: data[c[name]] for name in FIELDS})
-        except StudioError as error:
-            return {c["request"]: None, c["status"]: readout.alert(str(error))}
-        stops.fresh(session.session_hash)
-        return {
-            c["request"]: request,
-            c["status"]: readout.progress(None),
-            c["generate"]: gr.update(interactive=False),
-            c["stop"]: gr.update(interactive=True),
-        }
-
-    def run(request: GenerateRequest | None, session: gr.Request) -> Iterator[dict[Any, Any]]:
-        if request is None:  # check has told the person why
-            yield {c["request"]: None}
-            return
-        try:
-            for news in follow(studio, request, stops.of(session.session_hash)):
-                if isinstance(news, Progress):
-                    yield {c["status"]: readout.progress(news)}
-                else:
-                    yield show(keep(news))
-        except Stopped:
-            yield {c["status"]: readout.note("Stopped. Your settings are as you left them.")}
-        except StudioError as error:
-            yield {c["status"]: readout.alert(str(error))}
-        except Exception as error:  # the edge of the program: the log gets the traceback, the person a plain line
-            logger.exception("a request failed")
-            what = f"Something broke while painting ({type(error).__name__}: {error})."
-            yield {c["status"]: readout.alert(f"{what} Your settings are kept; please try again.")}
-
-    def keep(result: GenerateResult) -> GenerateResult:
-        try:
-            return save(result)
-        except StudioError as error:  # a full disk, say: the pictures are there all the same, so show them
-            return result.model_copy(update={"notes": (*result.notes, f"not saved: {error}")})
-
-    def show(result: GenerateResult) -> dict[Any, Any]:
+    def show(results: list[GenerateResult]) -> dict[Any, Any]:
+        result = results[0]
         first = {image.variant: image for image in result.images if image.index == 0}
         raw, oms = first.get("raw"), first.get("oms")
         raw_stats, oms_stats = raw.stats if raw else None, oms.stats if oms else None
@@ -287,13 +240,6 @@ def connect(
             c["raw_figures"]: readout.figures(raw_stats),
             c["oms_figures"]: readout.figures(oms_stats),
         }
-
-    def rest() -> dict[Any, Any]:
-        return {c["generate"]: gr.update(interactive=True), c["stop"]: gr.update(interactive=False)}
-
-    def stop(session: gr.Request) -> dict[Any, Any]:
-        stops.of(session.session_hash).set()
-        return {c["stop"]: gr.update(interactive=False)}
 
     def choose_model(model: str) -> dict[Any, Any]:
         defaults = next(info.defaults for info in models if info.id == model)
@@ -325,32 +271,31 @@ def connect(
         c["slider"],
         c["summary"],
     ]
-    buttons = [c["generate"], c["stop"]]
-    checked = c["generate"].click(check, inputs, [c["request"], c["status"], *buttons], **quick)
-    ran = checked.then(
-        run,
-        c["request"],
-        [*shown, c["request"], c["status"], c["last_seed"], c["seed"], c["reuse"]],
-        concurrency_id=DEVICE,
-        concurrency_limit=1,
-        show_progress="hidden",
-        api_visibility="private",
+    wire(
+        studio,
+        save,
+        start=c["generate"],
+        stop=c["stop"],
+        status=c["status"],
+        requests=c["requests"],
+        fields={name: c[name] for name in FIELDS},
+        outputs=[*shown, c["last_seed"], c["seed"], c["reuse"]],
+        ask=lambda values: [to_request(values)],
+        show=show,
     )
-    ran.then(rest, None, buttons, **quick)
-    c["stop"].click(stop, None, c["stop"], **quick)
     c["oms_mode"].change(
         lambda mode: (gr.update(visible=mode == ONE_PROMPT), gr.update(visible=mode == BETWEEN_TWO)),
         c["oms_mode"],
         [c["oms_prompt"], c["oms_slide"]],
-        **quick,
+        **QUICK,
     )
-    c["oms_on"].change(lambda on: gr.update(visible=on), c["oms_on"], c["oms_settings"], **quick)
+    c["oms_on"].change(lambda on: gr.update(visible=on), c["oms_on"], c["oms_settings"], **QUICK)
     # A seed that was typed is meant: it would be a surprise if Random threw it away.
-    c["seed"].input(lambda: False, None, c["random_seed"], **quick)
-    c["reuse"].click(lambda seed: (seed, False), c["last_seed"], [c["seed"], c["random_seed"]], **quick)
-    c["model"].input(choose_model, c["model"], [c[name] for name in MODEL_FIELDS], **quick)
+    c["seed"].input(lambda: False, None, c["random_seed"], **QUICK)
+    c["reuse"].click(lambda seed: (seed, False), c["last_seed"], [c["seed"], c["random_seed"]], **QUICK)
+    c["model"].input(choose_model, c["model"], [c[name] for name in MODEL_FIELDS], **QUICK)
     if examples:
-        c["examples"].click(use_example, None, [*shown, c["status"], *(c[name] for name in FIELDS)], **quick)
+        c["examples"].click(use_example, None, [*shown, c["status"], *(c[name] for name in FIELDS)], **QUICK)
 
 
 def _file(image: ImageResult | None) -> Path | Image.Image | None:

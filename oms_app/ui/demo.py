@@ -15,6 +15,7 @@ from oms_app.requests import CORRECTIONS, GenerateRequest, ImageResult, StudioEr
 from oms_app.ui import compare_tab, create_tab
 from oms_app.ui import examples as ready_made
 from oms_app.ui.form import explain
+from oms_app.ui.painting import DEVICE, Save
 from oms_app.ui.work import Engine
 
 HERE = Path(__file__).parent
@@ -31,7 +32,7 @@ def create_demo(
     studio: Engine,
     *,
     measure: create_tab.Measure,
-    save: create_tab.Save = lambda result: result,
+    save: Save = lambda result: result,
     examples: Path | None = None,
 ) -> gr.Blocks:
     """The page. Nothing is loaded and no model runs while it is built.
@@ -101,7 +102,7 @@ def theme() -> gr.themes.Base:
     )
 
 
-def _endpoint(studio: Engine, known: set[str], save: create_tab.Save) -> None:
+def _endpoint(studio: Engine, known: set[str], save: Save) -> None:
     """The public endpoint /generate, for gradio_client and curl."""
 
     def generate(
@@ -169,7 +170,7 @@ def _endpoint(studio: Engine, known: set[str], save: create_tab.Save) -> None:
         ]
         return {"seed": result.seed, "images": pictures, "notes": list(result.notes)}
 
-    gr.api(generate, api_name="generate", concurrency_id=create_tab.DEVICE, concurrency_limit=1)
+    gr.api(generate, api_name="generate", concurrency_id=DEVICE, concurrency_limit=1)
 
 
 def _file(image: ImageResult) -> dict[str, Any]:

@@ -12,11 +12,10 @@ from oms_app.requests import (
     MAX_PROMPT_CHARACTERS,
     MAX_SEED,
     RAW,
-    SETTINGS,
-    CorrectionName,
     GenerateRequest,
     StudioError,
     Variant,
+    variant_of,
 )
 
 MAX_COMPARED = 6  # pictures of the Compare tab
@@ -103,13 +102,8 @@ def to_comparison(values: Mapping[str, Any]) -> list[GenerateRequest]:
         "force": values["force"],
     }
 
-    def variant(method: CorrectionName) -> Variant:
-        reads = SETTINGS[method] if method.startswith("oms") else SETTINGS[method] - {"module"}
-        read = {name: value for name, value in settings.items() if name in reads}
-        return Variant.model_validate({"name": method, "correction": method, **read})
-
     try:
-        variants = tuple(variant(method) for method in methods)
+        variants = tuple(variant_of(method, settings) for method in methods)
         return [
             GenerateRequest(prompt=values["prompt"] or "", model=model, variants=variants, seed=seed)
             for model in models

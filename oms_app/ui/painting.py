@@ -1,0 +1,103 @@
+"""From a button to pictures, for every tab: check the fields, paint, tell how far it is, and stop when asked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+from oms_app.requests import GenerateRequest, GenerateResult, Progress, Stopped, StudioError
+from oms_app.ui import readout
+from oms_app.ui.work import Engine, Stops, follow
+
+logger = logging.getLogger(__name__)
+Save = Callable[[GenerateResult], GenerateResult]
+DEVICE = "device"  # one concurrency id for everything that works the model
+QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+
+def wire(
+    studio: Engine,
+    save: Save,
+    *,
+    start: gr.Button,
+    stop: gr.Button,
+    status: gr.HTML,
+    requests: gr.State,
+    fields: Mapping[str, Any],
+    outputs: Sequence[Any],
+    ask: Callable[[dict[str, Any]], list[GenerateRequest]],
+    show: Callable[[list[GenerateResult]], dict[Any, Any]],
+) -> None:
+    """`start` paints what the fields ask for, `stop` ends it. Every event here is private.
+
+    fields: components by the names that `ask` knows their values by; it raises StudioError for what a person can mend.
+    Where it gives several requests, the first may draw the seed, and the others take it from there.
+    outputs: the components that `show` fills.
+    """
+    stops = Stops()
+
+    def check(data: dict[Any, Any], session: gr.Request) -> dict[Any, Any]:
+        try:
+            asked = ask({name: data[component] for name, component in fields.items()})
+        except StudioError as error:
+            return {requests: None, status: readout.alert(str(error))}
+        stops.fresh(session.session_hash)
+        return {
+            requests: asked,
+            status: readout.progress(None),
+            start: gr.update(interactive=False),
+            stop: gr.update(interactive=True),
+        }
+
+    def run(asked: list[GenerateRequest] | None, session: gr.Request) -> Iterator[dict[Any, Any]]:
+        if asked is None:  # check has told the person why
+            yield {requests: None}
+            return
+        results: list[GenerateResult] = []
+        try:
+            for request in asked:
+                if results:
+                    request = request.model_copy(update={"seed": results[0].seed})
+                for news in follow(studio, request, stops.of(session.session_hash)):
+                    if isinstance(news, Progress):
+                        yield {status: readout.progress(news)}
+                    else:
+                        results.append(keep(news))
+            yield show(results)
+        except Stopped:
+            yield {status: readout.note("Stopped. Your settings are as you left them.")}
+        except StudioError as error:
+            yield {status: readout.alert(str(error))}
+        except Exception as error:  # the edge of the program: the log gets the traceback, the person a plain line
+            logger.exception("a request failed")
+            what = f"Something broke while painting ({type(error).__name__}: {error})."
+            yield {status: readout.alert(f"{what} Your settings are kept; please try again.")}
+
+    def keep(result: GenerateResult) -> GenerateResult:
+        try:
+            return save(result)
+        except StudioError as error:  # a full disk, say: the pictures are there all the same, so show them
+            return result.model_copy(update={"notes": (*result.notes, f"not saved: {error}")})
+
+    def rest() -> dict[Any, Any]:
+        return {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
+
+    def end(session: gr.Request) -> dict[Any, Any]:
+        stops.of(session.session_hash).set()
+        return {stop: gr.update(interactive=False)}
+
+    checked = start.click(check, set(fields.values()), [requests, status, start, stop], **QUICK)
+    ran = checked.then(
+        run,
+        requests,
+        [*outputs, requests, status],
+        concurrency_id=DEVICE,
+        concurrency_limit=1,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    ran.then(rest, None, [start, stop], **QUICK)
+    stop.click(end, None, stop, **QUICK)
