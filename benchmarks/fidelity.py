@@ -2,7 +2,7 @@
 
 100 prompts like "a red circle on a blue background" and 100 like "mountains at dusk", one picture each, raw and OMS
 CFG 1. The ground is right where the median of the border is within ΔE 20 (CIE76) of the named colour. The subject is
-judged by a classifier trained on scenes apart from the base model (oms_app/training/judge.py), within minutes.
+judged by a classifier trained on scenes apart from the base model (oms_app/training/judge.py).
 `--told` asks instead which light OMS hands over: the ground of its own x̂0, decoded, before the base model paints.
 """
 
@@ -67,7 +67,7 @@ def border_distance(picture: np.ndarray, colour: str) -> float:
 
 def measure(studio: Studio, count: int = COUNT) -> dict[str, Any]:
     """Shares of right grounds and subjects by variant; picture i has seed i."""
-    judge, accuracy = judges.ready(judges.WORK)
+    judge, accuracy = judges.load()
     right: dict[str, list[bool]] = {}
     wrong: list[str] = []
 

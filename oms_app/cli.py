@@ -191,22 +191,82 @@ def doctor(device: Device = "auto", as_json: AsJson = False) -> None:
     _answer(report, as_json, [f"{name}: {value}" for name, value in report.items()])
 
 
+Captions = Annotated[int, typer.Option(min=2, max=1_000, help="How many held-out captions.")]
+Draw = Annotated[int, typer.Option(min=0, max=2**31, help="Draws the captions and the noise.")]
+
+
 @evaluate_app.command()
 def luminance(
     model: Model = "lumen",
-    captions: Annotated[int, typer.Option(min=2, max=1_000, help="How many held-out captions.")] = 200,
+    captions: Captions = 200,
     variants: Variants = "raw,oms",
-    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Draws the captions and the noise.")] = 0,
+    seed: Draw = 0,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """How far the pictures' brightness lies from that of reference scenes (1-D Wasserstein distance)."""
     chosen = parse_variants(variants, {})
     with _working() as bar, _studio(device) as studio:
-        from oms_app.evaluate import luminance as measure
+        from oms_app.evaluate.luminance import luminance as measure
+        from oms_app.evaluate.pictures import gather
 
-        report = measure(studio, model=model, captions=captions, variants=chosen, seed=seed, on_caption=bar.count)
+        report = measure(
+            gather(studio, model=model, captions=captions, variants=chosen, seed=seed, on_caption=bar.count)
+        )
     _answer(report, as_json, [f"{name}: {value}" for name, value in report.items()])
+
+
+@evaluate_app.command()
+def quality(
+    model: Model = "lumen",
+    captions: Annotated[int, typer.Option(min=14, max=1_000, help="How many held-out captions.")] = 200,
+    variants: Variants = "raw,oms",
+    seed: Draw = 0,
+    plot: Annotated[Path | None, typer.Option(help="A PNG of how often which mean comes (the paper's Fig. 6).")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """FID, precision, recall, density, coverage and CLIP score against reference scenes, by a small CLIP of scenes."""
+    chosen = parse_variants(variants, {})
+    with _working() as bar, _studio(device) as studio:
+        from oms_app.evaluate.pictures import gather
+        from oms_app.evaluate.quality import quality as measure
+        from oms_app.training import clip as clips
+
+        clip = clips.load()
+        seen = gather(
+            studio, model=model, captions=captions, variants=chosen, seed=seed, eye=clip.see, on_caption=bar.count
+        )
+        report = measure(seen, clip.read)
+        if plot is not None:
+            from oms_app.evaluate.plots import log_frequencies
+
+            log_frequencies(seen, plot)
+    lines = [
+        f"{name:<16}" + "  ".join(f"{measure} {figure['value']:.3f}" for measure, figure in figures.items())
+        for name, figures in report["figures"].items()
+    ]
+    _answer(report, as_json, lines)
+
+
+@evaluate_app.command()
+def report(
+    out: Annotated[Path | None, typer.Option(help="The page to write; else docs/results.md.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few of everything, in minutes, to docs/results-quick.md.")
+    ] = False,
+    model: Model = "lumen",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Every figure of docs/results.md, measured anew; a stopped report goes on where it was."""
+    with _working(), _studio(device) as studio:
+        from oms_app.evaluate import report as reporting
+
+        target = out or (reporting.QUICK_RESULTS if quick else reporting.RESULTS)
+        extent = reporting.QUICK if quick else reporting.FULL
+        done = reporting.write(studio, target, extent=extent, model=model)
+    _answer({"out": str(done)}, as_json, [f"written to {done}"])
 
 
 Minutes = Annotated[float | None, typer.Option(min=0.01, help="Budget of training time, minutes.")]
@@ -285,6 +345,25 @@ def train_signal_leak(
         entry = studio.catalog.find(base, "base")
         target = out or user_folder() / f"training/{entry.id}-signal_leak"
         done = training.train(base=studio.catalog.folder(entry), out=target, device=str(studio.device), smoke=smoke)
+    _answer({"out": str(done)}, as_json, [f"written to {done}"])
+
+
+@train_app.command("clip")
+def train_clip(
+    out: Annotated[Path | None, typer.Option(help="The folder to write; else training/clip of the user's.")] = None,
+    device: Device = "auto",
+    minutes: Minutes = None,
+    smoke: Smoke = False,
+    as_json: AsJson = False,
+) -> None:
+    """The small CLIP of scenes that `evaluate quality` sees with; the same command resumes."""
+    with _working():
+        from oms_app.models.loading import choose_device
+        from oms_app.training import clip as training
+
+        target = out or user_folder() / "training/clip"
+        where = str(choose_device(device)[0])
+        done = training.train_clip(out=target, minutes=minutes, smoke=smoke, device=where)
     _answer({"out": str(done)}, as_json, [f"written to {done}"])
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from oms_app import gallery
 from oms_app.requests import OMS, RAW, GenerateRequest, GenerateResult, Variant
+from oms_app.sheets import tiled
 from oms_app.studio import Studio
 from oms_app.training import scenes
 
@@ -50,16 +51,6 @@ def examples(studio: Studio) -> None:
         entry = {"prompt": prompt, "oms_prompt": oms_prompt, "oms_guidance_scale": guidance, "seed": seed}
         listing.append({**entry, **files})
     (EXAMPLES / "examples.json").write_text(json.dumps(listing, indent=1) + "\n")
-
-
-def tiled(pictures: list[Image.Image], columns: int, gap: int = 4) -> Image.Image:
-    """A sheet of pictures of one size, row by row."""
-    width, height = pictures[0].size
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), (128, 128, 128))
-    for i, picture in enumerate(pictures):
-        sheet.paste(picture, (i % columns * (width + gap), i // columns * (height + gap)))
-    return sheet
 
 
 def _of(result: GenerateResult, variant: str) -> list[Image.Image]:

@@ -31,7 +31,7 @@ from oms_app.models.loading import Base, choose_device, load, read_vocabulary
 from oms_app.models.store import Statistics, Store
 from oms_app.models.text import TextEncoder, unknown_words
 from oms_app.prestep.schedule import is_flow_matching
-from oms_app.prestep.step import check_prediction, check_terminal_snr
+from oms_app.prestep.step import check_hand_over, check_prediction, check_terminal_snr
 from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress, StudioError
 from oms_app.resolve import Corrector, Filled, Resolver, fill
 from oms_app.run import Run
@@ -191,12 +191,18 @@ class Studio:
                 f"{request.model!r} is a flow-matching model ({type(own).__name__}): it starts from pure noise, so no "
                 f"correction applies, and the scheduler {request.scheduler} cannot run it; choose another model"
             )
+        if not hasattr(own, "alphas_cumprod"):
+            raise StudioError(
+                f"{request.model!r} was trained with {type(own).__name__}, whose noise levels have no ᾱ: x̃_T cannot be "
+                f"handed to it exactly, and the scheduler {request.scheduler} cannot run it; choose another model"
+            )
         scheduler = denoising.make_scheduler(
             base.pipeline.scheduler.config, request.scheduler, request.num_inference_steps, self.device
         )
         if any(variant.is_corrected for variant in request.variants):
             try:
                 check_terminal_snr(scheduler)
+                check_hand_over(scheduler)
             except ValueError as error:
                 raise StudioError(str(error)) from error
         try:

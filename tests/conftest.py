@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,12 +60,19 @@ def page(presets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     """The address of the real app, in a process of its own, with the embedded model; with the tiny one until that is
     trained. It has at least one ready-made pair. For tests that look at the page from outside.
     """
-    environment = os.environ | {"OMS_HOME": str(tmp_path_factory.mktemp("page")), "PYTHONUNBUFFERED": "1"}
+    environment = {"OMS_HOME": str(tmp_path_factory.mktemp("page"))}
     if not (ROOT / "assets/lumen/examples/examples.json").is_file():
         make_examples(presets.parents[1] / "assets/lumen/examples")
         environment["OMS_PRESETS"] = str(presets)
+    with running_app(environment, tmp_path_factory.mktemp("log") / "app.txt") as address:
+        yield address
+
+
+@contextmanager
+def running_app(environment: dict[str, str], log: Path) -> Iterator[str]:
+    """The address of the real app in a process of its own, while the context is open."""
+    environment = os.environ | environment | {"PYTHONUNBUFFERED": "1"}
     command = [sys.executable, str(ROOT / "app.py"), "--device", "cpu"]
-    log = tmp_path_factory.mktemp("log") / "app.txt"
     with (
         log.open("w") as errors,
         subprocess.Popen(

@@ -1,22 +1,47 @@
-"""The luminance measure: its figures on made-up distributions, and a small run through the engine."""
+"""Evaluations: their figures on made-up pictures and features, small runs through the engine, what is kept of them."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy.linalg import sqrtm
 
 from oms_app import Studio, StudioError
-from oms_app.evaluate import Held, luminance, report
-from oms_app.requests import OMS, RAW
+from oms_app.evaluate import pictures as kept_pictures
+from oms_app.evaluate.luminance import luminance
+from oms_app.evaluate.pictures import Held, Records, Seen, gather
+from oms_app.evaluate.plots import log_frequencies
+from oms_app.evaluate.quality import clip_scores, frechet_distance, manifold, quality
+from oms_app.requests import OMS, RAW, GenerateRequest, GenerateResult, Variant
+
+HELD = [Held(caption=c, scene_seeds=(1, 2, 3, 4)) for c in ("black", "white", "red", "blue sea")]
+
+
+def flat_scene(seed: int) -> np.ndarray:
+    return np.full((8, 8, 3), 20 * seed, np.uint8)
+
+
+def seen_of(
+    means: dict[str, np.ndarray],
+    scenes: np.ndarray,
+    features: dict[str, np.ndarray] | None = None,
+    scene_features: np.ndarray | None = None,
+) -> Seen:
+    captions = tuple(f"caption {i}" for i in range(len(scenes)))
+    if scene_features is None:
+        scene_features = np.empty((0, 0, 0), np.float32)
+    return Seen("lumen", 0, captions, means, scenes, features or {}, scene_features)
 
 
 def test_perfect_pictures_reach_the_floor_and_grey_ones_do_not() -> None:
     rng = np.random.default_rng(0)
     light = rng.uniform(0, 255, 300)
     scenes = light[:, None] + rng.normal(0, 5, (300, 4))
-    figures = report(
-        {"raw": np.full(300, 128.0), "oms": light + rng.normal(0, 5, 300), "half": 64 + light / 2}, scenes, resamples=50
-    )
+    means = {"raw": np.full(300, 128.0), "oms": light + rng.normal(0, 5, 300), "half": 64 + light / 2}
+    figures = luminance(seen_of(means, scenes), resamples=50)
     assert figures["wasserstein"]["oms"] == pytest.approx(figures["floor"], abs=2)
     assert figures["wasserstein"]["raw"] > 50
     assert abs(figures["ratio"]["oms"]) < 0.05
@@ -26,30 +51,133 @@ def test_perfect_pictures_reach_the_floor_and_grey_ones_do_not() -> None:
     assert "raw" not in figures["ratio"]
 
 
-def test_a_run_through_the_engine(studio: Studio) -> None:
-    held = [Held(caption="black sea", scene_seeds=(1, 2, 3, 4)), Held(caption="white snow", scene_seeds=(5, 6, 7, 8))]
-    seen: list[tuple[int, int]] = []
-    figures = luminance(
+def test_a_run_through_the_engine(studio: Studio, own_home: Path) -> None:
+    seen_captions: list[tuple[int, int]] = []
+    seen = gather(
         studio,
         captions=2,
         variants=(RAW, OMS),
-        held=held,
-        scene_mean=lambda seed: 20.0 * seed,
-        on_caption=lambda done, of: seen.append((done, of)),
+        held=HELD[:2],
+        draw_scene=flat_scene,
+        on_caption=lambda done, of: seen_captions.append((done, of)),
     )
+    figures = luminance(seen, resamples=20)
     assert figures["n"] == 2
     assert set(figures["wasserstein"]) == {"raw", "oms"}
     assert set(figures["ratio"]) == {"oms"}
-    assert figures["mean"]["scenes"] == 90
-    assert seen == [(1, 2), (2, 2)]
+    assert figures["mean"]["scenes"] == 50
+    assert seen_captions == [(1, 2), (2, 2)]
     with pytest.raises(StudioError, match="only 2 are held out"):
-        luminance(studio, captions=3, variants=(RAW,), held=held)
+        gather(studio, captions=3, variants=(RAW,), held=HELD[:2])
 
 
-def test_the_same_seed_gives_the_same_figures(studio: Studio) -> None:
-    held = [Held(caption=c, scene_seeds=(1, 2, 3, 4)) for c in ("black", "white", "red")]
-    runs = []
-    for _ in range(2):
-        studio.forget()
-        runs.append(luminance(studio, captions=2, variants=(RAW,), seed=4, held=held, scene_mean=float))
-    assert runs[0] == runs[1]
+def pixels(images: np.ndarray) -> np.ndarray:
+    """An eye: each picture at 4 × 4 pixels."""
+    b, h, w, _ = images.shape
+    return images.reshape(b, 4, h // 4, 4, w // 4, 3).mean((2, 4)).reshape(b, -1).astype(np.float32)
+
+
+def test_what_was_made_is_not_made_again_and_other_variants_add_to_it(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    real = studio.generate
+
+    def counted(request: GenerateRequest) -> GenerateResult:
+        asked.append([variant.name for variant in request.variants])
+        return real(request)
+
+    monkeypatch.setattr(studio, "generate", counted)
+
+    def run(captions: int, *variants: Variant) -> Seen:
+        return gather(
+            studio, captions=captions, variants=variants, seed=4, eye=pixels, held=HELD, draw_scene=flat_scene
+        )
+
+    first = run(2, RAW)
+    assert asked == [["raw"], ["raw"]]
+    again = run(3, RAW, OMS.model_copy(update={"name": "other name"}))
+    assert asked[2:] == [["other name"], ["other name"], ["raw", "other name"]]
+    assert np.array_equal(again.means["raw"][:2], first.means["raw"])
+    assert np.array_equal(again.features["raw"][:2], first.features["raw"])
+    assert again.scene_features.shape == (3, 4, 48)
+    run(3, RAW, OMS)
+    assert len(asked) == 5  # a variant is told by its settings, not by its name
+
+
+def test_a_line_cut_off_while_it_was_written_is_made_again(tmp_path: Path) -> None:
+    records = Records(tmp_path, RAW)
+    records.add(0, 1.5, np.array([1.0, 2.0], np.float32))
+    records.add(1, 2.5, None)
+    (path,) = tmp_path.iterdir()
+    path.write_text(path.read_text()[:-9])
+    again = Records(tmp_path, RAW)
+    assert again.has(0, pixels) and not again.has(1, None)
+    again.add(1, 3.5, np.array([3.0, 4.0], np.float32))
+    assert Records(tmp_path, RAW).means(2).tolist() == [1.5, 3.5]
+    assert Records(tmp_path, RAW).features(2).tolist() == [[1, 2], [3, 4]]
+
+
+def test_new_weights_begin_anew(studio: Studio, lumen: Path) -> None:
+    before = kept_pictures.state_key(studio)
+    assert kept_pictures.state_key(studio) == before
+    weights = next((lumen / "unet").glob("*.safetensors"))
+    stat = weights.stat()
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert kept_pictures.state_key(studio) != before
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_fid_is_the_distance_of_two_gaussians() -> None:
+    rng = np.random.default_rng(1)
+    a = rng.normal(size=(400, 6)) @ rng.normal(size=(6, 6))
+    b = rng.normal(size=(300, 6)) @ rng.normal(size=(6, 6)) + 1
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b - 2 * sqrtm(cov_a @ cov_b).real)
+    assert frechet_distance(a.astype(np.float32), b.astype(np.float32)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_precision_and_coverage_tell_sameness_from_variety() -> None:
+    rng = np.random.default_rng(2)
+    real = rng.normal(size=(200, 4)).astype(np.float32)
+    alike = rng.normal(size=(200, 4)).astype(np.float32)
+    collapsed = (0.05 * rng.normal(size=(200, 4))).astype(np.float32)
+    assert manifold(real, alike)["coverage"] > 0.8 > 0.3 > manifold(real, collapsed)["coverage"]
+    assert manifold(real, collapsed)["precision"] > 0.95
+    assert manifold(real, real + 100)["precision"] == 0
+
+
+def test_the_clip_score_is_a_cosine() -> None:
+    image = np.array([[3.0, 4.0], [1.0, 0.0], [-1.0, 0.0]], np.float32)
+    text = np.array([[6.0, 8.0], [1.0, 1.0], [2.0, 0.0]], np.float32)
+    assert clip_scores(image, text) == pytest.approx([100, 100 / np.sqrt(2), 0])
+
+
+def test_quality_ranks_what_is_nearer_to_the_scenes() -> None:
+    rng = np.random.default_rng(3)
+    n, d = 120, 5
+    told = rng.normal(size=(n, d)).astype(np.float32)  # what a caption says
+    scenes = told[:, None] + 0.2 * rng.normal(size=(n, 4, d)).astype(np.float32)
+    good = told + 0.2 * rng.normal(size=(n, d)).astype(np.float32)
+    dull = 0.2 * told + 0.2 * rng.normal(size=(n, d)).astype(np.float32)
+    empty = np.zeros(n)
+    figures = quality(
+        seen_of({"raw": empty, "oms": empty}, np.zeros((n, 4)), {"raw": dull, "oms": good}, scenes), lambda texts: told
+    )
+    assert figures["n"] == n
+    table = figures["figures"]
+    assert set(table) == {"raw", "oms", "scenes"}
+    assert table["oms"]["fid"]["value"] < table["raw"]["fid"]["value"] / 3
+    assert table["oms"]["coverage"]["value"] == pytest.approx(table["scenes"]["coverage"]["value"], abs=0.1)
+    for measure in ("clip_score", "coverage", "recall"):
+        difference = figures["minus_raw"]["oms"][measure]
+        assert difference["interval"][0] > 0
+        assert difference["interval"][0] < difference["value"] < difference["interval"][1]
+        assert figures["minus_oms"]["raw"][measure]["value"] == pytest.approx(-difference["value"])
+    with pytest.raises(ValueError, match="at least 14"):
+        quality(seen_of({}, np.zeros((4, 4)), {}, scenes[:4]), lambda texts: told[:4])
+
+
+def test_the_plot_is_written(tmp_path: Path) -> None:
+    path = log_frequencies(seen_of({"raw": np.full(9, 120.0)}, np.full((9, 4), 30.0)), tmp_path / "new" / "means.png")
+    assert path.stat().st_size > 1000

@@ -27,8 +27,8 @@ def test_the_judge_sees_other_scenes_than_the_base_model() -> None:
 
 def test_a_judge_learns_in_a_few_steps_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judges, "UNSEEN", 40)
-    trained = judges.train_judge(tmp_path, steps=60, count=160)
-    again, accuracy = judges.ready(tmp_path)
+    trained = judges.train_judge(tmp_path / "work", tmp_path / "judge", steps=60, count=160)
+    again, accuracy = judges.load(tmp_path / "judge")
     pictures = np.stack([scenes.draw(seed).image for seed in range(6)])
     assert np.array_equal(judges.judged(trained, pictures), judges.judged(again, pictures))
     assert accuracy["n"] == 40 and accuracy["accuracy"] > 2 / len(judges.LABELS)

@@ -7,6 +7,7 @@ holds for any weights, so these stand in for the real models wherever looks do n
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -212,4 +213,29 @@ def make_world(root: Path) -> Path:
     ]
     for entry in entries:
         (presets / f"{entry['id']}.json").write_text(json.dumps(entry))
+    return presets
+
+
+# Bases that no correction may be applied to, by id: the title, the scheduler's class and what its config has besides.
+REFUSED: dict[str, tuple[str, str, dict[str, object]]] = {
+    "zero-snr": ("Zero SNR", "DDIMScheduler", {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}),
+    "flow": ("Flow", "FlowMatchEulerDiscreteScheduler", {"shift": 1.0}),
+    "edm": ("EDM", "EDMEulerScheduler", {"sigma_data": 0.5}),
+}
+
+
+def make_refused(presets: Path) -> Path:
+    """Adds the bases of REFUSED to a world of `make_world`: its lumen, with another scheduler. Returns `presets`."""
+    root = presets.parents[1]
+    entry = json.loads((presets / "lumen.json").read_text())
+    for name, (title, scheduler, config) in REFUSED.items():
+        folder = root / "assets" / name
+        shutil.copytree(root / "assets/lumen", folder)
+        index = json.loads((folder / "model_index.json").read_text()) | {"scheduler": ["diffusers", scheduler]}
+        (folder / "model_index.json").write_text(json.dumps(index))
+        path = folder / "scheduler/scheduler_config.json"
+        kept = json.loads(path.read_text()) if scheduler == "DDIMScheduler" else {"num_train_timesteps": 1000}
+        path.write_text(json.dumps(kept | {"_class_name": scheduler} | config))
+        named = entry | {"id": name, "title": title, "folder": f"assets/{name}"}
+        (presets / f"{name}.json").write_text(json.dumps(named))
     return presets

@@ -132,7 +132,7 @@ def is_flow_matching(scheduler: Any) -> bool:
     """Whether a diffusers scheduler, of whatever class, follows a flow rather than a variance-preserving schedule."""
     config = scheduler.config
     return (
-        not hasattr(scheduler, "alphas_cumprod")
+        type(scheduler).__name__.startswith("FlowMatch")
         or bool(config.get("use_flow_sigmas", False))
         or config.get("prediction_type") == "flow_prediction"
     )
@@ -143,13 +143,15 @@ def first_alpha_bar(scheduler: Any) -> float:
 
     τ is not always T-1 (`leading` spacing), and is read from sigmas[0] where there are sigmas, ᾱ = 1/(σ²+1), for
     sigmas may be respaced (Karras) and then fall between timesteps. Call `set_timesteps` first.
-    Raises ValueError where that was not done, or where the scheduler has no ᾱ (flow matching).
+    Raises ValueError where that was not done, or where the scheduler has no ᾱ (flow matching, EDM).
     """
+    name = type(scheduler).__name__
     if is_flow_matching(scheduler):
-        name = type(scheduler).__name__
         raise ValueError(
             f"{name} is a flow-matching scheduler: it has no ᾱ; use a variance-preserving one, such as ddim"
         )
+    if not hasattr(scheduler, "alphas_cumprod"):
+        raise ValueError(f"{name} has no ᾱ; use a variance-preserving scheduler, such as ddim")
     if getattr(scheduler, "num_inference_steps", None) is None:
         raise ValueError(f"{type(scheduler).__name__} has no first timestep yet: call set_timesteps(steps) before")
     sigmas = getattr(scheduler, "sigmas", None)

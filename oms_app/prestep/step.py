@@ -80,6 +80,22 @@ def for_scheduler(x_T: Tensor, scheduler: Any) -> Tensor:
     return x_T / float(seen)
 
 
+def check_hand_over(scheduler: Any) -> None:
+    """Raise ValueError where no rescaling makes the UNet see x̃_T itself, to 1e-4, at the first timestep.
+
+    `for_scheduler` divides by one number, so a scheduler must scale all latents alike, by a finite number other than 0.
+    Call `set_timesteps` first.
+    """
+    probe = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    given = for_scheduler(probe, scheduler) * scheduler.init_noise_sigma
+    seen = copy.copy(scheduler).scale_model_input(given, scheduler.timesteps[0])
+    if not torch.allclose(seen, probe, rtol=1e-4):
+        raise ValueError(
+            f"{type(scheduler).__name__} changes the latents that it is given in a way that cannot be undone, so x̃_T "
+            "cannot be handed to it exactly; use another scheduler, such as ddim"
+        )
+
+
 def check_terminal_snr(scheduler: Any) -> None:
     """Raise ValueError, with the reason, where there is no leak for OMS to mend at the first timestep.
 

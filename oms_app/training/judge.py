@@ -1,6 +1,6 @@
 """What does a picture show? A small classifier trained on scenes alone, apart from the base model that it judges.
 
-python -m oms_app.training.judge        train it and print its accuracy on scenes that it has not seen
+python -m oms_app.training.judge        train it, ship it, and print its accuracy on scenes that it has not seen
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from oms_app.models.catalog import PROJECT
@@ -32,6 +33,7 @@ FIRST = 20_000_000  # the judge's scenes: neither the base's nor the held-out on
 COUNT, UNSEEN = 16_000, 1_000
 MINUTES = 2.5  # on 2 CPU cores
 WORK = work_folder(PROJECT / "assets/lumen", smoke=False)
+FOLDER = PROJECT / "assets/lumen/judge"
 LABELS: tuple[str, ...] = (
     "solid",
     *(f"shape {name}" for name in SHAPES),
@@ -101,8 +103,9 @@ def _batches(pictures: np.ndarray, numbers: np.ndarray, state: State, size: int 
         yield {"pictures": x.clamp(-1, 1), "numbers": torch.from_numpy(numbers[index])}
 
 
-def train_judge(work: Path, minutes: float = MINUTES, count: int = COUNT, steps: int | None = None) -> Judge:
-    """Train a judge, or go on with the one in `work`; the same command resumes. Logs its accuracy on unseen scenes."""
+def train_judge(work: Path, out: Path, minutes: float = MINUTES, count: int = COUNT, steps: int | None = None) -> Judge:
+    """Train a judge, or go on with the one in `work`; the same command resumes. Writes model.safetensors and its
+    accuracy on unseen scenes to `out`."""
     torch.manual_seed(0)
     pictures, numbers = _draw(FIRST, count + UNSEEN)
     judge = Judge()
@@ -117,20 +120,18 @@ def train_judge(work: Path, minutes: float = MINUTES, count: int = COUNT, steps:
     )
     right = judged(judge, pictures[count:]) == numbers[count:]
     result = {"accuracy": round(float(right.mean()), 4), "n": UNSEEN}
-    (work / "judge-accuracy.json").write_text(json.dumps(result) + "\n")
     log.info("the judge names %.1f %% of %d unseen scenes rightly", 100 * right.mean(), UNSEEN)
-    torch.save(judge.state_dict(), work / "judge-ema.pt")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "accuracy.json").write_text(json.dumps(result) + "\n")
+    save_file(judge.state_dict(), out / "model.safetensors")
     return judge
 
 
-def ready(work: Path) -> tuple[Judge, dict[str, float]]:
-    """The judge in `work`, trained first if it is not there, and its accuracy on unseen scenes."""
-    path = work / "judge-ema.pt"
-    if not path.exists():
-        train_judge(work)
+def load(folder: Path = FOLDER) -> tuple[Judge, dict[str, float]]:
+    """The judge in a folder that `train_judge` wrote, and its accuracy on unseen scenes."""
     judge = Judge().eval()
-    judge.load_state_dict(torch.load(path, weights_only=True))
-    return judge, json.loads((work / "judge-accuracy.json").read_text())
+    judge.load_state_dict(load_file(folder / "model.safetensors"))
+    return judge, json.loads((folder / "accuracy.json").read_text())
 
 
 @torch.no_grad()
@@ -141,4 +142,4 @@ def judged(judge: Judge, pictures: np.ndarray) -> np.ndarray:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    train_judge(WORK)
+    train_judge(WORK, FOLDER)

@@ -41,7 +41,8 @@ def create_demo(
     the page then offers these files. examples: a folder of ready-made pairs (see `examples.load`); it may be absent.
     """
     here = [info for info in studio.models() if info.available]
-    models = [info for info in here if info.kind == "base"]
+    bases = [info for info in here if info.kind == "base"]
+    models = sorted(bases, key=lambda info: info.id != create_tab.EMBEDDED)  # the embedded one first, and chosen
     pairs = ready_made.load(examples) if examples else []
     with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=(DAY, DAY), fill_width=True) as demo:
         gr.HTML(HEADER)

@@ -1,0 +1,94 @@
+"""The report: a whole one in miniature, its resuming, and what its text concludes from figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oms_app import Studio
+from oms_app.evaluate import report as reporting
+from oms_app.evaluate.pictures import Held
+from oms_app.evaluate.report import Extent, Parts
+from oms_app.evaluate.results_page import compare, met, verdict
+from oms_app.sheets import labelled
+
+TINY = Extent(captions=14, seeds=1, light_prompts=1, light_seeds=1, fidelity=1, pair_runs=1, first_pages=1)
+
+
+def test_a_report_in_miniature(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting.first_page, "start_once", lambda: 1.5)
+    monkeypatch.setattr(reporting, "SWEEP_PROMPTS", ("hills", "a cat"))
+    held = [Held(caption=f"{word} hills", scene_seeds=(1, 2, 3, 4)) for word in ("dark", "light") for _ in range(7)]
+    rng = np.random.default_rng(0)
+    out = tmp_path / "docs" / "results.md"
+
+    def run() -> str:
+        reporting.write(
+            studio, out, extent=TINY, held=held, draw_scene=lambda seed: rng.integers(0, 255, (64, 64, 3), np.uint8)
+        )
+        return out.read_text()
+
+    text = run()
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert len(headings) == len(set(headings)) == 8
+    for method in reporting.METHODS:
+        assert f"| {method} |" in text
+    assert "1.50 s, median of 1" in text and "SD1.5, OMS" in text and "nan" not in text
+    sizes = {path.name: Image.open(path).size for path in (out.parent / "pictures").iterdir()}
+    assert set(sizes) == {"means.png", "sweep_cfg.png", "sweep_prompts.png"}
+    asked: list[str] = []
+    monkeypatch.setattr(reporting.solid, "measure", lambda *_: asked.append("solid"))
+    assert run() == text
+    assert asked == []  # kept from the first time
+
+
+def test_parts_survive_a_stop(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    with pytest.raises(KeyboardInterrupt):
+        parts = Parts(path)
+        assert parts.get("a", lambda: {"x": (1, 2)}) == {"x": [1, 2]}
+
+        def stopped() -> Any:
+            raise KeyboardInterrupt
+
+        parts.get("b", stopped)
+    again = Parts(path)
+    assert again.get("a", stopped) == {"x": [1, 2]}
+    assert again.get("b", lambda: 3) == 3
+    assert json.loads(path.read_text()) == {"a": {"x": [1, 2]}, "b": 3}
+
+
+def test_intervals_decide_who_wins() -> None:
+    assert compare({"interval": (0.1, 0.3)}, "coverage") == 1
+    assert compare({"interval": (0.1, 0.3)}, "fid") == -1
+    assert compare({"interval": (-3.0, -0.1)}, "wasserstein") == 1
+    assert compare({"interval": (-0.1, 0.3)}, "clip_score") == 0
+    assert met(True) == "yes" and "no" in met(False)
+
+
+def test_the_text_says_where_another_wins() -> None:
+    def figures(low: float, high: float) -> dict[str, Any]:
+        return {"value": (low + high) / 2, "interval": (low, high)}
+
+    even = {m: figures(-1, 1) for m in ("fid", "clip_score", "precision", "recall", "density", "coverage")}
+    good = {
+        "minus_raw": {"oms": even | {"clip_score": figures(1, 2), "coverage": figures(-2, -1)}},
+        "minus_oms": {"raw": even, "signal_leak": even | {"recall": figures(0.1, 0.2), "clip_score": figures(-3, -2)}},
+    }
+    text = verdict(good, {"signal_leak": figures(-4, -2)})
+    assert "CLIP score +1.50 (+1.00 … +2.00), which favours OMS" in text
+    assert "coverage -1.500 (-2.000 … -1.000), which **favours raw**" in text
+    assert "signal_leak against OMS: **wins** in light (W), recall; loses in CLIP score; no clear difference in" in text
+
+
+def test_a_grid_has_a_label_for_each_row_and_column() -> None:
+    black = Image.new("RGB", (20, 10))
+    sheet = labelled([[black, black, black], [black, black, black]], ["one", "two"], ["a", "b", "c"])
+    assert (np.asarray(sheet)[-9, -9] == 0).all() and sheet.width > 60
+    with pytest.raises(ValueError, match="do not fit"):
+        labelled([[black]], ["one"], ["a", "b"])
