@@ -35,7 +35,7 @@ app.add_typer(train_app, name="train")
 app.add_typer(bench_app, name="bench")
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else there.")]
-Model = Annotated[str, typer.Option("--model", help="A catalogue id, or a diffusers folder.")]
+Model = Annotated[str, typer.Option("--model", help="A catalogue id, a diffusers folder, or a .safetensors file.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 Variants = Annotated[str, typer.Option("--variants", help="Of " + ", ".join(CORRECTIONS) + ", with commas between.")]
 
@@ -79,7 +79,7 @@ def generate(
     scheduler: Annotated[
         str | None, typer.Option(help="ddim, pndm, dpm++2m, unipc, lcm, euler, euler-a, heun.")
     ] = None,
-    lora: Annotated[list[str] | None, typer.Option(help="ID or ID:SCALE; may be repeated.")] = None,
+    lora: Annotated[list[str] | None, typer.Option(help="A .safetensors file, or FILE:SCALE; may be repeated.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     device: Device = "auto",

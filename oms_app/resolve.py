@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from oms_app.models.loading import OWN_ENCODER, Base, Key, Module, Statistics
 from oms_app.models.store import Store
 from oms_app.models.text import TextEncoder
 from oms_app.prestep.corrections import CORRECTIONS, Need
-from oms_app.requests import MAX_SEED, GenerateRequest, SchedulerName, StudioError, Variant
+from oms_app.requests import MAX_SEED, GenerateRequest, Lora, SchedulerName, StudioError, Variant
 
 WHAT: dict[Need, str] = {
     "oms": "OMS module",
@@ -52,8 +53,6 @@ class Corrector:
 
 def fill(request: GenerateRequest, entry: Entry) -> Filled:
     """The request with the model's defaults and a seed. Raises StudioError for what the model cannot paint."""
-    if request.loras:
-        raise StudioError(f"unknown LoRA {request.loras[0].id!r}: the catalogue has none yet, so ask for none")
     defaults = entry.defaults
     assert defaults is not None  # every base model has them: catalog.Entry
     values: dict[str, Any] = {name: getattr(request, name) for name in GenerateRequest.model_fields}
@@ -79,9 +78,11 @@ class Resolver:
         self._device = str(device)
         self._dtype = dtype
 
-    def key(self, entry: Entry) -> Key:
-        assert entry.kind != "lora"  # the catalogue has none yet
-        return Key(entry.kind, self.catalog.folder(entry).resolve(), self._device, self._dtype)
+    def key(self, entry: Entry, loras: Sequence[Lora] = ()) -> Key:
+        """What the store knows a model by; a base with LoRAs is another one. Raises StudioError for an unknown LoRA."""
+        assert entry.kind != "lora"  # it is a part of its base's key
+        adapters = tuple((self.catalog.lora(lora.id), lora.scale) for lora in loras if lora.scale != 0.0)
+        return Key(entry.kind, self.catalog.folder(entry).resolve(), self._device, self._dtype, adapters)
 
     def domain(self, entry: Entry, base: Base) -> domains.Domain:
         return domains.Domain(name=entry.domain or f"that of {entry.id}", fingerprint=base.fingerprint)
@@ -109,7 +110,7 @@ class Resolver:
                         raise
                     notes[f"the {WHAT[need]} {chosen.id!r} was forced upon {entry.id!r}: expect colour casts"] = None
                 self._require_channels(chosen, model, entry, base)
-                text = self._encoder(chosen, model, entry, base, used) if isinstance(model, Module) else None
+                text = self._encoder(chosen, model, request, entry, base, used) if isinstance(model, Module) else None
                 found[variant.name] = Corrector(self.key(chosen), model, text)
                 name = chosen.id if chosen.id in self.catalog.entries else str(self.catalog.folder(chosen))
                 variant = variant.model_copy(update={"module": name})
@@ -145,10 +146,12 @@ class Resolver:
         if have != want:
             raise StudioError(f"{chosen.id!r} has {want} latent channels and {entry.id!r} {have}: take another module")
 
-    def _encoder(self, chosen: Entry, module: Module, entry: Entry, base: Base, used: ExitStack) -> TextEncoder:
+    def _encoder(
+        self, chosen: Entry, module: Module, request: Filled, entry: Entry, base: Base, used: ExitStack
+    ) -> TextEncoder:
         """The text encoder that a module brings or names: the base's own where that is meant, else an entry's."""
         name = module.encoder_name
-        if name == entry.id:
+        if name == entry.id and not request.loras:
             return base.text
         if name == OWN_ENCODER:
             own = Key("text", self.catalog.folder(chosen).resolve(), self._device, self._dtype)
@@ -157,7 +160,7 @@ class Resolver:
             known = ", ".join(self.catalog.ids("base"))
             raise StudioError(f"{chosen.id!r} reads the text encoder of {name!r}: only those of {known} are known")
         folder = self.catalog.folder(self.catalog.find(name, "base")).resolve()
-        if str(folder) == base.text.key:
+        if str(folder) == base.text.key:  # without LoRAs, which a module has never seen
             return base.text
         encoder: TextEncoder = used.enter_context(self.store.use(Key("text", folder, self._device, self._dtype)))
         return encoder

@@ -121,7 +121,7 @@ class Studio:
         with run.holding(self._device_lock), ExitStack() as used:
             # 1 resolve
             with run.stage("load"):
-                base: Base = used.enter_context(self._store.use(self._resolver.key(entry)))
+                base: Base = used.enter_context(self._store.use(self._resolver.key(entry, request.loras)))
                 filled, correctors, notes = self._resolver.correctors(filled, entry, base, used)
                 scheduler = self._scheduler(filled, base)
             keys = self._picture_keys(filled, entry, correctors)
@@ -216,7 +216,7 @@ class Studio:
     ) -> dict[tuple[Any, int], Hashable]:
         """(variant, index) → all that its picture is made from, by index and then in the request's order."""
         shared = (
-            self._resolver.key(entry),
+            self._resolver.key(entry, request.loras),
             request.prompt,
             request.negative_prompt if request.guided else None,
             request.num_inference_steps,

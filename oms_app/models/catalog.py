@@ -67,7 +67,8 @@ class ModelInfo(Frozen):
 
 
 class Catalog:
-    """The entries of a presets folder, by id; `root` is what their folders are relative to.
+    """The entries of a presets folder, by id; `root` is what their folders are relative to. A base may be a single
+    file (models/single_file.py).
 
     Raises StudioError where a file is not a valid entry or two share an id.
     """
@@ -93,7 +94,8 @@ class Catalog:
         return self.root / entry.folder
 
     def available(self, entry: Entry) -> bool:
-        return (self.folder(entry) / "model_index.json").is_file()
+        folder = self.folder(entry)
+        return folder.is_file() or (folder / "model_index.json").is_file()
 
     def infos(self) -> list[ModelInfo]:
         fields = set(ModelInfo.model_fields) - {"available"}
@@ -123,11 +125,8 @@ class Catalog:
             raise StudioError(
                 f"{source!r} is a pickle, which can run any code when it is read: convert it to .safetensors first"
             )
-        if path.suffix.lower() == ".safetensors":
-            raise StudioError(
-                f"{source!r} is a single-file checkpoint, which lacks its configuration: give a diffusers folder "
-                "(diffusers' from_single_file and save_pretrained make one)"
-            )
+        if path.suffix.lower() == ".safetensors" and path.is_file() and kind == "base":
+            return self._single_file(path.resolve())
         if not path.is_dir():
             known = ", ".join(self.ids(kind)) or "none yet"
             raise StudioError(f"unknown model {source!r}: choose one of {known}, or give a diffusers folder")
@@ -144,6 +143,26 @@ class Catalog:
             folder=str(path),
             defaults=_defaults_of(path) if kind == "base" else None,
         )
+
+    def lora(self, source: str) -> Path:
+        """The file of a LoRA: a catalogue id, or a path. Raises StudioError for anything else, and for a pickle."""
+        entry = self.entries.get(source)
+        path = self.folder(entry) if entry and entry.kind == "lora" else Path(source).expanduser()
+        if path.suffix.lower() in PICKLES:
+            raise StudioError(
+                f"{source!r} is a pickle, which can run any code when it is read: convert it to .safetensors first"
+            )
+        if path.suffix.lower() != ".safetensors" or not path.is_file():
+            known = ", ".join(self.ids("lora")) or "none yet"
+            raise StudioError(f"unknown LoRA {source!r}: choose one of {known}, or name a .safetensors file")
+        return path.resolve()
+
+    def _single_file(self, path: Path) -> Entry:
+        from oms_app.models.single_file import NATIVE, family_of
+
+        native = NATIVE[family_of(path)]
+        defaults = Defaults(width=native, height=native, max_size=2 * native, guidance_scale=7.5)
+        return Entry(id=re_id(path.stem), kind="base", title=path.stem, folder=str(path), defaults=defaults)
 
 
 def re_id(name: str) -> str:

@@ -1,4 +1,5 @@
-"""Reads models from folders in the diffusers layout and the published OMS layout. safetensors only, no network.
+"""Reads models from folders in the diffusers layout and the published OMS layout, and bases from single files
+(single_file.py). safetensors only, no network.
 
 A config is untrusted input: only classes of diffusers and transformers are built, and a module's text encoder is found
 through the catalogue, never through a path that the module names.
@@ -18,6 +19,8 @@ from safetensors.torch import load_file
 
 from oms_app.models import domain as domains
 from oms_app.models.catalog import PICKLES
+from oms_app.models.lora import Adapters, melt
+from oms_app.models.single_file import load_single_file
 from oms_app.models.text import TextEncoder, load_encoder
 from oms_app.prestep.leak import LeakStatistics
 from oms_app.prestep.unet import TimeFreeUNet
@@ -35,6 +38,7 @@ class Key:
     folder: Path
     device: str
     dtype: torch.dtype
+    adapters: Adapters = ()
 
 
 OWN_ENCODER = ""  # the module's folder holds its encoder, rather than naming another's
@@ -92,7 +96,7 @@ def load(key: Key) -> Base | Module | Statistics | TextEncoder:
     """Loads what the key names. Raises StudioError, in one line, for anything that cannot be read or trusted."""
     device = torch.device(key.device)
     if key.kind == "base":
-        return load_base(key.folder, device, key.dtype)
+        return load_base(key.folder, device, key.dtype, key.adapters)
     if key.kind == "oms" or key.kind == "singdiffusion":
         return load_module(key.folder, device, key.dtype, key.kind)
     if key.kind == "signal_leak":
@@ -100,8 +104,20 @@ def load(key: Key) -> Base | Module | Statistics | TextEncoder:
     return load_encoder(key.folder, device, key.dtype)
 
 
-def load_base(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
-    """A StableDiffusionPipeline from a diffusers folder."""
+def load_base(folder: Path, device: torch.device, dtype: torch.dtype, adapters: Adapters = ()) -> Base:
+    """A StableDiffusionPipeline from a diffusers folder or a single .safetensors file, with LoRAs melted in."""
+    pipeline = load_single_file(folder, dtype) if folder.is_file() else _load_folder(folder, dtype)
+    melt(pipeline, adapters)
+    pipeline.to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        part.eval().requires_grad_(False)
+    key = f"{folder}{adapters or ''}"  # the adapters may have changed it
+    text = TextEncoder(key, pipeline.tokenizer, pipeline.text_encoder, device)
+    return Base(pipeline, text, domains.fingerprint(pipeline.vae), read_vocabulary(folder))
+
+
+def _load_folder(folder: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
     index = read_json(folder / "model_index.json")
     name = index.get("_class_name")
     if name != "StableDiffusionPipeline":
@@ -113,17 +129,9 @@ def load_base(folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
             raise StudioError(f"{folder}: {part} asks for code from {described[0]!r}, which is never run here")
         _refuse_pickle(folder / part)
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True
-        )
+        return StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise StudioError(f"{folder} cannot be read as a base model ({one_line(error)}): restore its files") from error
-    pipeline.to(device)
-    pipeline.set_progress_bar_config(disable=True)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        part.eval().requires_grad_(False)
-    text = TextEncoder(str(folder), pipeline.tokenizer, pipeline.text_encoder, device)
-    return Base(pipeline, text, domains.fingerprint(pipeline.vae), read_vocabulary(folder))
 
 
 def load_module(folder: Path, device: torch.device, dtype: torch.dtype, kind: str = "oms") -> Module:

@@ -6,6 +6,7 @@ cached embedding (same `key`).
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from oms_app.requests import StudioError
+
+CLIP_TOKENS = 49_408
 
 
 class TextEncoder:
@@ -62,6 +65,25 @@ def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Text
         reason = " ".join(str(error).split())[:200]
         raise StudioError(f"the text encoder at {folder} cannot be read ({reason}): restore it") from error
     return TextEncoder(str(folder), tokenizer, model.to(device).eval(), device)
+
+
+def clip_tokenizer(*, zero_padded: bool = False) -> CLIPTokenizer:
+    """CLIP's byte-pair tokenizer of 49,408 tokens, from the merges that open_clip ships.
+
+    zero_padded: fills a prompt up with id 0, as OpenCLIP does, rather than with the end of text. That id is the letter
+    "!" too; named as the padding, it would be cut out of every text, so the padding has a name of its own.
+    """
+    from open_clip.tokenizer import bytes_to_unicode, default_bpe
+
+    with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
+        merges = [tuple(line.split()) for line in file.read().splitlines()[1 : CLIP_TOKENS - 2 * 256 - 2 + 1]]
+    letters = list(bytes_to_unicode().values())
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    vocab = {token: number for number, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
+    if zero_padded:
+        vocab["<|padding|>"] = 0
+    padding = "<|padding|>" if zero_padded else "<|endoftext|>"
+    return CLIPTokenizer(vocab=vocab, merges=merges, pad_token=padding, model_max_length=77)
 
 
 def unknown_words(vocabulary: frozenset[str], *texts: str) -> tuple[str, ...]:

@@ -1,0 +1,93 @@
+"""Single-file checkpoints in Stable Diffusion's original key layout, as community sites offer them.
+
+safetensors only. The family is told by the names of the tensors, the configuration is ours (presets/configs): nothing
+is taken from the network, and nothing from the file but tensors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors import SafetensorError, safe_open
+
+from oms_app.models.catalog import PROJECT
+from oms_app.models.text import clip_tokenizer
+from oms_app.requests import StudioError
+
+Family = Literal["sd15", "sd21"]
+CONFIGS = PROJECT / "presets/configs"  # one folder a family: a diffusers pipeline without weights
+NATIVE: dict[Family, int] = {"sd15": 512, "sd21": 768}  # pixels a side
+UNET = "model.diffusion_model."
+FIRST_CONVOLUTION = UNET + "input_blocks.0.0.weight"
+EPSILON_CORRELATION = 0.5
+
+
+def family_of(path: Path) -> Family:
+    """Which Stable Diffusion a file is, by its header. Raises StudioError for all that cannot be run, saying why."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            inputs = file.get_slice(FIRST_CONVOLUTION).get_shape()[1] if FIRST_CONVOLUTION in names else 4
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise StudioError(f"{path} cannot be read as safetensors ({reason}): fetch it again") from error
+
+    def has(prefix: str) -> bool:
+        return any(name.startswith(prefix) for name in names)
+
+    if has("lora_") or any(".lora_" in name for name in names):
+        raise StudioError(f"{path} is a LoRA, which needs a base model: name a checkpoint here")
+    if not has(UNET):
+        raise StudioError(f"{path} holds no UNet in Stable Diffusion's layout: name a whole checkpoint")
+    if inputs != 4:
+        raise StudioError(f"{path} is an inpainting or editing model ({inputs} latent channels in): take a plain one")
+    if has("conditioner."):
+        raise StudioError(f"{path} is an SDXL checkpoint, which is not run yet: take one of SD 1.x or 2.x")
+    if has("cond_stage_model.transformer."):
+        return "sd15"
+    if has("cond_stage_model.model."):
+        return "sd21"
+    raise StudioError(f"{path} holds no text encoder: name a whole checkpoint, not a UNet alone")
+
+
+def load_single_file(path: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
+    """The pipeline in a file. Raises StudioError as `family_of`, and where tensors are missing or misshapen."""
+    family = family_of(path)
+    config = CONFIGS / family
+    given: dict[str, Any] = {}
+    if not (config / "tokenizer").is_dir():
+        given["tokenizer"] = clip_tokenizer(zero_padded=family == "sd21")
+    try:
+        pipeline = StableDiffusionPipeline.from_single_file(
+            str(path), config=str(config), local_files_only=True, dtype=dtype, **given
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise StudioError(f"{path} looks like {family} but cannot be read as one ({reason}): fetch it again") from error
+    for name in ("unet", "vae", "text_encoder"):
+        part = getattr(pipeline, name)
+        if any(tensor.is_meta for tensor in part.state_dict().values()):
+            raise StudioError(f"{path} looks like {family} but its {name} is incomplete: fetch it again")
+    if family == "sd21":
+        pipeline.scheduler.register_to_config(prediction_type=prediction_type(pipeline.unet))
+    return pipeline
+
+
+@torch.no_grad()
+def prediction_type(unet: torch.nn.Module) -> str:
+    """ "epsilon" or "v_prediction": SD 2.x comes as both, and no file says which.
+
+    At the last timestep almost all that a UNet sees is noise. One that predicts ε answers with its own input; one that
+    predicts v = √ᾱ ε - √(1-ᾱ) x0 answers with a picture, which has little to do with it.
+    """
+    config = unet.config
+    side = 16
+    noise = torch.randn(1, config.in_channels, side, side, generator=torch.Generator().manual_seed(0))
+    hidden = torch.zeros(1, 77, config.cross_attention_dim)
+    dtype = next(unet.parameters()).dtype
+    answer = unet(noise.to(dtype), 999, hidden.to(dtype)).sample.float()
+    correlation = torch.corrcoef(torch.stack([answer.flatten(), noise.flatten()]))[0, 1]
+    return "epsilon" if correlation > EPSILON_CORRELATION else "v_prediction"
