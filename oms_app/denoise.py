@@ -15,6 +15,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
+from oms_app.models.text import Embedding
 from oms_app.requests import SchedulerName, Stopped, StudioError
 
 SCHEDULER_CLASSES: dict[SchedulerName, str] = {
@@ -90,8 +91,8 @@ def denoise(
     scheduler: Any,
     latents: torch.Tensor,
     generators: Sequence[torch.Generator],
-    prompt: torch.Tensor,
-    negative: torch.Tensor | None,
+    prompt: Embedding,
+    negative: Embedding | None,
     *,
     steps: int,
     guidance_scale: float,
@@ -99,7 +100,7 @@ def denoise(
     on_step: Callable[[int, int], None],
     should_stop: Callable[[], bool],
 ) -> torch.Tensor:
-    """One call of the stock pipeline. latents (B, C, h, w), one generator per picture, embeddings (1, L, D).
+    """One call of the stock pipeline. latents (B, C, h, w), one generator per picture.
 
     Returns the clean scaled latents (B, C, h, w). on_step(step, steps) counts the pipeline's own timesteps (Heun makes
     39 of 20). Raises Stopped within one step of should_stop(), StudioError where the latents are no numbers.
@@ -113,11 +114,17 @@ def denoise(
 
     batch = len(latents)
     factor = pipeline.vae_scale_factor
+    pooled: dict[str, torch.Tensor] = {}
+    if prompt.pooled is not None:  # SDXL
+        pooled["pooled_prompt_embeds"] = prompt.pooled.repeat(batch, 1)
+        if negative is not None and negative.pooled is not None:
+            pooled["negative_pooled_prompt_embeds"] = negative.pooled.repeat(batch, 1)
     pipeline.scheduler = scheduler
     clean = pipeline(
         prompt=None,
-        prompt_embeds=prompt.repeat(batch, 1, 1),
-        negative_prompt_embeds=None if negative is None else negative.repeat(batch, 1, 1),
+        prompt_embeds=prompt.hidden.repeat(batch, 1, 1),
+        negative_prompt_embeds=None if negative is None else negative.hidden.repeat(batch, 1, 1),
+        **pooled,
         num_images_per_prompt=1,
         height=latents.shape[-2] * factor,
         width=latents.shape[-1] * factor,
@@ -138,10 +145,20 @@ def denoise(
 @torch.no_grad()
 def decode(pipeline: Any, latents: torch.Tensor) -> tuple[list[Image.Image], list[bool]]:
     """Scaled latents (B, C, h, w) to B RGB pictures, and which of them the model's safety checker blackened."""
-    shift = pipeline.vae.config.shift_factor or 0.0
-    image = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor + shift, return_dict=False)[0]
+    vae, config = pipeline.vae, pipeline.vae.config
+    half = vae.dtype
+    if half == torch.float16 and config.force_upcast:  # SDXL's overflows in float16
+        vae.to(torch.float32)
+    unscaled = latents.to(vae.dtype) / config.scaling_factor
+    if config.latents_mean is not None and config.latents_std is not None:
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(unscaled) for v in (config.latents_mean, config.latents_std))
+        unscaled = unscaled * std + mean
+    image = vae.decode(unscaled + (config.shift_factor or 0.0), return_dict=False)[0]
+    vae.to(half)
     require_finite(image, "the decoded picture")
-    image, flagged = pipeline.run_safety_checker(image, latents.device, latents.dtype)
+    flagged = None
+    if hasattr(pipeline, "run_safety_checker"):
+        image, flagged = pipeline.run_safety_checker(image, latents.device, latents.dtype)
     blackened = [bool(flag) for flag in flagged] if flagged is not None else [False] * len(latents)
     pictures = pipeline.image_processor.postprocess(
         image, output_type="pil", do_denormalize=[not flag for flag in blackened]

@@ -29,7 +29,7 @@ from oms_app.measure.picture import measure
 from oms_app.models.catalog import Catalog, Entry, ModelInfo
 from oms_app.models.loading import Base, choose_device, load, read_vocabulary
 from oms_app.models.store import Statistics, Store
-from oms_app.models.text import TextEncoder, unknown_words
+from oms_app.models.text import Embedding, TextEncoder, unknown_words
 from oms_app.prestep.schedule import is_flow_matching
 from oms_app.prestep.step import check_hand_over, check_prediction, check_terminal_snr
 from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress, StudioError
@@ -71,7 +71,7 @@ class Studio:
         self.catalog = Catalog(presets or (Path(named) if named else None))
         self._store = Store(load, budget)
         self._resolver = Resolver(self.catalog, self._store, self.device, self.dtype)
-        self._embeddings: ByteCache[torch.Tensor] = ByteCache(64 * MiB)
+        self._embeddings: ByteCache[Embedding] = ByteCache(64 * MiB)
         self._predictions: ByteCache[torch.Tensor] = ByteCache(64 * MiB)
         self._pictures: ByteCache[Made] = ByteCache(256 * MiB)
         self._device_lock = threading.RLock()
@@ -142,7 +142,7 @@ class Studio:
 
             # 4 correct
             with run.stage("correct"):
-                correcting = Correcting(filled, correctors, noises, self._predictions, self._embedding)
+                correcting = Correcting(filled, correctors, noises, self._predictions, self._hidden)
                 latents = correcting.start_all(todo, scheduler) if todo else []
 
             for part in denoising.chunks(len(todo), filled.width, filled.height):
@@ -246,13 +246,16 @@ class Studio:
         for encoder, texts in wanted.items():
             missing = [text for text in dict.fromkeys(texts) if self._embeddings.get((encoder.key, text)) is None]
             if missing:
-                for text, embedding in zip(missing, encoder.encode(missing).split(1), strict=True):
-                    self._embeddings.put((encoder.key, text), embedding.clone(), embedding.nbytes)
+                for text, embedding in zip(missing, encoder.embed(missing), strict=True):
+                    self._embeddings.put((encoder.key, text), embedding, embedding.nbytes)
 
-    def _embedding(self, encoder: TextEncoder, text: str) -> torch.Tensor:
-        """(1, L, D)."""
+    def _embedding(self, encoder: TextEncoder, text: str) -> Embedding:
         found = self._embeddings.get((encoder.key, text))
-        return encoder.encode([text]) if found is None else found
+        return encoder.embed([text])[0] if found is None else found
+
+    def _hidden(self, encoder: TextEncoder, text: str) -> torch.Tensor:
+        """(1, L, D)."""
+        return self._embedding(encoder, text).hidden
 
     def _keep(self, job: Job, picture: Image.Image, blackened: bool) -> Made:
         stats = ImageStats(**asdict(measure(np.asarray(picture))))

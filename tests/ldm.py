@@ -20,9 +20,12 @@ EDGES = {
 }  # fmt: skip
 
 
+XL_EDGES = {"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
+
+
 def unet_name(name: str, layers: int, attention_up: set[int]) -> str:
     """layers: per block. attention_up: up blocks that have attention, whose upsampler then comes third."""
-    for ours, theirs in EDGES.items():
+    for ours, theirs in (EDGES | XL_EDGES).items():
         if name.startswith(ours + "."):
             name = theirs + name[len(ours) :]
     if match := re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", name):
@@ -53,8 +56,9 @@ def vae_name(name: str, blocks: int) -> str:
     return "first_stage_model." + name
 
 
-def open_clip_text(text_encoder: Any) -> dict[str, Tensor]:
-    """OpenCLIP's names: queries, keys and values in one matrix, and one layer more, which SD 2.x never reads."""
+def open_clip_text(text_encoder: Any, prefix: str, unread: int) -> dict[str, Tensor]:
+    """OpenCLIP's names: queries, keys and values in one matrix. unread: layers after the last one that is read, of
+    which SD 2.x has one."""
     state = {name.removeprefix("text_model."): value for name, value in text_encoder.state_dict().items()}
     width = text_encoder.config.hidden_size
     made = {
@@ -62,12 +66,12 @@ def open_clip_text(text_encoder: Any) -> dict[str, Tensor]:
         "positional_embedding": state["embeddings.position_embedding.weight"],
         "ln_final.weight": state["final_layer_norm.weight"],
         "ln_final.bias": state["final_layer_norm.bias"],
-        "text_projection": torch.eye(width),
+        "text_projection": state["text_projection.weight"].T if "text_projection.weight" in state else torch.eye(width),
     }
     names = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
     names["self_attn.out_proj"] = "attn.out_proj"
     count = text_encoder.config.num_hidden_layers
-    for n in range(count + 1):
+    for n in range(count + unread):
         own = f"encoder.layers.{min(n, count - 1)}."
         block = f"transformer.resblocks.{n}."
         for kind in ("weight", "bias"):
@@ -75,16 +79,16 @@ def open_clip_text(text_encoder: Any) -> dict[str, Tensor]:
             made[f"{block}attn.in_proj_{kind}"] = torch.cat(parts)
             for ours, theirs in names.items():
                 made[f"{block}{theirs}.{kind}"] = state[f"{own}{ours}.{kind}"]
-    return {f"cond_stage_model.model.{name}": value for name, value in made.items()}
+    return {prefix + name: value for name, value in made.items()}
 
 
-def clip_text(text_encoder: Any) -> dict[str, Tensor]:
+def clip_text(text_encoder: Any, prefix: str) -> dict[str, Tensor]:
     named = {name.removeprefix("text_model."): value for name, value in text_encoder.state_dict().items()}
-    return {f"cond_stage_model.transformer.text_model.{name}": value for name, value in named.items()}
+    return {f"{prefix}text_model.{name}": value for name, value in named.items()}
 
 
 def to_single_file(pipeline: Any, family: str) -> dict[str, Tensor]:
-    """All tensors of a StableDiffusionPipeline as a checkpoint of `family`, "sd15" or "sd21"."""
+    """All tensors of a pipeline as a checkpoint of `family`, "sd15", "sd21" or "sdxl"."""
     config = pipeline.unet.config
     attention_up = {i for i, kind in enumerate(config.up_block_types) if "CrossAttn" in kind}
     blocks = len(pipeline.vae.config.block_out_channels)
@@ -93,5 +97,11 @@ def to_single_file(pipeline: Any, family: str) -> dict[str, Tensor]:
         for name, value in pipeline.unet.state_dict().items()
     }
     tensors |= {vae_name(name, blocks): value for name, value in pipeline.vae.state_dict().items()}
-    tensors |= (clip_text if family == "sd15" else open_clip_text)(pipeline.text_encoder)
+    if family == "sd15":
+        tensors |= clip_text(pipeline.text_encoder, "cond_stage_model.transformer.")
+    elif family == "sd21":
+        tensors |= open_clip_text(pipeline.text_encoder, "cond_stage_model.model.", unread=1)
+    else:
+        tensors |= clip_text(pipeline.text_encoder, "conditioner.embedders.0.transformer.")
+        tensors |= open_clip_text(pipeline.text_encoder_2, "conditioner.embedders.1.model.", unread=0)
     return {name: value.contiguous().clone() for name, value in tensors.items()}

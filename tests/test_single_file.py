@@ -95,7 +95,8 @@ def test_what_is_no_whole_checkpoint_is_refused(studio: Studio, lumen: Path, tmp
 
     wide = whole | {single_file.FIRST_CONVOLUTION: torch.zeros(16, 9, 3, 3)}
     assert "inpainting" in refusal(studio, saved(wide))
-    assert "SDXL" in refusal(studio, saved(whole | {"conditioner.embedders.1.model.x": torch.zeros(1)}))
+    assert "refiner" in refusal(studio, saved(whole | {"conditioner.embedders.0.model.x": torch.zeros(1)}))
+    assert "EDM" in refusal(studio, saved(whole | {"edm_mean": torch.zeros(1)}))
     assert "no text encoder" in refusal(studio, saved(without("cond_stage_model.")))
     assert "no UNet" in refusal(studio, saved(without("model.diffusion_model.")))
     assert "is a LoRA" in refusal(studio, saved({"lora_unet_x.lora_up.weight": torch.zeros(2, 2)}))
@@ -144,14 +145,22 @@ def test_the_tokenizer_is_clips() -> None:
 
 
 def test_the_shipped_configurations_are_those_of_stable_diffusion() -> None:
-    """Parameter counts as published: 859.5M and 865.9M for the UNets, 123.1M and 340.4M for the text encoders."""
+    """Parameter counts as published: UNets of 0.86, 0.87 and 2.57 billion, CLIP's 123M, OpenCLIP's 340M and 695M."""
     from accelerate import init_empty_weights
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    for family, unet_size, text_size in (("sd15", 859_520_964, 123_060_480), ("sd21", 865_910_724, 340_387_840)):
+    sizes = {
+        "sd15": (859_520_964, 123_060_480),
+        "sd21": (865_910_724, 340_387_840),
+        "sdxl": (2_567_463_684, 123_060_480),
+    }
+    for family, (unet_size, text_size) in sizes.items():
         folder = PROJECT / "presets/configs" / family
         with init_empty_weights():
             unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
             text = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))
         assert sum(p.numel() for p in unet.parameters()) == unet_size
         assert sum(p.numel() for p in text.parameters()) == text_size
+    with init_empty_weights():
+        second = CLIPTextModelWithProjection(CLIPTextConfig.from_pretrained(folder / "text_encoder_2"))
+    assert sum(p.numel() for p in second.parameters()) == 694_659_840

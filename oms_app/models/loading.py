@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -21,12 +21,13 @@ from oms_app.models import domain as domains
 from oms_app.models.catalog import PICKLES
 from oms_app.models.lora import Adapters, melt
 from oms_app.models.single_file import load_single_file
-from oms_app.models.text import TextEncoder, load_encoder
+from oms_app.models.text import SdxlTextEncoder, TextEncoder, load_encoder
 from oms_app.prestep.leak import LeakStatistics
 from oms_app.prestep.unet import TimeFreeUNet
 from oms_app.requests import StudioError
 
 TITLES = {"oms": "an OMS module", "singdiffusion": "a SingDiffusion module"}
+PIPELINES: dict[str, Any] = {one.__name__: one for one in (StableDiffusionPipeline, StableDiffusionXLPipeline)}
 LIBRARIES = {"diffusers", "transformers", "stable_diffusion", None}
 
 
@@ -48,7 +49,7 @@ OWN_ENCODER = ""  # the module's folder holds its encoder, rather than naming an
 class Base:
     """A base model: the stock pipeline, its text encoder, what its encoder's latents look like, the words it knows."""
 
-    pipeline: Any  # StableDiffusionPipeline
+    pipeline: Any  # one of PIPELINES
     text: TextEncoder
     fingerprint: tuple[float, ...]
     vocabulary: frozenset[str]
@@ -110,18 +111,22 @@ def load_base(folder: Path, device: torch.device, dtype: torch.dtype, adapters: 
     melt(pipeline, adapters)
     pipeline.to(device)
     pipeline.set_progress_bar_config(disable=True)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        part.eval().requires_grad_(False)
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval().requires_grad_(False)
     key = f"{folder}{adapters or ''}"  # the adapters may have changed it
-    text = TextEncoder(key, pipeline.tokenizer, pipeline.text_encoder, device)
+    if isinstance(pipeline, StableDiffusionXLPipeline):
+        text: TextEncoder = SdxlTextEncoder(key, pipeline, device)
+    else:
+        text = TextEncoder(key, pipeline.tokenizer, pipeline.text_encoder, device)
     return Base(pipeline, text, domains.fingerprint(pipeline.vae), read_vocabulary(folder))
 
 
-def _load_folder(folder: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
+def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
     index = read_json(folder / "model_index.json")
     name = index.get("_class_name")
-    if name != "StableDiffusionPipeline":
-        raise StudioError(f"{folder} is a {name}: this version runs StableDiffusionPipeline folders")
+    if name not in PIPELINES:
+        raise StudioError(f"{folder} is a {name}: this version runs {' and '.join(PIPELINES)} folders")
     for part, described in index.items():
         if part.startswith("_") or not isinstance(described, list):
             continue
@@ -129,7 +134,7 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
             raise StudioError(f"{folder}: {part} asks for code from {described[0]!r}, which is never run here")
         _refuse_pickle(folder / part)
     try:
-        return StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
+        return PIPELINES[name].from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise StudioError(f"{folder} cannot be read as a base model ({one_line(error)}): restore its files") from error
 

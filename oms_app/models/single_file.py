@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors import SafetensorError, safe_open
 
 from oms_app.models.catalog import PROJECT
 from oms_app.models.text import clip_tokenizer
 from oms_app.requests import StudioError
 
-Family = Literal["sd15", "sd21"]
+Family = Literal["sd15", "sd21", "sdxl"]
 CONFIGS = PROJECT / "presets/configs"  # one folder a family: a diffusers pipeline without weights
-NATIVE: dict[Family, int] = {"sd15": 512, "sd21": 768}  # pixels a side
+NATIVE: dict[Family, int] = {"sd15": 512, "sd21": 768, "sdxl": 1024}  # pixels a side
 UNET = "model.diffusion_model."
 FIRST_CONVOLUTION = UNET + "input_blocks.0.0.weight"
 EPSILON_CORRELATION = 0.5
@@ -44,8 +44,12 @@ def family_of(path: Path) -> Family:
         raise StudioError(f"{path} holds no UNet in Stable Diffusion's layout: name a whole checkpoint")
     if inputs != 4:
         raise StudioError(f"{path} is an inpainting or editing model ({inputs} latent channels in): take a plain one")
+    if "edm_mean" in names or "edm_vpred.sigma_max" in names:
+        raise StudioError(f"{path} was trained with EDM's noise levels, which are not run here: take another")
+    if has("conditioner.embedders.1."):
+        return "sdxl"
     if has("conditioner."):
-        raise StudioError(f"{path} is an SDXL checkpoint, which is not run yet: take one of SD 1.x or 2.x")
+        raise StudioError(f"{path} is an SDXL refiner, which paints over a finished picture: take the base model")
     if has("cond_stage_model.transformer."):
         return "sd15"
     if has("cond_stage_model.model."):
@@ -53,23 +57,27 @@ def family_of(path: Path) -> Family:
     raise StudioError(f"{path} holds no text encoder: name a whole checkpoint, not a UNet alone")
 
 
-def load_single_file(path: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
-    """The pipeline in a file. Raises StudioError as `family_of`, and where tensors are missing or misshapen."""
+def load_single_file(path: Path, dtype: torch.dtype) -> Any:
+    """The pipeline in a file, StableDiffusionPipeline or StableDiffusionXLPipeline.
+
+    Raises StudioError as `family_of`, and where tensors are missing or misshapen.
+    """
     family = family_of(path)
     config = CONFIGS / family
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = {"add_watermarker": False} if family == "sdxl" else {}
     if not (config / "tokenizer").is_dir():
         given["tokenizer"] = clip_tokenizer(zero_padded=family == "sd21")
+        if family == "sdxl":
+            given["tokenizer_2"] = clip_tokenizer(zero_padded=True)
     try:
-        pipeline = StableDiffusionPipeline.from_single_file(
+        pipeline = (StableDiffusionXLPipeline if family == "sdxl" else StableDiffusionPipeline).from_single_file(
             str(path), config=str(config), local_files_only=True, dtype=dtype, **given
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise StudioError(f"{path} looks like {family} but cannot be read as one ({reason}): fetch it again") from error
-    for name in ("unet", "vae", "text_encoder"):
-        part = getattr(pipeline, name)
-        if any(tensor.is_meta for tensor in part.state_dict().values()):
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module) and any(tensor.is_meta for tensor in part.state_dict().values()):
             raise StudioError(f"{path} looks like {family} but its {name} is incomplete: fetch it again")
     if family == "sd21":
         pipeline.scheduler.register_to_config(prediction_type=prediction_type(pipeline.unet))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,18 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from oms_app.requests import StudioError
 
 CLIP_TOKENS = 49_408
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """One text as a model reads it. hidden: (1, L, D). pooled: (1, P) for SDXL, else None."""
+
+    hidden: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return self.hidden.nbytes + (0 if self.pooled is None else self.pooled.nbytes)
 
 
 class TextEncoder:
@@ -42,12 +55,49 @@ class TextEncoder:
         mask = tokens.attention_mask if getattr(self.model.config, "use_attention_mask", False) else None
         return self.model(tokens.input_ids.to(self.device), attention_mask=mask)[0]
 
+    def embed(self, texts: Sequence[str]) -> list[Embedding]:
+        """Each text by itself, for a base model's prompt."""
+        return [Embedding(hidden.clone()) for hidden in self.encode(texts).split(1)]
+
     def beyond(self, text: str) -> str:
         """The end of the text that does not fit into max_tokens, "" where all of it fits."""
         ids = self.tokenizer(text, truncation=False, verbose=False).input_ids
         if len(ids) <= self.max_tokens:
             return ""
         return str(self.tokenizer.decode(ids[self.max_tokens - 1 : -1])).strip()
+
+
+class SdxlTextEncoder(TextEncoder):
+    """SDXL's two encoders: the penultimate hidden states of both side by side, and the second one's pooled output.
+
+    zero_empty: the empty text is all zeros, as the stock pipeline has it for an absent negative prompt.
+    """
+
+    def __init__(self, key: str, pipeline: Any, device: torch.device) -> None:
+        super().__init__(key, pipeline.tokenizer, pipeline.text_encoder, device)
+        self.second = TextEncoder(key, pipeline.tokenizer_2, pipeline.text_encoder_2, device)
+        self.zero_empty = bool(pipeline.config.force_zeros_for_empty_prompt)
+
+    @torch.no_grad()
+    def embed(self, texts: Sequence[str]) -> list[Embedding]:
+        hidden, pooled = [], None
+        for encoder in (self, self.second):
+            tokens = encoder.tokenizer(
+                list(texts), padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt"
+            )
+            output = encoder.model(tokens.input_ids.to(self.device), output_hidden_states=True)
+            hidden.append(output.hidden_states[-2])
+            pooled = output[0]  # of the last encoder, which has a projection
+        assert pooled is not None
+        made = []
+        for text, h, p in zip(texts, torch.cat(hidden, dim=-1).split(1), pooled.split(1), strict=True):
+            keep = 0.0 if self.zero_empty and not text else 1.0
+            made.append(Embedding(h * keep, p * keep))
+        return made
+
+    def encode(self, texts: Sequence[str]) -> torch.Tensor:
+        """(B, L, D1 + D2)."""
+        return torch.cat([embedding.hidden for embedding in self.embed(texts)])
 
 
 def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> TextEncoder:

@@ -1,0 +1,107 @@
+"""SDXL at tiny size: two encoders, pooled embeddings, an empty negative of zeros; as the stock pipeline paints it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from ldm import to_single_file
+from safetensors.torch import save_file
+from tiny import IMAGE, TOKENS, WIDTH, make_tokenizer, make_vae
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from oms_app import GenerateRequest, Studio, Variant
+from oms_app.models import single_file
+
+SECOND = 24  # width of the second encoder
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A StableDiffusionXLPipeline folder on the VAE of the tiny Lumen."""
+    folder = tmp_path_factory.mktemp("sdxl") / "tiny-xl"
+    tokenizers = [make_tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")]
+
+    def config(width: int, act: str) -> CLIPTextConfig:
+        ids = {name: getattr(tokenizers[0], name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        return CLIPTextConfig(
+            vocab_size=len(tokenizers[0]), hidden_size=width, intermediate_size=48, num_hidden_layers=3,
+            num_attention_heads=4, max_position_embeddings=TOKENS, projection_dim=width, hidden_act=act, **ids,
+        )  # fmt: skip
+
+    torch.manual_seed(5)
+    unet = UNet2DConditionModel(
+        sample_size=IMAGE // 8,
+        block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        transformer_layers_per_block=(1, 2),
+        cross_attention_dim=WIDTH + SECOND,
+        attention_head_dim=(2, 4),
+        norm_num_groups=8,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=SECOND + 6 * 8,
+    )
+    pipeline = StableDiffusionXLPipeline(
+        vae=make_vae(0),
+        text_encoder=CLIPTextModel(config(WIDTH, "quick_gelu")),
+        text_encoder_2=CLIPTextModelWithProjection(config(SECOND, "gelu")),
+        tokenizer=tokenizers[0],
+        tokenizer_2=tokenizers[1],
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        add_watermarker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def painted(studio: Studio, model: Path, variants: tuple[Variant, ...] = (Variant(name="raw"),), **settings: object):  # type: ignore[no-untyped-def]
+    request = GenerateRequest(
+        prompt="mountains at night", seed=3, model=str(model), width=IMAGE, height=IMAGE, scheduler="euler",
+        num_inference_steps=4, variants=variants, **settings,
+    )  # fmt: skip
+    return {image.variant: np.asarray(image.image, int) for image in studio.generate(request).images}
+
+
+@pytest.mark.parametrize(
+    ("guidance_scale", "negative"), [(1.0, None), (5.0, None), (5.0, "snow")], ids=["no CFG", "zeros", "a negative"]
+)
+def test_raw_is_the_stock_pipelines_picture(
+    studio: Studio, sdxl: Path, guidance_scale: float, negative: str | None
+) -> None:
+    got = painted(studio, sdxl, guidance_scale=guidance_scale, negative_prompt=negative or "")["raw"]
+    stock = StableDiffusionXLPipeline.from_pretrained(sdxl, local_files_only=True, add_watermarker=False)
+    stock.set_progress_bar_config(disable=True)
+    wanted = stock(
+        "mountains at night", negative_prompt=negative, guidance_scale=guidance_scale, num_inference_steps=4,
+        width=IMAGE, height=IMAGE, generator=torch.Generator().manual_seed(3),
+    ).images[0]  # fmt: skip
+    assert np.abs(got - np.asarray(wanted, int)).max() <= 1
+
+
+def test_an_oms_module_of_its_domain_serves_it(studio: Studio, sdxl: Path) -> None:
+    pair = painted(studio, sdxl, (Variant(name="raw"), Variant(name="oms", correction="oms")), guidance_scale=5.0)
+    assert np.abs(pair["raw"] - pair["oms"]).max() > 1
+
+
+def test_a_single_file_paints_as_its_folder_does(
+    studio: Studio, sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(sdxl, tmp_path / "configs/sdxl", ignore=shutil.ignore_patterns("*.safetensors"))
+    monkeypatch.setattr(single_file, "CONFIGS", tmp_path / "configs")
+    monkeypatch.setattr(single_file, "NATIVE", {"sdxl": IMAGE})
+    pipeline = StableDiffusionXLPipeline.from_pretrained(sdxl, local_files_only=True, add_watermarker=False)
+    file = tmp_path / "xl.safetensors"
+    save_file(to_single_file(pipeline, "sdxl"), file)
+    assert single_file.family_of(file) == "sdxl"
+    of_folder = painted(studio, sdxl, guidance_scale=5.0)["raw"]
+    of_file = painted(studio, file, guidance_scale=5.0)["raw"]
+    assert np.abs(of_folder - of_file).max() <= 1
