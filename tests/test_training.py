@@ -14,7 +14,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from oms_app.models import domain as domains
-from oms_app.models.loading import load_module, load_statistics
+from oms_app.models.loading import OWN_ENCODER, load_module, load_statistics
 from oms_app.models.text import load_encoder
 from oms_app.prestep.unet import TimeFreeUNet
 from oms_app.training import autoencoder, curves, leak, lumen, oms, scenes, words
@@ -250,7 +250,8 @@ def test_the_other_remedies_are_made_for_the_same_domain(family: Path) -> None:
     statistics = load_statistics(family / "lumen/signal_leak")
     assert statistics.leak.mean.shape == (4, 4, 4) and statistics.leak.factor.shape == (64, 64)
     module = load_module(family / "lumen/singdiffusion", device, torch.float32, "singdiffusion")
-    assert module.encoder_name == "lumen"  # the base's own, as SingDiffusion has it
+    assert module.encoder_name == OWN_ENCODER  # as OMS has it, so that the two differ in their method alone
+    assert load_encoder(family / "lumen/singdiffusion", device, torch.float32).encode(["sea"]).shape[1] == 32
     own = domains.read(family / "lumen/oms")
     assert own is not None
     for other in (statistics.domain, module.domain):

@@ -101,11 +101,11 @@ class SdxlTextEncoder(TextEncoder):
 
 
 def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> TextEncoder:
-    """The encoder of a pipeline folder, text_encoder/ and tokenizer/, or of an OMS module's, the same with oms_ before.
+    """The encoder of a pipeline folder, text_encoder/ and tokenizer/, or of a module's, the same with its kind before.
 
     safetensors only, nothing from the network. Raises StudioError where a part cannot be read.
     """
-    prefix = "oms_" if (folder / "oms_text_encoder").is_dir() else ""
+    prefix = next((p for p in ("oms_", "singdiffusion_") if (folder / f"{p}text_encoder").is_dir()), "")
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder / f"{prefix}tokenizer", local_files_only=True)
         model = CLIPTextModel.from_pretrained(

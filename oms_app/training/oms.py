@@ -2,7 +2,7 @@
 
 The network sees pure noise and the prompt, no timestep, and learns ‖ψ(x_S, c) + x0‖²: v-prediction at SNR 0 (OMS
 paper, Eq. 8 with ᾱ = 0, and D.3). x_S says nothing of x0, so what it learns is -E[x0 | c], the prompt's mean latent.
-SingDiffusion's learns x0 itself, from the base's own text encoder (arXiv 2403.08381).
+SingDiffusion's learns x0 itself (arXiv 2403.08381).
 """
 
 from __future__ import annotations
@@ -95,10 +95,9 @@ def train(
         else build_module(widths, pipeline.unet.config.cross_attention_dim, pipeline.unet.config.sample_size)
     )
     # The base has little need of words for colour, since it reads colour off the noise: its encoder barely tells black
-    # from white. So an OMS module has an encoder of its own, which starts as the base's.
-    own = kind == "oms"
-    text = load_text_encoder(start_from) if start_from and own else pipeline.text_encoder
-    models = torch.nn.ModuleDict({kind: module, "text": text.train(own).requires_grad_(own)})
+    # from white. So a module has an encoder of its own, which starts as the base's.
+    text = load_text_encoder(start_from, kind) if start_from else pipeline.text_encoder
+    models = torch.nn.ModuleDict({kind: module, "text": text})
     plan = Plan(minutes=minutes or MINUTES, steps=2 if smoke else None, learning_rate=1e-3, ema_decay=0.999, muon=True)
     models = train_loop(
         kind,
@@ -112,37 +111,23 @@ def train(
         device=device,
     )
     if processes.is_main_process:
-        export(out, module, text if own else None, pipeline.tokenizer, base.name, kind)
+        export(out, module, text, pipeline.tokenizer, kind)
         domains.write(out, domains.Domain(name=base.name, fingerprint=domains.fingerprint(pipeline.vae)))
     return out
 
 
-def load_text_encoder(folder: Path) -> CLIPTextModel:
-    return CLIPTextModel.from_pretrained(folder / "oms_text_encoder", local_files_only=True, use_safetensors=True)
+def load_text_encoder(folder: Path, kind: Kind = "oms") -> CLIPTextModel:
+    return CLIPTextModel.from_pretrained(folder / f"{kind}_text_encoder", local_files_only=True, use_safetensors=True)
 
 
-def export(
-    out: Path,
-    module: TimeFreeUNet,
-    text: CLIPTextModel | None,
-    tokenizer: CLIPTokenizer,
-    base: str = "",
-    kind: Kind = "oms",
-) -> None:
+def export(out: Path, module: TimeFreeUNet, text: CLIPTextModel, tokenizer: CLIPTokenizer, kind: Kind = "oms") -> None:
     """Write the published layout (h1t/oms_b_openclip_15_21), with the encoder itself where others only name theirs.
 
-    text: None names the encoder of the catalogue's base model `base` instead, as the published modules do. A
-    SingDiffusion module has the same layout under its own prefix.
+    A SingDiffusion module has the same layout under its own prefix.
     """
     module.save_pretrained(out / f"{kind}_module", variant="fp16")
-    if text is not None:
-        save_text_encoder(text, out / f"{kind}_text_encoder")
-        tokenizer.save_pretrained(out / f"{kind}_tokenizer")
-    else:
-        for part in ("text_encoder", "tokenizer"):
-            (out / f"{kind}_{part}").mkdir(parents=True, exist_ok=True)
-            named = {"_name_or_path": base, "subfolder": part}
-            (out / f"{kind}_{part}/config.json").write_text(json.dumps(named, indent=2) + "\n")
+    save_text_encoder(text, out / f"{kind}_text_encoder")
+    tokenizer.save_pretrained(out / f"{kind}_tokenizer")
     index = {
         "_class_name": {"oms": "OMSPipeline", "singdiffusion": "SingDiffusionPipeline"}[kind],
         f"{kind}_module": ["oms_app", "TimeFreeUNet"],
