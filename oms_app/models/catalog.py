@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from oms_app.home import user_folder
 from oms_app.requests import Frozen, SchedulerName, StudioError
 
 PROJECT = Path(__file__).resolve().parents[2]
 PICKLES = {".ckpt", ".bin", ".pt", ".pth", ".pkl"}
-Kind = Literal["base", "oms", "singdiffusion", "signal_leak", "lora"]
+MARKER = "download.json"  # lies in a folder whose download is complete
+Kind = Literal["base", "oms", "singdiffusion", "signal_leak", "lora", "text"]
 Size = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
 
 
@@ -32,7 +35,9 @@ class Defaults(Frozen):
 class Entry(Frozen):
     """One model of the catalogue.
 
-    folder: relative to the project's root. domain: the name of its latent domain (see domain.py); None is unknown.
+    folder: relative to the project's root; "" for what is downloaded from the hub: `files` (patterns) of `repository`
+    at `revision`, `size` bytes. note: what a person should know before fetching it. domain: the name of its latent
+    domain (see domain.py); None is unknown.
     second_moment: mean of the squared scaled latents over its training data, m2 of the paper's Table 1, where measured.
     """
 
@@ -40,11 +45,26 @@ class Entry(Frozen):
     kind: Kind
     title: str
     description: str = ""
-    folder: str
+    folder: str = ""
+    repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    revision: Annotated[str, Field(pattern=r"^[\w.-]+$")] = "main"
+    files: tuple[str, ...] = ()
+    size: Annotated[int, Field(gt=0)] | None = None
+    note: str = ""
     domain: str | None = None
     licence: str = "unknown"
     second_moment: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     defaults: Defaults | None = None
+
+    @model_validator(mode="after")
+    def _it_lies_somewhere(self) -> Entry:
+        if bool(self.folder) == bool(self.repository):
+            raise ValueError(f"{self.id!r} needs a folder, or a repository to fetch it from, and not both")
+        if self.repository and not (self.files and self.size):
+            raise ValueError(f"{self.id!r} must say which files of {self.repository} are wanted, and their size")
+        if any(".." in pattern or pattern.startswith("/") for pattern in self.files):
+            raise ValueError(f"{self.id!r} wants files outside its repository")
+        return self
 
     @model_validator(mode="after")
     def _a_base_has_defaults(self) -> Entry:
@@ -54,7 +74,8 @@ class Entry(Frozen):
 
 
 class ModelInfo(Frozen):
-    """An entry as the page and the command line show it. `available`: its files are on this machine."""
+    """An entry as the page and the command line show it. `available`: its files are on this machine. `size`: bytes to
+    fetch, None for what is not on the hub."""
 
     id: str
     kind: Kind
@@ -62,18 +83,21 @@ class ModelInfo(Frozen):
     description: str
     domain: str | None
     licence: str
+    size: int | None
+    note: str
     available: bool
     defaults: Defaults | None
 
 
 class Catalog:
-    """The entries of a presets folder, by id; `root` is what their folders are relative to. A base may be a single
-    file (models/single_file.py).
+    """The entries of a presets folder, by id; `root` is what their folders are relative to, `downloads` where fetched
+    ones lie. A base may be a single file (models/single_file.py).
 
     Raises StudioError where a file is not a valid entry or two share an id.
     """
 
-    def __init__(self, presets: Path | None = None, root: Path | None = None) -> None:
+    def __init__(self, presets: Path | None = None, root: Path | None = None, home: Path | None = None) -> None:
+        self.downloads = user_folder(home) / "models"
         self.presets = (presets or PROJECT / "presets/models").resolve()
         self.root = (root or self.presets.parents[1]).resolve()
         self.entries: dict[str, Entry] = {}
@@ -91,10 +115,12 @@ class Catalog:
             self.entries[entry.id] = entry
 
     def folder(self, entry: Entry) -> Path:
-        return self.root / entry.folder
+        return self.root / entry.folder if entry.folder else self.downloads / entry.id
 
     def available(self, entry: Entry) -> bool:
         folder = self.folder(entry)
+        if entry.repository:
+            return (folder / MARKER).is_file()
         return folder.is_file() or (folder / "model_index.json").is_file()
 
     def infos(self) -> list[ModelInfo]:
@@ -117,6 +143,8 @@ class Catalog:
             if entry.kind != kind:
                 wanted = ", ".join(self.ids(kind)) or "none yet"
                 raise StudioError(f"{source!r} is a model of kind {entry.kind}, not {kind}: choose one of {wanted}")
+            if not self.available(entry) and entry.repository:
+                raise StudioError(to_fetch(entry))
             if not self.available(entry):
                 raise StudioError(f"the files of {source!r} are not at {self.folder(entry)}: restore that folder")
             return entry
@@ -147,7 +175,11 @@ class Catalog:
     def lora(self, source: str) -> Path:
         """The file of a LoRA: a catalogue id, or a path. Raises StudioError for anything else, and for a pickle."""
         entry = self.entries.get(source)
-        path = self.folder(entry) if entry and entry.kind == "lora" else Path(source).expanduser()
+        if entry and entry.kind == "lora":
+            if not self.available(entry):
+                raise StudioError(to_fetch(entry))
+            return next(self.folder(entry).glob("*.safetensors"))
+        path = Path(source).expanduser()
         if path.suffix.lower() in PICKLES:
             raise StudioError(
                 f"{source!r} is a pickle, which can run any code when it is read: convert it to .safetensors first"
@@ -163,6 +195,21 @@ class Catalog:
         native = NATIVE[family_of(path)]
         defaults = Defaults(width=native, height=native, max_size=2 * native, guidance_scale=7.5)
         return Entry(id=re_id(path.stem), kind="base", title=path.stem, folder=str(path), defaults=defaults)
+
+
+def open_catalog(presets: Path | None = None, home: Path | None = None) -> Catalog:
+    """presets: the catalogue's folder, else $OMS_PRESETS, else the shipped one. home: the user's folder."""
+    named = os.environ.get("OMS_PRESETS")
+    return Catalog(presets or (Path(named) if named else None), home=home)
+
+
+def to_fetch(entry: Entry) -> str:
+    """That an entry is not here, and how to get it."""
+    size = f"{(entry.size or 0) / 1e9:.1f} GB"
+    return (
+        f"{entry.id!r} is not on this machine yet: `python -m oms_app download {entry.id}` fetches it "
+        f"({size} from {entry.repository}, licence {entry.licence})"
+    )
 
 
 def re_id(name: str) -> str:

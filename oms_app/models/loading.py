@@ -27,7 +27,12 @@ from oms_app.prestep.unet import TimeFreeUNet
 from oms_app.requests import StudioError
 
 TITLES = {"oms": "an OMS module", "singdiffusion": "a SingDiffusion module"}
-PIPELINES: dict[str, Any] = {one.__name__: one for one in (StableDiffusionPipeline, StableDiffusionXLPipeline)}
+PIPELINES: dict[str, Any] = {
+    "StableDiffusionPipeline": StableDiffusionPipeline,
+    "StableDiffusionXLPipeline": StableDiffusionXLPipeline,
+    # The same parts; its own pipeline has no negative prompt, no rescale and no interrupt. LCMScheduler does the rest.
+    "LatentConsistencyModelPipeline": StableDiffusionPipeline,
+}
 LIBRARIES = {"diffusers", "transformers", "stable_diffusion", None}
 
 
@@ -134,9 +139,17 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
             raise StudioError(f"{folder}: {part} asks for code from {described[0]!r}, which is never run here")
         _refuse_pickle(folder / part)
     try:
-        return PIPELINES[name].from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
+        return PIPELINES[name].from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, variant=_variant(folder / "unet")
+        )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise StudioError(f"{folder} cannot be read as a base model ({one_line(error)}): restore its files") from error
+
+
+def _variant(folder: Path) -> str | None:
+    """ "fp16" where half-precision weights alone are there."""
+    names = [path.name for path in folder.glob("*.safetensors")]
+    return "fp16" if names and all(".fp16." in name for name in names) else None
 
 
 def load_module(folder: Path, device: torch.device, dtype: torch.dtype, kind: str = "oms") -> Module:

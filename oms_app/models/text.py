@@ -108,8 +108,10 @@ def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Text
     prefix = next((p for p in ("oms_", "singdiffusion_") if (folder / f"{p}text_encoder").is_dir()), "")
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder / f"{prefix}tokenizer", local_files_only=True)
+        part = folder / f"{prefix}text_encoder"
+        half = (part / "model.fp16.safetensors").is_file() and not (part / "model.safetensors").is_file()
         model = CLIPTextModel.from_pretrained(
-            folder / f"{prefix}text_encoder", local_files_only=True, use_safetensors=True, dtype=dtype
+            part, local_files_only=True, use_safetensors=True, dtype=dtype, variant="fp16" if half else None
         )
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -1,0 +1,226 @@
+"""The catalogue's downloads against a hub on this machine, and a module as published, which only names its encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from oms_app import GenerateRequest, Studio, StudioError, cli
+from oms_app.models.catalog import MARKER, Catalog, Entry, open_catalog
+from oms_app.models.hub import fetch
+from oms_app.requests import Lora
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(ThreadingHTTPServer):
+    """Serves folders as repositories: what huggingface_hub asks of the true one, and no more."""
+
+    def __init__(self, repositories: dict[str, Path]) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.repositories = repositories
+        self.sent: list[str] = []
+        self.broken_after: int | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, *, body: bool) -> None:
+        path = self.path.split("?")[0]
+        for name, folder in self.server.repositories.items():
+            if path.startswith(f"/api/models/{name}"):
+                files = [str(p.relative_to(folder)) for p in sorted(folder.rglob("*")) if p.is_file()]
+                if "/tree/" in path:
+                    listing = [
+                        {"type": "file", "path": f, "size": (folder / f).stat().st_size, "oid": digest(folder / f)}
+                        for f in files
+                    ]
+                    return self.reply(200, json.dumps(listing).encode(), body)
+                told = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": f} for f in files], "private": False}
+                return self.reply(200, json.dumps(told).encode(), body)
+            prefix = f"/{name}/resolve/{COMMIT}/"
+            if path.startswith(prefix) and (folder / path[len(prefix) :]).is_file():
+                return self.file(folder / path[len(prefix) :], body)
+        self.reply(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
+
+    def file(self, path: Path, body: bool) -> None:
+        content = path.read_bytes()
+        start = 0
+        if wanted := self.headers.get("Range"):
+            start = int(wanted.removeprefix("bytes=").split("-")[0])
+        if body:
+            self.server.sent.append(f"{path.name}@{start}")
+        headers = {"ETag": f'"{digest(path)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        cut = self.server.broken_after
+        if body and cut is not None and len(content) > cut:
+            self.send_response(200)
+            for key, value in (headers | {"Content-Length": str(len(content))}).items():
+                self.send_header(key, value)
+            self.end_headers()
+            self.wfile.write(content[:cut])
+            self.close_connection = True
+            return
+        self.reply(206 if start else 200, content[start:], body, headers)
+
+    def reply(self, status: int, content: bytes, body: bool, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for key, value in ({"Content-Length": str(len(content))} | (headers or {})).items():
+            self.send_header(key, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha1(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "repository"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    (folder / "unet/config.json").write_text("{}")
+    (folder / "unet/weights.safetensors").write_bytes(bytes(range(256)) * 400)
+    (folder / "unet/weights.bin").write_bytes(b"a pickle")
+    (folder / "unet/evil.py").write_text("raise SystemExit")
+    (folder / "README.md").write_text("not wanted")
+    return folder
+
+
+@pytest.fixture
+def hub(repository: Path) -> Iterator[Hub]:
+    server = Hub({"someone/something": repository})
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def entry(**more: object) -> Entry:
+    told = {"id": "thing", "kind": "text", "title": "Thing", "repository": "someone/something", "size": 100_000}
+    return Entry.model_validate(told | {"files": ["model_index.json", "unet/*"]} | more)
+
+
+def test_only_what_is_wanted_is_fetched_and_only_once(hub: Hub, repository: Path, tmp_path: Path) -> None:
+    folder = fetch(entry(), tmp_path / "thing", hub.address)
+    got = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and ".cache" not in p.parts}
+    assert got == {"model_index.json", "unet/config.json", "unet/weights.safetensors", MARKER}
+    assert (folder / "unet/weights.safetensors").read_bytes() == (repository / "unet/weights.safetensors").read_bytes()
+    sent = len(hub.sent)
+    fetch(entry(), tmp_path / "thing", hub.address)
+    assert len(hub.sent) == sent
+
+
+def test_what_cannot_be_fetched_says_why(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StudioError, match="is not on the hub any more"):
+        fetch(entry(repository="someone/else"), tmp_path / "a", hub.address)
+    with pytest.raises(StudioError, match=r"lacks vae/\*: the catalogue entry 'thing' is outdated"):
+        fetch(entry(files=["model_index.json", "vae/*"]), tmp_path / "b", hub.address)
+    assert not (tmp_path / "b" / MARKER).exists()
+    with pytest.raises(StudioError, match="comes with the app"):
+        fetch(entry(repository=None, files=[], size=None, folder="assets/x"), tmp_path / "c", hub.address)
+    with pytest.raises(StudioError, match="cannot be fetched"):
+        fetch(entry(), tmp_path / "d", "http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"folder": "assets/x"}, "not both"),
+        ({"repository": None}, "needs a folder, or a repository"),
+        ({"files": []}, "which files"),
+        ({"files": ["../secrets"]}, "outside its repository"),
+        ({"repository": "../../etc"}, "repository"),
+        ({"revision": "a b"}, "revision"),
+    ],
+)
+def test_a_bad_entry_is_no_entry(more: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        entry(**more)
+
+
+def test_the_shipped_catalogue_names_what_can_be_fetched(capsys: pytest.CaptureFixture[str], own_home: Path) -> None:
+    catalog = open_catalog()
+    wanted = {"sd15", "sd21", "sdxl", "lcm-dreamshaper-v7", "lcm-lora-sdv15", "lcm-lora-sdxl", "openclip-vit-h"}
+    assert wanted <= set(catalog.entries)
+    for one in catalog.entries.values():
+        assert catalog.available(one) == (one.repository is None), one.id
+    assert cli.main(["generate", "sea", "--model", "sd15"]) == 2
+    assert "`python -m oms_app download sd15` fetches it (2.7 GB from stable-diffusion-v1-5/" in capsys.readouterr().err
+    assert cli.main(["download", "nope"]) == 2
+    assert "unknown model 'nope': choose one of" in capsys.readouterr().err
+    assert cli.main(["download", "lumen"]) == 2
+    assert "comes with the app" in capsys.readouterr().err
+
+
+def test_a_lora_of_the_catalogue_must_be_here(presets: Path, tmp_path: Path) -> None:
+    told = {"id": "style", "kind": "lora", "title": "Style", "repository": "a/b", "files": ["*.safetensors"], "size": 9}
+    (tmp_path / "presets/models").mkdir(parents=True)
+    (tmp_path / "presets/models/style.json").write_text(json.dumps(told))
+    catalog = Catalog(tmp_path / "presets/models", home=tmp_path)
+    with pytest.raises(StudioError, match="download style"):
+        catalog.lora("style")
+    folder = catalog.folder(catalog.entries["style"])
+    folder.mkdir(parents=True)
+    (folder / "w.safetensors").write_bytes(b"")
+    (folder / MARKER).write_text("{}")
+    assert catalog.lora("style") == folder / "w.safetensors"
+
+
+def test_a_module_as_published_reads_the_encoder_that_it_names(
+    lumen: Path, presets: Path, tmp_path: Path, own_home: Path
+) -> None:
+    """Its folder names stabilityai/stable-diffusion-2-1, which the catalogue has as an entry of kind text."""
+    world = tmp_path / "world"
+    shutil.copytree(presets.parents[1], world, ignore=shutil.ignore_patterns("alien*"))
+    for part in ("text_encoder", "tokenizer"):
+        named = {"_name_or_path": "stabilityai/stable-diffusion-2-1", "subfolder": part}
+        (world / f"assets/lumen/oms/oms_{part}/config.json").write_text(json.dumps(named))
+    told = {
+        "id": "openclip-vit-h", "kind": "text", "title": "Encoder", "repository": "a/b", "size": 1,
+        "files": ["text_encoder/*", "tokenizer/*"],
+    }  # fmt: skip
+    (world / "presets/models/encoder.json").write_text(json.dumps(told))
+    studio = Studio(presets=world / "presets/models", device="cpu", home=own_home)
+    request = GenerateRequest(prompt="sea", seed=1)
+    with pytest.raises(StudioError, match="download openclip-vit-h"):
+        studio.generate(request)
+    folder = own_home / "models/openclip-vit-h"
+    for part in ("text_encoder", "tokenizer"):
+        shutil.copytree(lumen / part, folder / part)
+    plain = folder / "text_encoder/model.safetensors"
+    save_file({name: value.half() for name, value in load_file(plain).items()}, plain.with_suffix(".fp16.safetensors"))
+    plain.unlink()
+    plain.with_suffix(".fp16.safetensors").rename(folder / "text_encoder/model.fp16.safetensors")
+    (folder / MARKER).write_text("{}")
+    published = [np.asarray(image.image, int) for image in studio.generate(request).images]
+    own = Studio(presets=presets, device="cpu", home=own_home).generate(request)
+    for a, b in zip(published, own.images, strict=True):
+        assert np.abs(a - np.asarray(b.image, int)).max() <= 2  # the encoder went through float16
+    with pytest.raises(StudioError, match="unknown LoRA"):
+        studio.generate(request.model_copy(update={"loras": (Lora(id="openclip-vit-h"),)}))
