@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,7 @@ Variants = Annotated[str, typer.Option("--variants", help="Of " + ", ".join(CORR
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
+    os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"  # read when diffusers is imported
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="oms_app", standalone_mode=False)
     except TyperException as error:  # unknown option, missing prompt, text where a number belongs …

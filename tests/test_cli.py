@@ -219,6 +219,17 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_no_remote_code_is_ever_run() -> None:
+    code = (
+        "import sys; from oms_app import cli; assert cli.main(['doctor', '--json', '--device', 'cpu']) == 0; "
+        "from diffusers.utils.constants import DIFFUSERS_DISABLE_REMOTE_CODE; print(DIFFUSERS_DISABLE_REMOTE_CODE)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1] == "True"
+
+
 def test_what_training_tells_goes_to_stderr_once(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         with cli._working():
