@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from ldm import to_single_file
+from ldm import open_clip_text, to_single_file
 from safetensors.torch import load_file, save_file
 
 from oms_app import GenerateRequest, Studio, StudioError, Variant
@@ -142,6 +142,31 @@ def test_the_tokenizer_is_clips() -> None:
     for text in ("a photo of a cat", "Mountains, at NIGHT!", "über 3 größe"):
         ours = padded(text, padding="max_length", max_length=77).input_ids
         assert ours == SimpleTokenizer()([text])[0].tolist()
+
+
+def test_transformers_reads_openclips_weights_as_open_clip_does() -> None:
+    """SD 2.x and the published OMS modules: the penultimate layer, then ln_final."""
+    import open_clip
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    shape = {"vocab_size": 100, "max_position_embeddings": 16, "hidden_size": 32, "num_attention_heads": 4}
+    ours = CLIPTextModel(
+        CLIPTextConfig(**shape, intermediate_size=128, num_hidden_layers=3, hidden_act="gelu", pad_token_id=0)
+    ).eval()
+    theirs = open_clip.CLIP(
+        embed_dim=32,
+        vision_cfg={"image_size": 8, "patch_size": 8, "width": 8, "layers": 1, "head_width": 8},
+        text_cfg={"context_length": 16, "vocab_size": 100, "width": 32, "heads": 4, "layers": 4},
+    ).eval()
+    loaded = theirs.load_state_dict(open_clip_text(ours, "", unread=1), strict=False)
+    assert loaded.unexpected_keys == [] and all("visual" in name or "logit" in name for name in loaded.missing_keys)
+    tokens = torch.randint(1, 100, (2, 16))
+    with torch.no_grad():
+        x = theirs.token_embedding(tokens) + theirs.positional_embedding
+        for block in theirs.transformer.resblocks[:-1]:
+            x = block(x, attn_mask=theirs.attn_mask)
+        torch.testing.assert_close(ours(tokens).last_hidden_state, theirs.ln_final(x), atol=1e-4, rtol=1e-4)
 
 
 def test_the_shipped_configurations_are_those_of_stable_diffusion() -> None:
