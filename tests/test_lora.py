@@ -32,7 +32,7 @@ def factors(pipeline: StableDiffusionPipeline, seed: int = 0) -> dict[str, tuple
 
 def peft_file(path: Path, made: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Path:
     """α/r is 1 in this format, unless its metadata say otherwise."""
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for module, (a, b) in made.items():
         named = module.replace("text_encoder.", "text_encoder.text_model.")
         tensors |= {f"{named}.lora_A.weight": a, f"{named}.lora_B.weight": b * ALPHA / RANK}
@@ -41,7 +41,7 @@ def peft_file(path: Path, made: dict[str, tuple[torch.Tensor, torch.Tensor]]) ->
 
 
 def kohya_file(path: Path, made: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Path:
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for module, (a, b) in made.items():
         part, name = module.split(".", 1)
         prefix = "lora_unet_" if part == "unet" else "lora_te_text_model_"

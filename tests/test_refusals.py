@@ -99,7 +99,7 @@ def test_on_the_page(compare: Page) -> None:
 
 
 def test_a_scheduler_that_does_not_scale_alike_is_refused() -> None:
-    class Clipping(diffusers.DDIMScheduler):  # type: ignore[misc]
+    class Clipping(diffusers.DDIMScheduler):
         def scale_model_input(self, sample: torch.Tensor, timestep: int | None = None) -> torch.Tensor:
             return sample.clamp(-1, 1)
 

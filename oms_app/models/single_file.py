@@ -85,7 +85,7 @@ def load_single_file(path: Path, dtype: torch.dtype) -> Any:
 
 
 @torch.no_grad()
-def prediction_type(unet: torch.nn.Module) -> str:
+def prediction_type(unet: Any) -> str:
     """ "epsilon" or "v_prediction": SD 2.x comes as both, and no file says which.
 
     At the last timestep almost all that a UNet sees is noise. One that predicts ε answers with its own input; one that
