@@ -146,15 +146,16 @@ def denoise(
 def decode(pipeline: Any, latents: torch.Tensor) -> tuple[list[Image.Image], list[bool]]:
     """Scaled latents (B, C, h, w) to B RGB pictures, and which of them the model's safety checker blackened."""
     vae, config = pipeline.vae, pipeline.vae.config
-    half = vae.dtype
-    if half == torch.float16 and config.force_upcast:  # SDXL's overflows in float16
+    overflows = vae.dtype == torch.float16 and config.force_upcast  # SDXL's
+    if overflows:
         vae.to(torch.float32)
     unscaled = latents.to(vae.dtype) / config.scaling_factor
     if config.latents_mean is not None and config.latents_std is not None:
         mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(unscaled) for v in (config.latents_mean, config.latents_std))
         unscaled = unscaled * std + mean
     image = vae.decode(unscaled + (config.shift_factor or 0.0), return_dict=False)[0]
-    vae.to(half)
+    if overflows:
+        vae.to(torch.float16)
     require_finite(image, "the decoded picture")
     flagged = None
     if hasattr(pipeline, "run_safety_checker"):

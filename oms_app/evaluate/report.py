@@ -10,7 +10,7 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def write(
     held, draw_scene: as for `gather`.
     """
     bench = hashlib.sha256(b"".join(p.read_bytes() for p in sorted((PROJECT / "benchmarks").glob("*.py")))).hexdigest()
-    key = state_key(studio, "report", extent, bench)
+    key = state_key(studio, "report", replace(extent, captions=0), bench)  # pictures of captions are kept elsewhere
     parts = Parts(studio.home / "evaluation" / key / "report.json")
     pictures = out.parent / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
