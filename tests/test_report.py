@@ -35,7 +35,7 @@ def test_a_report_in_miniature(studio: Studio, tmp_path: Path, monkeypatch: pyte
 
     text = run()
     headings = [line for line in text.splitlines() if line.startswith("## ")]
-    assert len(headings) == len(set(headings)) == 8
+    assert len(headings) == len(set(headings)) == 7
     for method in reporting.METHODS:
         assert f"| {method} |" in text
     assert "1.50 s, median of 1" in text and "SD1.5, OMS" in text and "nan" not in text
