@@ -429,6 +429,21 @@ def pair(
     _answer(report, as_json, [f"{name}: {value}" for name, value in report.items()])
 
 
+@bench_app.command()
+def switch(
+    model: Model = "lumen",
+    runs: Annotated[int, typer.Option(min=1, max=99, help="Switches in each direction.")] = 9,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Seconds lost when a request changes to another base that is cached."""
+    with _working(), _studio(device) as studio:
+        from benchmarks.switch import benchmark
+
+        report = benchmark(studio, model=model, runs=runs)
+    _answer(report, as_json, [f"{name}: {value}" for name, value in report.items()])
+
+
 def parse_variants(text: str, settings: dict[str, Any]) -> tuple[Variant, ...]:
     """`raw,oms` → variants so named, each with those of the `settings` that it reads.
 

@@ -132,6 +132,40 @@ def test_the_weight_is_that_of_v_prediction_between_its_caps() -> None:
     assert lumen.unet_weight(snr).tolist() == pytest.approx([lumen.NOISY_WEIGHT, 3.0, 1.2, 1.002 * 0.01], rel=1e-3)
 
 
+def test_an_error_of_light_weighs_more_than_one_of_detail() -> None:
+    """Of equal power; most of all at high noise, where the picture's light is decided."""
+    errors = {
+        "light": torch.ones(1, 4, 32, 32),
+        "detail": torch.ones(1, 4, 32, 32) * (-1.0) ** torch.arange(32),
+    }
+
+    class Wrong(torch.nn.Module):
+        def __init__(self, error: torch.Tensor, alphas: torch.Tensor) -> None:
+            super().__init__()
+            self.error, self.alphas = error, alphas
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor, hidden: torch.Tensor) -> SimpleNamespace:
+            noise = x / (1 - self.alphas[t].view(-1, 1, 1, 1)).sqrt()  # the latents are zeros
+            return SimpleNamespace(sample=noise + self.error)
+
+    class Text(torch.nn.Module):
+        def forward(self, tokens: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(last_hidden_state=tokens)
+
+    alphas = lumen.scheduler().alphas_cumprod
+    batch = {"latents": torch.zeros(50, 4, 32, 32), "tokens": torch.zeros(50, 1)}
+    ratios = {}
+    for when, schedule in (("all", alphas), ("high noise", alphas[-100:])):
+        losses = {}
+        for kind, error in errors.items():
+            models = torch.nn.ModuleDict({"unet": Wrong(error, schedule), "text": Text()})
+            torch.manual_seed(0)
+            losses[kind] = lumen.unet_loss(models, batch, schedule, strength=2.0).item()
+        ratios[when] = losses["light"] / losses["detail"]
+    assert 2 < ratios["all"] < ratios["high noise"]
+    assert ratios["high noise"] > 5
+
+
 def test_a_timestep_hides_as_much_of_small_latents_as_of_whole_ones() -> None:
     """Averaged 2 × 2 and twice as strong, latents of a flat picture have the same SNR of their mean."""
     seen = {}

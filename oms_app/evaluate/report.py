@@ -51,10 +51,11 @@ class Extent:
     fidelity: int = 100
     pair_runs: int = 9
     first_pages: int = 5
+    sweeps: int = 4  # prompts
 
 
 FULL = Extent()
-QUICK = Extent(captions=20, seeds=2, light_prompts=3, light_seeds=1, fidelity=10, pair_runs=1, first_pages=1)
+QUICK = Extent(captions=20, seeds=2, light_prompts=3, light_seeds=1, fidelity=6, pair_runs=1, first_pages=1, sweeps=2)
 
 
 class Parts:
@@ -130,7 +131,7 @@ def write(
         log_frequencies(seen, pictures / "means.png")
         bar.update()
         bar.set_postfix_str("sweeps")
-        for name, sheet in sweeps(studio, model).items():
+        for name, sheet in sweeps(studio, model, extent.sweeps).items():
             sheet.save(pictures / f"{name}.png")
         bar.update()
         inspected = part("inspect", lambda: studio.inspect(model))
@@ -174,19 +175,19 @@ SWEEP_LIGHTS = ("dark", "light", "at night", "at sunset", "blue", "red")
 SWEEP_SIDE = 112  # pixels a picture
 
 
-def sweeps(studio: Studio, model: str = "lumen") -> dict[str, Image.Image]:
+def sweeps(studio: Studio, model: str = "lumen", prompts: int = 4) -> dict[str, Image.Image]:
     """Grids of OMS CFG (OMS prompt "dark") and of modified OMS prompts (OMS paper, Fig. 7), raw first, a seed a row."""
     cfg: list[Variant] = [RAW]
     cfg += [OMS.model_copy(update={"name": f"CFG {w:g}", "prompt": "dark", "guidance_scale": w}) for w in SWEEP_CFG]
     lights: list[Variant] = [RAW, OMS.model_copy(update={"name": "its own"})]
     lights += [OMS.model_copy(update={"name": text, "prompt": text}) for text in SWEEP_LIGHTS]
-    return {"sweep_cfg": _sweep(studio, model, cfg), "sweep_prompts": _sweep(studio, model, lights)}
+    return {name: _sweep(studio, model, of, prompts) for name, of in (("sweep_cfg", cfg), ("sweep_prompts", lights))}
 
 
-def _sweep(studio: Studio, model: str, variants: Sequence[Variant]) -> Image.Image:
-    rows = []
-    for seed, prompt in enumerate(SWEEP_PROMPTS):
+def _sweep(studio: Studio, model: str, variants: Sequence[Variant], prompts: int) -> Image.Image:
+    rows, named = [], SWEEP_PROMPTS[:prompts]
+    for seed, prompt in enumerate(named):
         request = GenerateRequest(prompt=prompt, model=model, variants=tuple(variants), seed=seed)
         small = partial(Image.Image.resize, size=(SWEEP_SIDE, SWEEP_SIDE), resample=Image.Resampling.LANCZOS)
         rows.append([small(image.image) for image in studio.generate(request).images])
-    return labelled(rows, SWEEP_PROMPTS, [variant.name for variant in variants])
+    return labelled(rows, named, [variant.name for variant in variants])

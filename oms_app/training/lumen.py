@@ -38,6 +38,9 @@ HELD_OUT = 10_000_000  # scenes from this seed on are never trained on
 CAPTION_DROPOUT = 0.1
 SNR_GAMMA = 5.0  # Hang et al. 2023, min-SNR: the weight of nearly clean latents is capped
 NOISY_WEIGHT = 5.0  # at most; the words' meaning is decided at high noise, where ε alone would weigh it little
+# The lowest frequencies, light and colour, are a thousandth of ε's values, so they have a loss of their own: the error
+# averaged over a 4 × 4 grid, and a weight that the cap does not touch before T.
+LOWEST_CELLS, LOWEST_WEIGHT = 4, 60.0
 # Until which share of the budget: latents averaged by this factor, pictures a step. Small latents cost less than half
 # and teach words and layout; whole ones finish. A run that goes on from finished weights has whole ones only.
 GROWTH = ((0.4, 2, 32), (1.0, 1, 32))
@@ -200,10 +203,10 @@ def unet_batches(
         }
 
 
-def unet_weight(snr: torch.Tensor) -> torch.Tensor:
-    """The weight of ‖ε̂ - ε‖² at a signal-to-noise ratio: v-prediction's, (1 + SNR)/SNR, capped at high noise, times
-    min-SNR's at low noise. It is the same for all of x_T, so the flaw is learned as SD learned it."""
-    return torch.clamp((1 + snr) / snr, max=NOISY_WEIGHT) * torch.clamp(SNR_GAMMA / snr, max=1.0)
+def unet_weight(snr: torch.Tensor, most: float = NOISY_WEIGHT) -> torch.Tensor:
+    """The weight of ‖ε̂ - ε‖² at a signal-to-noise ratio: v-prediction's, (1 + SNR)/SNR, at most `most` at high noise,
+    times min-SNR's at low noise. It is the same for all of x_T, so the flaw is learned as SD learned it."""
+    return torch.clamp((1 + snr) / snr, max=most) * torch.clamp(SNR_GAMMA / snr, max=1.0)
 
 
 def unet_loss(
@@ -213,7 +216,8 @@ def unet_loss(
     factor: int = 1,
     strength: float = autoencoder.SCALING,
 ) -> torch.Tensor:
-    """‖ε̂ - ε‖², weighted by `unet_weight`, on latents averaged `factor` × `factor`.
+    """‖ε̂ - ε‖², weighted by `unet_weight`, on latents averaged `factor` × `factor`; and the same of its lowest
+    frequencies, which changes no optimum, only how soon the words for light and colour are learned.
 
     strength: the standard deviation of the latents, which the weight's SNR counts in: the VAE's scaling factor, since
     ours gives unit variance before it.
@@ -229,8 +233,9 @@ def unet_loss(
     noise = torch.randn_like(x0)
     hidden = models["text"](batch["tokens"]).last_hidden_state
     made = models["unet"](add_noise(x0, noise, alpha_bar), t, hidden).sample
-    weight = unet_weight(strength**2 * alpha_bar / (1 - alpha_bar))
-    return (weight * (made.float() - noise) ** 2).mean()
+    error, snr = made.float() - noise, strength**2 * alpha_bar / (1 - alpha_bar)
+    lowest = F.avg_pool2d(error, error.shape[-1] // LOWEST_CELLS)
+    return (unet_weight(snr) * error**2).mean() + (unet_weight(snr, LOWEST_WEIGHT) * lowest**2).mean()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""Long proofs, run by `make stress`."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import make_base, make_module, make_world
+
+from oms_app import GenerateRequest, Studio
+
+MODELS, REQUESTS, THREADS = 6, 200, 4
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world with six bases of other weights, each with an OMS module of its own."""
+    from diffusers import AutoencoderKL
+
+    presets = make_world(tmp_path_factory.mktemp("six"))
+    root = presets.parents[1]
+    entry = json.loads((presets / "lumen.json").read_text())
+    for i in range(MODELS):
+        folder = make_base(root / f"assets/base{i}", seed=10 + i)
+        make_module(folder / "oms", AutoencoderKL.from_pretrained(folder / "vae"), f"base{i}", f"base{i}", seed=i)
+        named = entry | {"id": f"base{i}", "folder": f"assets/base{i}", "domain": f"base{i}"}
+        (presets / f"base{i}.json").write_text(json.dumps(named))
+    return presets
+
+
+@pytest.mark.slow
+def test_200_requests_over_six_models_under_a_budget_for_three(six: Path, tmp_path: Path) -> None:
+    """No failure, the budget exceeded by the loading model alone, and every picture as when it is run alone."""
+
+    def request(i: int) -> GenerateRequest:
+        return GenerateRequest(prompt="mountains at night", model=f"base{i % MODELS}", seed=i % 12)
+
+    def pictures(studio: Studio, i: int) -> list[np.ndarray]:
+        return [np.asarray(image.image, int) for image in studio.generate(request(i)).images]
+
+    alone = Studio(presets=six, device="cpu", home=tmp_path / "alone")
+    wanted = {i: pictures(alone, i) for i in range(12)}
+    of_one = alone.statistics().bytes_used / MODELS  # a base and its module
+    studio = Studio(presets=six, device="cpu", home=tmp_path / "many", budget=int(3.01 * of_one))
+    greatest, done = 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal greatest
+        while not done.wait(0.001):
+            greatest = max(greatest, studio.statistics().bytes_used)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    order = [i % 12 for i in range(REQUESTS)]
+    random.Random(0).shuffle(order)
+
+    def work(i: int) -> float:
+        studio.forget()  # pictures are made anew; the models stay
+        return max(float(np.abs(a - b).max()) for a, b in zip(pictures(studio, i), wanted[i], strict=True))
+
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            worst = max(pool.map(work, order))
+    finally:
+        done.set()
+        watcher.join()
+    assert worst <= 1  # of 255
+    assert greatest <= studio.statistics().budget + of_one
+    figures = studio.statistics()
+    assert figures.evictions > 10 and figures.hits > 10
