@@ -37,7 +37,7 @@ def test_a_report_in_miniature(studio: Studio, tmp_path: Path, monkeypatch: pyte
     assert len(headings) == len(set(headings)) == 7
     for method in reporting.METHODS:
         assert f"| {method} |" in text
-    assert "1.50 s, median of 1" in text and "SD1.5, OMS" in text and "nan" not in text
+    assert "1.50 s, median of 1" in text and "SD1.5, OMS" in text and " nan" not in text
     sizes = {path.name: Image.open(path).size for path in (out.parent / "pictures").iterdir()}
     assert set(sizes) == {"means.png", "sweep_cfg.png", "sweep_prompts.png"}
     asked: list[str] = []

@@ -273,7 +273,7 @@ def times(pair: Mapping[str, Any], first_page: float, runs: int, starts: int) ->
 
 
 def flaw(inspected: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    paper = {"cosine": "3.0518e-05", "linear": "6.0119e-03", "LDM, pixels": "6.8893e-01", "LDM, latents": "3.4447e-02"}
+    paper = {"cosine": "3.0518e-05", "linear": "6.0119e-03", "LDM pixels": "6.8893e-01", "LDM latents": "3.4447e-02"}
     lines = [
         (row["schedule"], f"{row['snr']:.3e}", f"{row['radius_gap']:.4e}", paper.get(str(row["schedule"]), ""))
         for row in rows
