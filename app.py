@@ -17,6 +17,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--host", help="address to listen on (this computer only, unless a password is set)")
     parser.add_argument("--port", type=int, help="port (the first free one from 7860)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument("--precision", default="auto", help="auto, float32, float16 or bfloat16")
+    parser.add_argument("--memory", default="auto", help="auto, full, model_offload or group_offload")
     parser.add_argument("--password", default=os.environ.get("OMS_PASSWORD"), help="visitors log in as “oms” with it; "
                         "better set as the environment variable OMS_PASSWORD")  # fmt: skip
     parser.add_argument("--share", action="store_true", help="also open a public link; needs a password")
@@ -45,7 +47,8 @@ def main(given: Sequence[str] | None = None) -> int:
 
     try:
         # On a Space every visitor is a stranger to the others: files lie where no address leads to them.
-        studio = LateStudio(device=chosen.device, pictures=Path(tempfile.mkdtemp()) if space else None)
+        pictures = Path(tempfile.mkdtemp()) if space else None
+        studio = LateStudio(device=chosen.device, precision=chosen.precision, memory=chosen.memory, pictures=pictures)
     except StudioError as error:
         print(error, file=sys.stderr)
         return 2

@@ -17,6 +17,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from oms_app.models.loading import OWN_ENCODER, load_module
+from oms_app.models.memory import size_on_disk
 from oms_app.models.text import load_encoder
 from oms_app.prestep.corrections import CORRECTIONS, Start
 from oms_app.prestep.schedule import first_alpha_bar
@@ -34,13 +35,12 @@ def benchmark(studio: Studio, *, model: str = "lumen", runs: int = 9) -> dict[st
     defaults = entry.defaults
     if defaults is None or not (folder / "oms").is_dir():
         raise StudioError(f"{model!r} has no OMS module of its own in {folder}/oms: bench another model")
-    stock = StableDiffusionPipeline.from_pretrained(folder, dtype=studio.dtype, local_files_only=True)
+    dtype = studio.policy.dtype(size_on_disk(folder).total)
+    stock = StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
     stock.to(studio.device).set_progress_bar_config(disable=True)
-    loaded = load_module(folder / "oms", studio.device, studio.dtype)
+    loaded = load_module(folder / "oms", studio.device, dtype)
     module = loaded.unet
-    encoder = load_encoder(
-        folder / "oms" if loaded.encoder_name == OWN_ENCODER else folder, studio.device, studio.dtype
-    )
+    encoder = load_encoder(folder / "oms" if loaded.encoder_name == OWN_ENCODER else folder, studio.device, dtype)
     factor = stock.vae_scale_factor
     shape = (1, stock.unet.config.in_channels, defaults.height // factor, defaults.width // factor)
     settings = {
@@ -57,7 +57,7 @@ def benchmark(studio: Studio, *, model: str = "lumen", runs: int = 9) -> dict[st
     @torch.no_grad()
     def oms_step(seed: int, w: float) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
-        x_s = torch.randn(shape, generator=generator).to(studio.device, studio.dtype)
+        x_s = torch.randn(shape, generator=generator).to(studio.device, dtype)
 
         def predict() -> torch.Tensor:
             if w == 1.0:

@@ -38,6 +38,10 @@ app.add_typer(bench_app, name="bench")
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else there.")]
 Model = Annotated[str, typer.Option("--model", help="A catalogue id, a diffusers folder, or a .safetensors file.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, float32, float16 or bfloat16.")]
+MemoryOption = Annotated[
+    str, typer.Option("--memory", help="auto, full, model_offload or group_offload: where a model's parts wait.")
+]
 Variants = Annotated[str, typer.Option("--variants", help="Of " + ", ".join(CORRECTIONS) + ", with commas between.")]
 
 
@@ -85,6 +89,8 @@ def generate(
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     device: Device = "auto",
+    precision: PrecisionOption = "auto",
+    memory: MemoryOption = "auto",
     seed: Annotated[int | None, typer.Option(help="Absent: drawn, and reported.")] = None,
     count: Annotated[int, typer.Option(help="Pictures of each variant; image i has seed + i.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the PNGs; else pictures/ in the user's folder.")] = None,
@@ -121,7 +127,7 @@ def generate(
     folder = out or user_folder() / "pictures"
     if folder.exists() and not folder.is_dir():
         raise StudioError(f"--out {folder} is a file: name a folder")
-    with _working() as bar, _studio(device) as studio:
+    with _working() as bar, _studio(device, precision=precision, memory=memory) as studio:
         from oms_app import gallery
 
         result = gallery.save(studio.generate(request, on_progress=bar), folder)
@@ -202,11 +208,16 @@ def download(
 
 
 @app.command()
-def doctor(device: Device = "auto", as_json: AsJson = False) -> None:
+def doctor(
+    device: Device = "auto",
+    precision: PrecisionOption = "auto",
+    memory: MemoryOption = "auto",
+    as_json: AsJson = False,
+) -> None:
     """What this machine has, and whether everything needed is there."""
     from oms_app import doctor as doctoring
 
-    with _working(), _studio(device) as studio:
+    with _working(), _studio(device, precision=precision, memory=memory) as studio:
         report = doctoring.examine(studio)
     _answer(report, as_json, [f"{name}: {value}" for name, value in report.items()])
 
@@ -444,6 +455,20 @@ def switch(
     _answer(report, as_json, [f"{name}: {value}" for name, value in report.items()])
 
 
+@bench_app.command("memory")
+def bench_memory(
+    model: Model = "lumen",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Bytes that SD 1.5 and SDXL need in each memory mode, by shapes; and the pair's over raw alone."""
+    with _working(), _studio(device) as studio:
+        from benchmarks.memory import benchmark, table
+
+        report = benchmark(studio, model=model)
+    _answer(report, as_json, table(report))
+
+
 def parse_variants(text: str, settings: dict[str, Any]) -> tuple[Variant, ...]:
     """`raw,oms` → variants so named, each with those of the `settings` that it reads.
 
@@ -514,7 +539,7 @@ def _working() -> Iterator[_Bar]:
 
 
 @contextlib.contextmanager
-def _studio(device: str) -> Iterator[Studio]:
+def _studio(device: str, **settings: Any) -> Iterator[Studio]:
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -523,7 +548,7 @@ def _studio(device: str) -> Iterator[Studio]:
     for library in (diffusers_logging, transformers_logging):  # an error is one line, not a line among bars
         library.set_verbosity_error()
         library.disable_progress_bar()
-    yield Studio(device=device)
+    yield Studio(device=device, **settings)
 
 
 def _require_folder(folder: Path | None) -> None:

@@ -67,12 +67,15 @@ class Correcting:
         noises: Mapping[int, Noise],
         predictions: ByteCache[torch.Tensor],
         embed: Callable[[Any, str], torch.Tensor],
+        *,
+        singly: bool = False,
     ) -> None:
         self._request = request
         self._correctors = correctors
         self._noises = noises
         self._cache = predictions
         self._embed = embed
+        self._singly = singly
         self._v: dict[Hashable, torch.Tensor] = {}  # this request's own predictions, which no eviction can take away
 
     def start_all(self, jobs: Sequence[Job], scheduler: Any) -> list[torch.Tensor]:
@@ -105,19 +108,23 @@ class Correcting:
                     missing.setdefault(corrector.key, {})[key] = pair
         for module_key, pairs in missing.items():
             keys = list(pairs)
-            for part in chunks(len(keys), self._request.width, self._request.height):
+            for part in chunks(len(keys), self._request.width, self._request.height, singly=self._singly):
                 batch = [pairs[keys[i]] for i in part]
                 with torch.no_grad():
                     v = networks[module_key](torch.cat([x for x, _ in batch]), torch.cat([c for _, c in batch]))
                 require_finite(v, "the module's predictions of light")
                 for i, one in zip(part, v.split(1), strict=True):
-                    self._v[keys[i]] = one.clone()  # a view would keep the whole batch alive in the cache
-                    self._cache.put(keys[i], self._v[keys[i]], one.nbytes)
+                    # A copy: a view would keep the whole batch alive in the cache. The step itself is in float32.
+                    self._v[keys[i]] = one.to(torch.float32, copy=True)
+                    self._cache.put(keys[i], self._v[keys[i]], self._v[keys[i]].nbytes)
 
     def _start(self, job: Job, alpha_bar: float, scheduler: Any) -> torch.Tensor:
         variant, noise = job.variant, self._noises[job.index]
         start = Start(
-            x_s=noise.x_s, alpha_bar=alpha_bar, generator=noise.generator(), predict=lambda: self._x0(job, noise)
+            x_s=noise.x_s.float(),
+            alpha_bar=alpha_bar,
+            generator=noise.generator(),
+            predict=lambda: self._x0(job, noise),
         )
         own = {"strength": variant.offset_strength, "per": variant.offset_per}
         correction = CORRECTIONS[variant.correction](**(own if variant.correction == "offset_noise" else {}))
@@ -129,7 +136,7 @@ class Correcting:
         variant, model = job.variant, self._correctors[job.variant.name].model
         if isinstance(model, Statistics):
             height, width = noise.x_s.shape[-2:]
-            return model.leak.sample(noise.generator(), height, width).to(noise.x_s)
+            return model.leak.sample(noise.generator(), height, width).to(noise.x_s.device)
 
         def x0(text: str) -> torch.Tensor:
             made = self._v[self._key(job, text)]

@@ -77,9 +77,9 @@ def make_scheduler(config: Any, name: SchedulerName, steps: int, device: torch.d
     return scheduler
 
 
-def chunks(count: int, width: int, height: int) -> list[range]:
-    """Ranges that cut `count` pictures into calls of at most PIXELS_PER_CALL, as even as can be."""
-    at_most = max(1, PIXELS_PER_CALL // (width * height))
+def chunks(count: int, width: int, height: int, *, singly: bool = False) -> list[range]:
+    """Ranges that cut `count` pictures into calls of at most PIXELS_PER_CALL, or of one, as even as can be."""
+    at_most = 1 if singly else max(1, PIXELS_PER_CALL // (width * height))
     calls = -(-count // at_most)
     edges = [round(i * count / calls) for i in range(calls + 1)] if calls else [0]
     return [range(start, stop) for start, stop in pairwise(edges)]
@@ -143,19 +143,20 @@ def denoise(
 
 
 @torch.no_grad()
-def decode(pipeline: Any, latents: torch.Tensor) -> tuple[list[Image.Image], list[bool]]:
-    """Scaled latents (B, C, h, w) to B RGB pictures, and which of them the model's safety checker blackened."""
+def decode(pipeline: Any, latents: torch.Tensor, *, tiled: bool = False) -> tuple[list[Image.Image], list[bool]]:
+    """Scaled latents (B, C, h, w) to B RGB pictures, and which of them the model's safety checker blackened.
+
+    tiled: one picture after the other, large ones in overlapping tiles: less memory, and seams of a level or two.
+    """
     vae, config = pipeline.vae, pipeline.vae.config
-    overflows = vae.dtype == torch.float16 and config.force_upcast  # SDXL's
-    if overflows:
-        vae.to(torch.float32)
+    vae.use_tiling = tiled
+    vae.use_slicing = tiled or latents.device.type != "cpu"
     unscaled = latents.to(vae.dtype) / config.scaling_factor
     if config.latents_mean is not None and config.latents_std is not None:
         mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(unscaled) for v in (config.latents_mean, config.latents_std))
         unscaled = unscaled * std + mean
     image = vae.decode(unscaled + (config.shift_factor or 0.0), return_dict=False)[0]
-    if overflows:
-        vae.to(torch.float16)
+    pipeline.maybe_free_model_hooks()  # nothing of an offloaded model stays on the device
     require_finite(image, "the decoded picture")
     flagged = None
     if hasattr(pipeline, "run_safety_checker"):

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 
+from oms_app.models.memory import SMALL, choose_attention
+
 if TYPE_CHECKING:
     from oms_app.studio import Studio
 
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "gradio", "pydantic", "typer")
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "open_clip_torch", "gradio", "pydantic", "typer")
 
 
 def examine(studio: Studio) -> dict[str, Any]:
@@ -36,6 +38,9 @@ def examine(studio: Studio) -> dict[str, Any]:
     if not _writable(studio.home):
         problems.append(f"the user's folder {studio.home} cannot be written to: set OMS_HOME to another")
     memory = psutil.virtual_memory()
+    large = studio.policy.dtype(2 * SMALL)
+    attention, reason = choose_attention(studio.device, large)
+    store = studio.statistics()
     return {
         "ok": not problems,
         "problems": problems,
@@ -44,11 +49,18 @@ def examine(studio: Studio) -> dict[str, Any]:
         "packages": versions,
         "device": str(studio.device),
         "device_reason": studio.device_reason,
-        "dtype": str(studio.dtype).removeprefix("torch."),
+        "precision": {
+            "small_models": str(studio.policy.dtype(0)).removeprefix("torch."),
+            "large_models": str(large).removeprefix("torch."),
+        },
+        "memory_mode": studio.policy.mode,
+        "attention": attention,
+        "attention_reason": reason,
         "threads": torch.get_num_threads(),
         "memory_bytes": memory.total,
         "memory_free_bytes": memory.available,
-        "store_budget_bytes": studio.statistics().budget,
+        "store_budget_bytes": store.budget,
+        "store_device_budget_bytes": store.device_budget,
         "home": str(studio.home),
         "models": {info.id: info.available for info in models},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -23,12 +23,20 @@ if TYPE_CHECKING:
 class LateStudio:
     """What the page asks of a Studio. `start` loads the engine in the background; a request waits for it.
 
-    device: as for Studio. home: the user's folder (else $OMS_HOME, else the system's place).
+    device, precision, memory: as for Studio. home: the user's folder (else $OMS_HOME, else the system's place).
     pictures: where finished pictures are kept (else in the user's folder).
     """
 
-    def __init__(self, *, device: str = "auto", home: Path | None = None, pictures: Path | None = None) -> None:
-        self.device = device
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        memory: str = "auto",
+        home: Path | None = None,
+        pictures: Path | None = None,
+    ) -> None:
+        self._asked: dict[str, Any] = {"device": device, "precision": precision, "memory": memory}
         self.pictures = pictures or user_folder(home) / "pictures"
         self._home = home
         self._catalog = open_catalog(home=home)
@@ -49,7 +57,7 @@ class LateStudio:
     def _load(self) -> Studio:
         from oms_app.studio import Studio
 
-        return Studio(device=self.device, home=self._home)
+        return Studio(**self._asked, home=self._home)
 
     def models(self) -> list[ModelInfo]:
         return self._catalog.infos()

@@ -6,13 +6,13 @@ import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-import torch
 
 from oms_app.models import domain as domains
 from oms_app.models.catalog import Catalog, Entry
 from oms_app.models.loading import OWN_ENCODER, Base, Key, Module, Statistics
+from oms_app.models.memory import Policy, Relief, size_on_disk
 from oms_app.models.store import Store
 from oms_app.models.text import TextEncoder
 from oms_app.prestep.corrections import CORRECTIONS, Need
@@ -80,17 +80,25 @@ def fill(request: GenerateRequest, entry: Entry) -> Filled:
 class Resolver:
     """Finds and loads models through the catalogue and the store."""
 
-    def __init__(self, catalog: Catalog, store: Store, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, catalog: Catalog, store: Store, policy: Policy) -> None:
         self.catalog = catalog
         self.store = store
-        self._device = str(device)
-        self._dtype = dtype
+        self._policy = policy
+        self._device = str(policy.device)
 
-    def key(self, entry: Entry, loras: Sequence[Lora] = ()) -> Key:
-        """What the store knows a model by; a base with LoRAs is another one. Raises StudioError for an unknown LoRA."""
-        assert entry.kind != "lora"  # it is a part of its base's key
+    def base_key(self, entry: Entry, loras: Sequence[Lora] = (), relief: Relief = Relief.NONE) -> Key:
+        """What the store knows a base by; one with LoRAs is another one. Raises StudioError for an unknown LoRA."""
         adapters = tuple((self.catalog.lora(lora.id), lora.scale) for lora in loras if lora.scale != 0.0)
-        return Key(entry.kind, self.catalog.folder(entry).resolve(), self._device, self._dtype, adapters)
+        folder = self.catalog.folder(entry).resolve()
+        size = size_on_disk(folder)
+        dtype = self._policy.dtype(size.total)
+        mode = "group_offload" if relief >= Relief.OFFLOAD else self._policy.place(size, dtype)
+        return Key("base", folder, self._device, dtype, adapters, mode)
+
+    def _module_key(self, entry: Entry, base: Base) -> Key:
+        """Of what serves a base: in the base's precision."""
+        assert entry.kind != "lora"
+        return Key(entry.kind, self.catalog.folder(entry).resolve(), self._device, base.pipeline.unet.dtype)
 
     def domain(self, entry: Entry, base: Base) -> domains.Domain:
         return domains.Domain(name=entry.domain or f"that of {entry.id}", fingerprint=base.fingerprint)
@@ -109,7 +117,7 @@ class Resolver:
         for variant in request.variants:
             if need := CORRECTIONS[variant.correction].needs:
                 chosen = self._choose(variant, need, entry, base)
-                model: Module | Statistics = used.enter_context(self.store.use(self.key(chosen)))
+                model: Module | Statistics = used.enter_context(self.store.use(self._module_key(chosen, base)))
                 try:
                     what, ours = WHAT[need], self.domain(entry, base)
                     domains.require_same(chosen.id, _declared(chosen, model), entry.id, ours, what)
@@ -119,7 +127,7 @@ class Resolver:
                     notes[f"the {WHAT[need]} {chosen.id!r} was forced upon {entry.id!r}: expect colour casts"] = None
                 self._require_channels(chosen, model, entry, base)
                 text = self._encoder(chosen, model, request, entry, base, used) if isinstance(model, Module) else None
-                found[variant.name] = Corrector(self.key(chosen), model, text)
+                found[variant.name] = Corrector(self._module_key(chosen, base), model, text)
                 name = chosen.id if chosen.id in self.catalog.entries else str(self.catalog.folder(chosen))
                 variant = variant.model_copy(update={"module": name})
             variants.append(variant)
@@ -162,8 +170,7 @@ class Resolver:
         if name == entry.id and not request.loras:
             return base.text
         if name == OWN_ENCODER:
-            own = Key("text", self.catalog.folder(chosen).resolve(), self._device, self._dtype)
-            return used.enter_context(self.store.use(own))
+            return self._separate_encoder(self.catalog.folder(chosen).resolve(), base, used)
         known = self.catalog.ids("base")
         if name in known:
             found = self.catalog.find(name, "base")
@@ -175,7 +182,11 @@ class Resolver:
         folder = self.catalog.folder(found).resolve()
         if str(folder) == base.text.key:  # without LoRAs, which a module has never seen
             return base.text
-        encoder: TextEncoder = used.enter_context(self.store.use(Key("text", folder, self._device, self._dtype)))
+        return self._separate_encoder(folder, base, used)
+
+    def _separate_encoder(self, folder: Path, base: Base, used: ExitStack) -> TextEncoder:
+        key = Key("text", folder, self._device, base.pipeline.unet.dtype)
+        encoder: TextEncoder = used.enter_context(self.store.use(key))
         return encoder
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,17 @@ from oms_app.home import user_folder
 from oms_app.inspection import describe
 from oms_app.measure.picture import measure
 from oms_app.models.catalog import Entry, ModelInfo, open_catalog
-from oms_app.models.loading import Base, choose_device, load, read_vocabulary
+from oms_app.models.loading import Base, Key, choose_device, load, read_vocabulary
+from oms_app.models.memory import (
+    TOLD,
+    AskedMode,
+    Policy,
+    Precision,
+    Relief,
+    automatic_device_budget,
+    give_back,
+    is_out_of_memory,
+)
 from oms_app.models.store import Statistics, Store
 from oms_app.models.text import Embedding, TextEncoder, unknown_words
 from oms_app.prestep.schedule import is_flow_matching
@@ -51,7 +61,9 @@ class Studio:
     """The engine. Safe under threads: one request at a time has the device, others wait and can be stopped meanwhile.
 
     home: the user's folder (else $OMS_HOME, else the system's place). device: "auto", "cpu", "cuda", "cuda:1", "mps".
-    presets: the catalogue's folder (else $OMS_PRESETS, else the shipped one). budget: bytes for loaded models.
+    presets: the catalogue's folder (else $OMS_PRESETS, else the shipped one). budget, device_budget: bytes of
+    the host's memory and of the device's own that models may fill; None takes what is free, less some to work in.
+    precision: "auto", "float32", "float16", "bfloat16". memory: "auto", "full", "model_offload", "group_offload".
     Raises StudioError where one of them is not to be had.
     """
 
@@ -62,13 +74,18 @@ class Studio:
         device: str = "auto",
         presets: Path | None = None,
         budget: int | None = None,
+        device_budget: int | None = None,
+        precision: Precision = "auto",
+        memory: AskedMode = "auto",
     ) -> None:
         self.home = user_folder(home)
         self.device, self.device_reason = choose_device(device)
-        self.dtype = torch.float32  # on every device: small models, and pictures that are the same everywhere
         self.catalog = open_catalog(presets, home)
-        self._store = Store(load, budget)
-        self._resolver = Resolver(self.catalog, self._store, self.device, self.dtype)
+        room = automatic_device_budget(self.device) if device_budget is None else device_budget
+        self.policy = Policy(self.device, precision, memory, room)
+        self._store = Store(load, budget, room)
+        self._resolver = Resolver(self.catalog, self._store, self.policy)
+        self._reliefs: dict[Hashable, Relief] = {}  # what it took to fit a model and a size, once memory has run out
         self._embeddings: ByteCache[Embedding] = ByteCache(64 * MiB)
         self._predictions: ByteCache[torch.Tensor] = ByteCache(64 * MiB)
         self._pictures: ByteCache[Made] = ByteCache(256 * MiB)
@@ -81,7 +98,7 @@ class Studio:
     def inspect(self, model_id: str) -> dict[str, Any]:
         """The schedule's ᾱ and SNR at T and at the first timestep, radii, latent domain and OMS modules of a base."""
         entry = self.catalog.find(model_id, "base")
-        with self._device_lock, self._store.use(self._resolver.key(entry)) as base:
+        with self._device_lock, self._store.use(self._resolver.base_key(entry)) as base:
             modules = self._resolver.modules_for(entry, base)
             return describe(entry, base, self._resolver.domain(entry, base).name, [module.id for module in modules])
 
@@ -116,13 +133,51 @@ class Studio:
         run = Run(on_progress, should_stop)
         entry = self.catalog.find(request.model, "base")
         filled = fill(request, entry)
-        with run.holding(self._device_lock), ExitStack() as used:
+        with run.holding(self._device_lock):
+            return self._relieved(filled, lambda relief: self._paint(filled, entry, run, relief))
+
+    def _relieved(self, request: Filled, paint: Callable[[Relief], GenerateResult]) -> GenerateResult:
+        """paint(relief), and again with more relief where memory runs out; what helped is begun with the next time.
+
+        Pictures that were finished before it ran out are in the cache, and not painted twice.
+        """
+        what = (request.model, request.loras, request.width, request.height)
+        relief: Relief | None = self._reliefs.get(what, Relief.NONE)
+        while relief is not None:
+            try:
+                result = paint(relief)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = " ".join(str(error).split())[:160]
+            else:
+                if relief == Relief.NONE:
+                    return result
+                if relief > Relief.EVICT:
+                    self._reliefs[what] = relief
+                return result.model_copy(update={"notes": (*result.notes, TOLD[relief])})
+            # Only here, outside the handler, the error is gone, and with it every tensor that its frames held.
+            relief = relief.next(self.device)
+            self._embeddings.clear()
+            self._predictions.clear()
+            self._store.clear()
+            give_back(self.device)
+        raise StudioError(
+            f"memory ran out, whatever was put away ({reason}): take a smaller picture or another model, or close "
+            "other programs that use the memory"
+        )
+
+    def _paint(self, filled: Filled, entry: Entry, run: Run, relief: Relief) -> GenerateResult:
+        """The numbered stages."""
+        singly = relief >= Relief.ONE_BY_ONE
+        key = self._resolver.base_key(entry, filled.loras, relief)
+        with ExitStack() as used:
             # 1 resolve
             with run.stage("load"):
-                base: Base = used.enter_context(self._store.use(self._resolver.key(entry, request.loras)))
+                base: Base = used.enter_context(self._store.use(key))
                 filled, correctors, notes = self._resolver.correctors(filled, entry, base, used)
                 scheduler = self._scheduler(filled, base)
-            keys = self._picture_keys(filled, entry, correctors)
+            keys = self._picture_keys(filled, replace(key, mode="full"), correctors)
             jobs = {key: Job(key, variant, index) for (variant, index), key in reversed(keys.items())}
             found = {key: self._pictures.get(key) for key in jobs}
             made = {key: picture for key, picture in found.items() if picture is not None}
@@ -136,14 +191,15 @@ class Studio:
             # 3 draw
             shape = _latent_shape(filled, base)
             indices = {job.index for job in todo}
-            noises = {i: denoising.draw(filled.seed + i, shape, self.device, self.dtype) for i in indices}
+            dtype = base.pipeline.unet.dtype  # as the stock pipeline draws it
+            noises = {i: denoising.draw(filled.seed + i, shape, self.device, dtype) for i in indices}
 
             # 4 correct
             with run.stage("correct"):
-                correcting = Correcting(filled, correctors, noises, self._predictions, self._hidden)
+                correcting = Correcting(filled, correctors, noises, self._predictions, self._hidden, singly=singly)
                 latents = correcting.start_all(todo, scheduler) if todo else []
 
-            for part in denoising.chunks(len(todo), filled.width, filled.height):
+            for part in denoising.chunks(len(todo), filled.width, filled.height, singly=singly):
                 batch = [todo[i] for i in part]
                 # 5 denoise
                 with run.stage("denoise"):
@@ -162,7 +218,7 @@ class Studio:
                     )
                 with run.stage("decode"):
                     # 6 decode
-                    pictures, blackened = denoising.decode(base.pipeline, clean)
+                    pictures, blackened = denoising.decode(base.pipeline, clean, tiled=singly)
                     # 7 measure
                     for job, picture, black in zip(batch, pictures, blackened, strict=True):
                         made[job.key] = self._keep(job, picture, black)
@@ -210,11 +266,11 @@ class Studio:
         return scheduler
 
     def _picture_keys(
-        self, request: Filled, entry: Entry, correctors: Mapping[str, Corrector]
+        self, request: Filled, base: Key, correctors: Mapping[str, Corrector]
     ) -> dict[tuple[Any, int], Hashable]:
         """(variant, index) → all that its picture is made from, by index and then in the request's order."""
         shared = (
-            self._resolver.key(entry, request.loras),
+            base,
             request.prompt,
             request.negative_prompt if request.guided else None,
             request.num_inference_steps,

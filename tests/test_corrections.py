@@ -43,7 +43,7 @@ def first_input(studio: Studio, variant: Variant, prompt: str = "sea", **setting
     """x̃_T of one variant, (1, 4, 8, 8): what the base's UNet sees first."""
     seen: list[torch.Tensor] = []
     studio.forget()
-    with studio._store.use(studio._resolver.key(studio.catalog.find("lumen", "base"))) as base:
+    with studio._store.use(studio._resolver.base_key(studio.catalog.find("lumen", "base"))) as base:
         hook = base.pipeline.unet.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
         try:
             studio.generate(GenerateRequest(prompt=prompt, seed=9, variants=(variant,), **settings))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oms_app.caches import ByteCache
-from oms_app.models.store import Store, parameter_bytes
+from oms_app.models.store import Bytes, Store, parameter_bytes
 
 KILOBYTE = 1_024
 
@@ -117,9 +117,9 @@ def test_bytes_of_modules_and_of_what_holds_them() -> None:
             self.a = torch.nn.Linear(10, 10, dtype=torch.float16)
             self.name = "x"
 
-    assert parameter_bytes(torch.nn.Linear(10, 10)) == 440
-    assert parameter_bytes(Holder()) == 220
-    assert parameter_bytes("nothing") == 0
+    assert parameter_bytes(torch.nn.Linear(10, 10)) == Bytes(host=440)
+    assert parameter_bytes(Holder()) == Bytes(host=220)
+    assert parameter_bytes("nothing") == Bytes()
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 60)), max_size=40))

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from oms_app.models import domain as domains
 from oms_app.models.catalog import PICKLES
 from oms_app.models.lora import Adapters, melt
+from oms_app.models.memory import Mode, place
 from oms_app.models.single_file import load_single_file
 from oms_app.models.text import SdxlTextEncoder, TextEncoder, load_encoder
 from oms_app.prestep.leak import LeakStatistics
@@ -45,6 +46,7 @@ class Key:
     device: str
     dtype: torch.dtype
     adapters: Adapters = ()
+    mode: Mode = "full"
 
 
 OWN_ENCODER = ""  # the module's folder holds its encoder, rather than naming another's
@@ -102,7 +104,7 @@ def load(key: Key) -> Base | Module | Statistics | TextEncoder:
     """Loads what the key names. Raises StudioError, in one line, for anything that cannot be read or trusted."""
     device = torch.device(key.device)
     if key.kind == "base":
-        return load_base(key.folder, device, key.dtype, key.adapters)
+        return load_base(key.folder, device, key.dtype, key.adapters, key.mode)
     if key.kind == "oms" or key.kind == "singdiffusion":
         return load_module(key.folder, device, key.dtype, key.kind)
     if key.kind == "signal_leak":
@@ -110,11 +112,20 @@ def load(key: Key) -> Base | Module | Statistics | TextEncoder:
     return load_encoder(key.folder, device, key.dtype)
 
 
-def load_base(folder: Path, device: torch.device, dtype: torch.dtype, adapters: Adapters = ()) -> Base:
+def load_base(
+    folder: Path, device: torch.device, dtype: torch.dtype, adapters: Adapters = (), mode: Mode = "full"
+) -> Base:
     """A StableDiffusionPipeline from a diffusers folder or a single .safetensors file, with LoRAs melted in."""
     pipeline = load_single_file(folder, dtype) if folder.is_file() else _load_folder(folder, dtype)
     melt(pipeline, adapters)
-    pipeline.to(device)
+    if dtype != torch.float32:
+        pipeline.vae.to(torch.float32)
+    known = domains.fingerprint(pipeline.vae)  # in full precision: the same whatever the model is run in
+    # SDXL's own autoencoder overflows in float16: it stays as it is.
+    overflows = isinstance(pipeline, StableDiffusionXLPipeline) and pipeline.vae.config.force_upcast
+    if dtype == torch.bfloat16 or (dtype == torch.float16 and not overflows):
+        pipeline.vae.to(dtype)
+    place(pipeline, device, mode)
     pipeline.set_progress_bar_config(disable=True)
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
@@ -124,7 +135,7 @@ def load_base(folder: Path, device: torch.device, dtype: torch.dtype, adapters: 
         text: TextEncoder = SdxlTextEncoder(key, pipeline, device)
     else:
         text = TextEncoder(key, pipeline.tokenizer, pipeline.text_encoder, device)
-    return Base(pipeline, text, domains.fingerprint(pipeline.vae), read_vocabulary(folder))
+    return Base(pipeline, text, known, read_vocabulary(folder))
 
 
 def _load_folder(folder: Path, dtype: torch.dtype) -> Any:

@@ -9,43 +9,50 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
 import torch
 
+from oms_app.models.memory import automatic_budget
 
-def parameter_bytes(model: Any) -> int:
+
+@dataclass(frozen=True)
+class Bytes:
+    """Of a model's weights: in the host's memory, and in the device's own."""
+
+    host: int = 0
+    device: int = 0
+
+    def __add__(self, other: Bytes) -> Bytes:
+        return Bytes(self.host + other.host, self.device + other.device)
+
+    @property
+    def total(self) -> int:
+        return self.host + self.device
+
+
+def parameter_bytes(model: Any) -> Bytes:
     """Bytes of the parameters and buffers of a module, a pipeline or anything that holds such in its attributes."""
     if isinstance(model, torch.nn.Module):
-        tensors = [*model.parameters(), *model.buffers()]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    if hasattr(model, "components"):
-        parts = model.components.values()
-        return sum(parameter_bytes(part) for part in parts if isinstance(part, torch.nn.Module))
-    if hasattr(model, "__dict__"):
-        return sum(
-            parameter_bytes(part)
-            for part in vars(model).values()
-            if isinstance(part, torch.nn.Module) or hasattr(part, "components")
-        )
-    return 0
-
-
-def automatic_budget() -> int:
-    """Half of the memory that is free now, in bytes: the other half is for latents, the page and everyone else."""
-    return int(psutil.virtual_memory().available // 2)
+        own = [0, 0]
+        for tensor in (*model.parameters(), *model.buffers()):
+            own[tensor.device.type not in ("cpu", "meta")] += tensor.numel() * tensor.element_size()
+        return Bytes(*own)
+    parts = model.components if hasattr(model, "components") else getattr(model, "__dict__", {})
+    held = (part for part in parts.values() if isinstance(part, torch.nn.Module) or hasattr(part, "components"))
+    return sum(map(parameter_bytes, held), Bytes())
 
 
 @dataclass
 class _Record:
     model: Any = None
-    size: int = 0
+    size: Bytes = field(default_factory=Bytes)
     users: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)  # held while loading
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """hits, misses (loads), evictions: counts since the start. bytes_used, budget: bytes now. models: loaded now."""
+    """hits, misses (loads), evictions: counts since the start. models: loaded now. bytes_used, budget: bytes of the
+    host's memory; device_bytes_used, device_budget: of the device's own, None where it has none."""
 
     hits: int
     misses: int
@@ -53,18 +60,22 @@ class Statistics:
     bytes_used: int
     budget: int
     models: int
+    device_bytes_used: int = 0
+    device_budget: int | None = None
 
 
 class Store:
     """`with store.use(key) as model:` loads once, shares, and keeps the model from being evicted while it is used.
 
     load: key → model, called outside the store's lock, so that two different models may load at a time.
-    budget: bytes. It is passed only by a model that is loading, or where everything is in use.
+    budget, device_budget: bytes of the host's memory and of the device's own. They are passed only by a model that is
+    loading, or where everything is in use.
     """
 
-    def __init__(self, load: Callable[[Any], Any], budget: int | None = None) -> None:
+    def __init__(self, load: Callable[[Any], Any], budget: int | None = None, device_budget: int | None = None) -> None:
         self._load = load
         self.budget = automatic_budget() if budget is None else budget
+        self.device_budget = device_budget
         self._lock = threading.RLock()
         self._records: OrderedDict[Hashable, _Record] = OrderedDict()
         self._hits = self._misses = self._evictions = 0
@@ -103,18 +114,29 @@ class Store:
     def statistics(self) -> Statistics:
         with self._lock:
             loaded = [record for record in self._records.values() if record.model is not None]
-            used = sum(record.size for record in loaded)
-            return Statistics(self._hits, self._misses, self._evictions, used, self.budget, len(loaded))
+            used = sum((record.size for record in loaded), Bytes())
+            return Statistics(
+                hits=self._hits,
+                misses=self._misses,
+                evictions=self._evictions,
+                bytes_used=used.host,
+                budget=self.budget,
+                models=len(loaded),
+                device_bytes_used=used.device,
+                device_budget=self.device_budget,
+            )
 
     def _evict(self) -> None:
+        """The least recently used first, and only what frees the memory that is short."""
         with self._lock:
-            used = sum(record.size for record in self._records.values())
-            for key in list(self._records):
-                if used <= self.budget:
-                    return
-                record = self._records[key]
-                if record.users == 0:
-                    used -= record.size
+            used = sum((record.size for record in self._records.values()), Bytes())
+            for key, record in list(self._records.items()):
+                over_host = used.host > self.budget and record.size.host > 0
+                over_device = (
+                    self.device_budget is not None and used.device > self.device_budget and record.size.device > 0
+                )
+                if record.users == 0 and (over_host or over_device):
+                    used += Bytes(-record.size.host, -record.size.device)
                     self._drop(key)
 
     def _drop(self, key: Hashable) -> None:

@@ -34,13 +34,20 @@ class Embedding:
 
 
 class TextEncoder:
-    """A CLIP text encoder with its tokenizer. `key` tells encoders apart in caches."""
+    """A CLIP text encoder with its tokenizer. `key` tells encoders apart in caches.
 
-    def __init__(self, key: str, tokenizer: Any, model: torch.nn.Module, device: torch.device) -> None:
+    waits: between two texts the model lies in the host's memory. Embeddings are cached, so it is seldom wanted, and an
+    encoder as large as half a UNet would crowd the device.
+    """
+
+    def __init__(
+        self, key: str, tokenizer: Any, model: torch.nn.Module, device: torch.device, *, waits: bool = False
+    ) -> None:
         self.key = key
         self.tokenizer = tokenizer
         self.model = model
         self.device = device
+        self.waits = waits
 
     @property
     def max_tokens(self) -> int:
@@ -53,7 +60,13 @@ class TextEncoder:
             list(texts), padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt"
         )
         mask = tokens.attention_mask if getattr(self.model.config, "use_attention_mask", False) else None
-        return self.model(tokens.input_ids.to(self.device), attention_mask=mask)[0]
+        if self.waits:
+            self.model.to(self.device)
+        try:
+            return self.model(tokens.input_ids.to(self.device), attention_mask=mask)[0]
+        finally:
+            if self.waits:
+                self.model.to("cpu")
 
     def embed(self, texts: Sequence[str]) -> list[Embedding]:
         """Each text by itself, for a base model's prompt."""
@@ -116,7 +129,7 @@ def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Text
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise StudioError(f"the text encoder at {folder} cannot be read ({reason}): restore it") from error
-    return TextEncoder(str(folder), tokenizer, model.to(device).eval(), device)
+    return TextEncoder(str(folder), tokenizer, model.eval(), device, waits=device.type != "cpu")
 
 
 def clip_tokenizer(*, zero_padded: bool = False) -> CLIPTokenizer:
