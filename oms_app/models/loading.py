@@ -54,24 +54,40 @@ OWN_ENCODER = ""  # the module's folder holds its encoder, rather than naming an
 
 @dataclass
 class Base:
-    """A base model: the stock pipeline, its text encoder, what its encoder's latents look like, the words it knows."""
+    """A base model: the stock pipeline, its text encoder, what its encoder's latents look like, the words it knows,
+    where its parts wait."""
 
     pipeline: Any  # one of PIPELINES
     text: TextEncoder
     fingerprint: tuple[float, ...]
     vocabulary: frozenset[str]
+    mode: Mode = "full"
 
 
 @dataclass
 class Module:
     """A time-free UNet, whose text encoder it reads (OWN_ENCODER: its own), its latent domain.
 
+    waits: between two requests the network lies in the host's memory, and `predict` fetches it.
     OMS modules answer v at SNR 0, which is -x̂0; SingDiffusion's answer x̂0.
     """
 
     unet: TimeFreeUNet
     encoder_name: str
     domain: domains.Domain | None
+    device: torch.device
+    waits: bool = False
+
+    @torch.no_grad()
+    def predict(self, x_s: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """ψ(x_S, c), (B, C, h, w), of noise (B, C, h, w) and prompt embeddings (B, L, D), on the module's device."""
+        if self.waits:
+            self.unet.to(self.device)
+        try:
+            return self.unet(x_s, hidden)
+        finally:
+            if self.waits:
+                self.unet.to("cpu")
 
 
 @dataclass
@@ -106,7 +122,7 @@ def load(key: Key) -> Base | Module | Statistics | TextEncoder:
     if key.kind == "base":
         return load_base(key.folder, device, key.dtype, key.adapters, key.mode)
     if key.kind == "oms" or key.kind == "singdiffusion":
-        return load_module(key.folder, device, key.dtype, key.kind)
+        return load_module(key.folder, device, key.dtype, key.kind, waits=key.mode != "full")
     if key.kind == "signal_leak":
         return load_statistics(key.folder)
     return load_encoder(key.folder, device, key.dtype)
@@ -131,11 +147,11 @@ def load_base(
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)
     key = f"{folder}{adapters or ''}"  # the adapters may have changed it
+    text = TextEncoder(key, pipeline.tokenizer, pipeline.text_encoder, device)
     if isinstance(pipeline, StableDiffusionXLPipeline):
-        text: TextEncoder = SdxlTextEncoder(key, pipeline, device)
-    else:
-        text = TextEncoder(key, pipeline.tokenizer, pipeline.text_encoder, device)
-    return Base(pipeline, text, known, read_vocabulary(folder))
+        second = TextEncoder(key, pipeline.tokenizer_2, pipeline.text_encoder_2, device)
+        text = SdxlTextEncoder(key, text, second, zero_empty=bool(pipeline.config.force_zeros_for_empty_prompt))
+    return Base(pipeline, text, known, read_vocabulary(folder), mode)
 
 
 def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
@@ -163,7 +179,9 @@ def _variant(folder: Path) -> str | None:
     return "fp16" if names and all(".fp16." in name for name in names) else None
 
 
-def load_module(folder: Path, device: torch.device, dtype: torch.dtype, kind: str = "oms") -> Module:
+def load_module(
+    folder: Path, device: torch.device, dtype: torch.dtype, kind: str = "oms", *, waits: bool = False
+) -> Module:
     """An OMS module from a folder in the published layout; a SingDiffusion module from the same with its own prefix."""
     part, title = folder / f"{kind}_module", TITLES[kind]
     _refuse_pickle(part)
@@ -176,7 +194,8 @@ def load_module(folder: Path, device: torch.device, dtype: torch.dtype, kind: st
     encoder = OWN_ENCODER if own else named.get("_name_or_path")
     if not isinstance(encoder, str) or named.get("subfolder", "text_encoder") != "text_encoder":
         raise StudioError(f"{folder}/{kind}_text_encoder names no text encoder: its config.json needs _name_or_path")
-    return Module(unet.to(device).eval().requires_grad_(False), encoder, domains.read(folder))
+    unet = unet.to("cpu" if waits else device).eval().requires_grad_(False)
+    return Module(unet, encoder, domains.read(folder), device, waits)
 
 
 def load_statistics(folder: Path) -> Statistics:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from oms_app.requests import StudioError
 
@@ -54,8 +54,8 @@ class TextEncoder:
         return int(self.tokenizer.model_max_length)
 
     @torch.no_grad()
-    def encode(self, texts: Sequence[str]) -> torch.Tensor:
-        """(B, L, D): the last hidden state, padded to L = max_tokens, as in StableDiffusionPipeline.encode_prompt."""
+    def run(self, texts: Sequence[str], **settings: Any) -> Any:
+        """The model's own output for texts padded to L = max_tokens."""
         tokens = self.tokenizer(
             list(texts), padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt"
         )
@@ -63,10 +63,15 @@ class TextEncoder:
         if self.waits:
             self.model.to(self.device)
         try:
-            return self.model(tokens.input_ids.to(self.device), attention_mask=mask)[0]
+            return self.model(tokens.input_ids.to(self.device), attention_mask=mask, **settings)
         finally:
             if self.waits:
                 self.model.to("cpu")
+
+    def encode(self, texts: Sequence[str]) -> torch.Tensor:
+        """(B, L, D): the last hidden state, as in StableDiffusionPipeline.encode_prompt."""
+        hidden: torch.Tensor = self.run(texts)[0]
+        return hidden
 
     def embed(self, texts: Sequence[str]) -> list[Embedding]:
         """Each text by itself, for a base model's prompt."""
@@ -86,24 +91,21 @@ class SdxlTextEncoder(TextEncoder):
     zero_empty: the empty text is all zeros, as the stock pipeline has it for an absent negative prompt.
     """
 
-    def __init__(self, key: str, pipeline: Any, device: torch.device) -> None:
-        super().__init__(key, pipeline.tokenizer, pipeline.text_encoder, device)
-        self.second = TextEncoder(key, pipeline.tokenizer_2, pipeline.text_encoder_2, device)
-        self.zero_empty = bool(pipeline.config.force_zeros_for_empty_prompt)
+    def __init__(self, key: str, first: TextEncoder, second: TextEncoder, *, zero_empty: bool) -> None:
+        super().__init__(key, first.tokenizer, first.model, first.device, waits=first.waits)
+        self.first, self.second = first, second
+        self.zero_empty = zero_empty
 
-    @torch.no_grad()
+    def for_modules(self) -> SdxlTextEncoder:
+        """The same networks as an OMS module reads them: the empty text is a text like others, and cached apart."""
+        return SdxlTextEncoder(f"{self.key}, for modules", self.first, self.second, zero_empty=False)
+
     def embed(self, texts: Sequence[str]) -> list[Embedding]:
-        hidden, pooled = [], None
-        for encoder in (self, self.second):
-            tokens = encoder.tokenizer(
-                list(texts), padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt"
-            )
-            output = encoder.model(tokens.input_ids.to(self.device), output_hidden_states=True)
-            hidden.append(output.hidden_states[-2])
-            pooled = output[0]  # of the last encoder, which has a projection
-        assert pooled is not None
+        outputs = [encoder.run(texts, output_hidden_states=True) for encoder in (self.first, self.second)]
+        hidden = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
+        pooled: torch.Tensor = outputs[-1][0]  # of the last encoder, which has a projection
         made = []
-        for text, h, p in zip(texts, torch.cat(hidden, dim=-1).split(1), pooled.split(1), strict=True):
+        for text, h, p in zip(texts, hidden.split(1), pooled.split(1), strict=True):
             keep = 0.0 if self.zero_empty and not text else 1.0
             made.append(Embedding(h * keep, p * keep))
         return made
@@ -116,19 +118,30 @@ class SdxlTextEncoder(TextEncoder):
 def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> TextEncoder:
     """The encoder of a pipeline folder, text_encoder/ and tokenizer/, or of a module's, the same with its kind before.
 
-    safetensors only, nothing from the network. Raises StudioError where a part cannot be read.
+    Where the folder is SDXL's, both encoders, as a module reads them. safetensors only, nothing from the network.
+    Raises StudioError where a part cannot be read.
     """
     prefix = next((p for p in ("oms_", "singdiffusion_") if (folder / f"{p}text_encoder").is_dir()), "")
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder / f"{prefix}tokenizer", local_files_only=True)
-        part = folder / f"{prefix}text_encoder"
-        half = (part / "model.fp16.safetensors").is_file() and not (part / "model.safetensors").is_file()
-        model = CLIPTextModel.from_pretrained(
-            part, local_files_only=True, use_safetensors=True, dtype=dtype, variant="fp16" if half else None
-        )
+        first = _load_part(folder, prefix, "", CLIPTextModel, device, dtype)
+        if prefix or not (folder / "text_encoder_2").is_dir():
+            return first
+        second = _load_part(folder, "", "_2", CLIPTextModelWithProjection, device, dtype)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise StudioError(f"the text encoder at {folder} cannot be read ({reason}): restore it") from error
+    return SdxlTextEncoder(str(folder), first, second, zero_empty=False).for_modules()
+
+
+def _load_part(
+    folder: Path, prefix: str, suffix: str, network: Any, device: torch.device, dtype: torch.dtype
+) -> TextEncoder:
+    tokenizer = CLIPTokenizer.from_pretrained(folder / f"{prefix}tokenizer{suffix}", local_files_only=True)
+    part = folder / f"{prefix}text_encoder{suffix}"
+    half = (part / "model.fp16.safetensors").is_file() and not (part / "model.safetensors").is_file()
+    model = network.from_pretrained(
+        part, local_files_only=True, use_safetensors=True, dtype=dtype, variant="fp16" if half else None
+    )
     return TextEncoder(str(folder), tokenizer, model.eval(), device, waits=device.type != "cpu")
 
 
