@@ -147,6 +147,8 @@ class Catalog:
                 raise StudioError(to_fetch(entry))
             if not self.available(entry):
                 raise StudioError(f"the files of {source!r} are not at {self.folder(entry)}: restore that folder")
+            if not entry.folder:
+                _refuse_links(self.downloads, self.folder(entry))
             return entry
         path = Path(source).expanduser()
         if path.suffix.lower() in PICKLES:
@@ -178,6 +180,8 @@ class Catalog:
         if entry and entry.kind == "lora":
             if not self.available(entry):
                 raise StudioError(to_fetch(entry))
+            if not entry.folder:
+                _refuse_links(self.downloads, self.folder(entry))
             return next(self.folder(entry).glob("*.safetensors"))
         path = Path(source).expanduser()
         if path.suffix.lower() in PICKLES:
@@ -195,6 +199,16 @@ class Catalog:
         native = NATIVE[family_of(path)]
         defaults = Defaults(width=native, height=native, max_size=2 * native, guidance_scale=7.5)
         return Entry(id=re_id(path.stem), kind="base", title=path.stem, folder=str(path), defaults=defaults)
+
+
+def _refuse_links(models: Path, folder: Path) -> None:
+    """What is fetched holds plain files: a link to elsewhere was put there by another."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(models.resolve()):
+            raise StudioError(
+                f"{path} is a link that leads out of the models folder: remove it, and give the place that it leads to "
+                "with --model if you trust it"
+            )
 
 
 def open_catalog(presets: Path | None = None, home: Path | None = None) -> Catalog:
@@ -219,8 +233,13 @@ def re_id(name: str) -> str:
 
 
 def _defaults_of(folder: Path) -> Defaults:
-    config = json.loads((folder / "unet/config.json").read_text(encoding="utf-8"))
-    vae = json.loads((folder / "vae/config.json").read_text(encoding="utf-8"))
-    factor = 2 ** (len(vae["block_out_channels"]) - 1)
-    native = int(config.get("sample_size") or 64) * factor
-    return Defaults(width=native, height=native, min_size=max(8, native // 2), max_size=min(2048, native * 2))
+    """By the configs of a folder in the diffusers layout, which are untrusted input."""
+    try:
+        config = json.loads((folder / "unet/config.json").read_text(encoding="utf-8"))
+        vae = json.loads((folder / "vae/config.json").read_text(encoding="utf-8"))
+        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+        native = int(config.get("sample_size") or 64) * factor
+        return Defaults(width=native, height=native, min_size=max(8, native // 2), max_size=min(2048, native * 2))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise StudioError(f"{folder} cannot be read as a base model ({reason}): restore its files") from error

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from oms_app.models import domain as domains
 from oms_app.models.catalog import PICKLES
 from oms_app.models.lora import Adapters, melt
-from oms_app.models.memory import Mode, place
+from oms_app.models.memory import Mode, is_out_of_memory, place
 from oms_app.models.single_file import load_single_file
 from oms_app.models.text import SdxlTextEncoder, TextEncoder, load_encoder
 from oms_app.prestep.leak import LeakStatistics
@@ -34,6 +34,8 @@ PIPELINES: dict[str, Any] = {
     # The same parts; its own pipeline has no negative prompt, no rescale and no interrupt. LCMScheduler does the rest.
     "LatentConsistencyModelPipeline": StableDiffusionPipeline,
 }
+# What the libraries raise for files that are damaged, or that say what cannot be.
+READ_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, MemoryError, SafetensorError)
 LIBRARIES = {"diffusers", "transformers", "stable_diffusion", None}
 
 
@@ -157,19 +159,21 @@ def load_base(
 def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
     index = read_json(folder / "model_index.json")
     name = index.get("_class_name")
-    if name not in PIPELINES:
+    if not isinstance(name, str) or name not in PIPELINES:
         raise StudioError(f"{folder} is a {name}: this version runs {' and '.join(PIPELINES)} folders")
     for part, described in index.items():
         if part.startswith("_") or not isinstance(described, list):
             continue
-        if described[0] not in LIBRARIES:
-            raise StudioError(f"{folder}: {part} asks for code from {described[0]!r}, which is never run here")
+        if not described or not isinstance(described[0], str | None) or described[0] not in LIBRARIES:
+            raise StudioError(f"{folder}: {part} asks for code from {described[:1]}, which is never run here")
         _refuse_pickle(folder / part)
     try:
         return PIPELINES[name].from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, variant=_variant(folder / "unet")
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except READ_ERRORS as error:
+        if is_out_of_memory(error):
+            raise
         raise StudioError(f"{folder} cannot be read as a base model ({one_line(error)}): restore its files") from error
 
 
@@ -187,7 +191,9 @@ def load_module(
     _refuse_pickle(part)
     try:
         unet = TimeFreeUNet.from_pretrained(part, torch_dtype=dtype)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except READ_ERRORS as error:
+        if is_out_of_memory(error):
+            raise
         raise StudioError(f"{folder} cannot be read as {title} ({one_line(error)}): restore its files") from error
     named = read_json(folder / f"{kind}_text_encoder/config.json")
     own = (folder / f"{kind}_text_encoder/model.safetensors").is_file()
@@ -231,7 +237,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises StudioError where the file is missing or holds anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StudioError(f"{path} cannot be read ({one_line(error)}): restore it") from error
     if not isinstance(value, dict):
         raise StudioError(f"{path} holds no JSON object: restore it")
