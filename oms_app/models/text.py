@@ -7,6 +7,7 @@ cached embedding (same `key`).
 from __future__ import annotations
 
 import gzip
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from oms_app.requests import StudioError
 
 CLIP_TOKENS = 49_408
+T5_LENGTH = 77  # tokens, as many as CLIP reads; T5 itself would read more, and a module as many more rows
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Embedding:
 
 
 class TextEncoder:
-    """A CLIP text encoder with its tokenizer. `key` tells encoders apart in caches."""
+    """A CLIP or T5 text encoder with its tokenizer. `key` tells encoders apart in caches."""
 
     def __init__(self, key: str, tokenizer: Any, model: torch.nn.Module, device: torch.device) -> None:
         self.key = key
@@ -52,7 +54,8 @@ class TextEncoder:
         tokens = self.tokenizer(
             list(texts), padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt"
         )
-        mask = tokens.attention_mask if getattr(self.model.config, "use_attention_mask", False) else None
+        masked = isinstance(self.model, T5EncoderModel) or getattr(self.model.config, "use_attention_mask", False)
+        mask = tokens.attention_mask.to(self.device) if masked else None
         return self.model(tokens.input_ids.to(self.device), attention_mask=mask)[0]
 
     def embed(self, texts: Sequence[str]) -> list[Embedding]:
@@ -101,21 +104,27 @@ class SdxlTextEncoder(TextEncoder):
 
 
 def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> TextEncoder:
-    """The encoder of a pipeline folder, text_encoder/ and tokenizer/, or of a module's, the same with its kind before.
+    """The encoder of a pipeline folder, text_encoder/ and tokenizer/, or of a module's, the same with its kind before;
+    or one that lies in a folder by itself, as T5's do.
 
-    safetensors only, nothing from the network. Raises StudioError where a part cannot be read.
+    A config of the type t5 gives T5's encoder, every other one CLIP's. safetensors only, nothing from the network.
+    Raises StudioError where a part cannot be read.
     """
     prefix = next((p for p in ("oms_", "singdiffusion_") if (folder / f"{p}text_encoder").is_dir()), "")
+    alone = (folder / "config.json").is_file() and not (folder / f"{prefix}text_encoder").is_dir()
+    part, words = (folder, folder) if alone else (folder / f"{prefix}text_encoder", folder / f"{prefix}tokenizer")
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder / f"{prefix}tokenizer", local_files_only=True)
-        part = folder / f"{prefix}text_encoder"
+        t5 = json.loads((part / "config.json").read_text(encoding="utf-8")).get("model_type") == "t5"
+        tokenizer = (T5Tokenizer if t5 else CLIPTokenizer).from_pretrained(words, local_files_only=True)
         half = (part / "model.fp16.safetensors").is_file() and not (part / "model.safetensors").is_file()
-        model = CLIPTextModel.from_pretrained(
+        model = (T5EncoderModel if t5 else CLIPTextModel).from_pretrained(
             part, local_files_only=True, use_safetensors=True, dtype=dtype, variant="fp16" if half else None
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise StudioError(f"the text encoder at {folder} cannot be read ({reason}): restore it") from error
+    if t5:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, T5_LENGTH)
     return TextEncoder(str(folder), tokenizer, model.to(device).eval(), device)
 
 
