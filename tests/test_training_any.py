@@ -270,32 +270,41 @@ def test_from_pictures_to_a_module_that_paints(
 
 
 def test_a_stopped_encoding_goes_on_and_the_light_is_learned(
-    data: Path, presets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    presets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A base by path: the module brings its encoder, and answers with the mean latents of what the words mean."""
+    """A base by path: the module brings its encoder, and answers with minus the latents that a word goes with."""
     monkeypatch.setenv("OMS_PRESETS", str(presets))
     monkeypatch.setattr("oms_app.training.encoded.PART", 2)
-    base = linked(presets, tmp_path / "base")
-    out = tmp_path / "module"
-    command = ["--model", str(base), "--data", str(data), "--out", str(out), "--batch", "8", "--learning-rate", "2e-3"]
+    data = tmp_path / "data"
+    data.mkdir()
+    for i in range(6):
+        (data / f"{i}.png").write_bytes(png(255 * (i % 2)))
+        (data / f"{i}.txt").write_text("white" if i % 2 else "black")
+    base, out = linked(presets, tmp_path / "base"), tmp_path / "module"
+    command = ["--model", str(base), "--data", str(data), "--out", str(out), "--batch", "6", "--learning-rate", "5e-3"]
     run(capsys, *command, "--steps", "1")
     work = out.with_name("module-work")
     marks = sorted(work.glob("part-*.json"))
-    assert len(marks) == 5
-    marks[2].unlink()
-    _, err = run(capsys, *command, "--steps", "60")
-    assert "encoded 1 parts" in err
+    assert len(marks) == 3
+    marks[1].unlink()
+    latents = np.load(work / "latents.npy", mmap_mode="r+")
+    assert not np.allclose(latents[0], latents[1]) and np.abs(latents[2] - latents[0]).max() < 1e-2  # up to the flip
+    latents[:] = 7.0
+    _, err = run(capsys, *command, "--steps", "1")
+    assert "encoded 1 parts" in err and (latents[2:4] != 7.0).all() and (latents[4:] == 7.0).all()
 
+    # The random autoencoder barely tells black from white, so it is told here what they are.
+    latents[0::2], latents[1::2] = -1.0, 1.0
+    latents.flush()
+    (work / "oms.pt").unlink()
+    run(capsys, *command, "--steps", "50")
     module = load_module(out, CPU, torch.float32)
     assert module.encoder_name == OWN_ENCODER
     told = load_encoder(out, CPU, torch.float32).encode(["black", "white"])
-    noise = torch.randn(16, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    noise = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        x0 = [-module.unet(noise, one[None].expand(16, -1, -1)).mean((0, 2, 3)) for one in told]
-    latents = np.load(work / "latents.npy").astype(np.float32)
-    names = [one.name for one in find(data).pictures]
-    black, white = (torch.from_numpy(latents[names.index(name)]).mean((1, 2)) for name in ("1.png", "0.png"))
-    assert torch.dot(x0[1] - x0[0], white - black) > 0.3 * (white - black).square().sum()
+        black, white = (-module.unet(noise, one[None].expand(8, -1, -1)).mean().item() for one in told)
+    assert white - black > 0.5, (black, white)
 
 
 def test_two_processes_share_the_work(data: Path, presets: Path, tmp_path: Path) -> None:
@@ -305,9 +314,9 @@ def test_two_processes_share_the_work(data: Path, presets: Path, tmp_path: Path)
     out = tmp_path / "module"
     done = subprocess.run(
         [
-            sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-            "--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1",
-            "--main_process_port", "0", "-m", "oms_app", "train", "oms", "--model", "lumen", "--data", str(data),
+            sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
+            "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+            "-m", "oms_app", "train", "oms", "--model", "lumen", "--data", str(data),
             "--out", str(out), "--steps", "2", "--batch", "4", "--micro-batch", "1", "--device", "cpu", "--json",
         ],
         cwd=ROOT,
@@ -318,7 +327,9 @@ def test_two_processes_share_the_work(data: Path, presets: Path, tmp_path: Path)
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)  # one object: the main process alone answers
+    answers = [line for line in done.stdout.splitlines() if line.startswith("{")]  # gloo writes lines of its own there
+    assert len(answers) == 1  # the main process alone answers
+    answer = json.loads(answers[0])
     assert (answer["pictures"], answer["skipped"], answer["batch"], answer["steps"]) == (78, 2, 4, 2)
     for process in (1, 2):
         assert f"process {process} of 2 encoded 1 parts" in done.stderr
@@ -376,7 +387,7 @@ def test_the_sizes_are_those_of_table_3(size: str, millions: tuple[float, ...]) 
     for width, wanted in zip((768, 1024, 4096), millions, strict=True):  # CLIP ViT-L, OpenCLIP ViT-H, T5-XXL
         with torch.device("meta"):
             module = oms.build_module(oms.SIZES[size], width, 64)
-        assert module.num_parameters() / 1e6 == pytest.approx(wanted, rel=0.02 if wanted < 10 else 0.005)
+        assert module.num_parameters() / 1e6 == pytest.approx(wanted, abs=0.1 if wanted < 10 else 1.0)
 
 
 def test_the_papers_hyper_parameters_are_the_defaults() -> None:
@@ -403,7 +414,7 @@ def test_gradients_added_up_are_those_of_one_large_batch(tmp_path: Path) -> None
         train("line", model, lambda m, b, _: (m["line"](b["x"]) - 1).square().mean(), batches, plan, work=work,
               device="cpu")  # fmt: skip
         assert json.loads((work / "line.json").read_text())["pictures"] == 40
-        return model["line"].weight.detach()
+        return torch.cat([weights.detach().flatten() for weights in model.parameters()])
 
     assert torch.allclose(trained(1), trained(4), atol=1e-5)
 

@@ -79,8 +79,8 @@ def encode(
     for start, mark in tqdm(waiting, desc="encoding", unit="part", disable=not processes.is_main_process):
         part = pictures[start : start + PART]
         told = _encode_part(part, start, vae, text, side, latents, hidden)
-        latents.flush()
-        hidden.flush()
+        for array in (latents, hidden):
+            array.flush()
         temporary = mark.with_suffix(".tmp")
         temporary.write_text(json.dumps(told))
         temporary.replace(mark)  # the mark comes last: a part without one is made again
@@ -96,13 +96,13 @@ def encode(
     return Encoded(latents, hidden, empty, usable, skipped, sum(told["truncated"] for told in marks))
 
 
-def _array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """A float16 array on disk, made where it is missing; parts of it may be written by several processes."""
     if not path.is_file():
         temporary = path.with_suffix(".tmp")
         np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape).flush()
         temporary.replace(path)
-    array = np.load(path, mmap_mode="r+")
+    array = np.lib.format.open_memmap(path, mode="r+")
     if array.shape != shape:
         raise StudioError(f"{path} is of other pictures: delete {path.parent} and start again")
     return array
