@@ -60,7 +60,7 @@ def train_oms(
     resolution: Annotated[int | None, typer.Option(min=64, max=2048, help="Pixels a side; 512, SDXL 1024.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step, over all GPUs; else the paper's.")] = None,
     micro_batch: Annotated[int | None, typer.Option(min=1, help="The most a GPU takes at a time; 16.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=1e-9, max=1.0, help="Else the paper's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Above 0, up to 1; else the paper's.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="2,000; or give --minutes.")] = None,
     out: Out = None,
     device: Device = "auto",
@@ -83,6 +83,8 @@ def train_oms(
     if data is not None:
         if start_from is not None or smoke:
             raise StudioError("--from and --smoke are for Lumen's scenes: leave them out, or leave --data out")
+        if learning_rate is not None and not 0 < learning_rate <= 1:
+            raise StudioError(f"--learning-rate is {learning_rate}: take one above 0, up to 1")
         if resolution is not None and resolution % 8:
             raise StudioError(f"--resolution is {resolution}: take 64 to 2048 in steps of 8")
         _train_any_base(base, data, out, device, given | {"minutes": minutes}, as_json)

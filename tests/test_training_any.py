@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -20,10 +21,13 @@ from tiny import IMAGE, WIDTH, WORDS
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from oms_app import GenerateRequest, Studio, Variant, cli
+from oms_app.models.catalog import MARKER
 from oms_app.models.loading import OWN_ENCODER, load_module
 from oms_app.models.text import load_encoder
+from oms_app.requests import StudioError
 from oms_app.training import any_base, oms
 from oms_app.training.data import UNREADABLE, find, open_square
+from oms_app.training.encoded import _array
 from oms_app.training.loop import Plan, State, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,6 +176,7 @@ def test_data_that_cannot_be_used_says_why_and_ends_with_2(
         (["--data", "DATA", "--encoder", "/nowhere/t5"], "--encoder '/nowhere/t5' is no text encoder"),
         (["--data", "DATA", "--encoder", "DATA"], "cannot be read"),
         (["--data", "DATA", "--resolution", "100"], "--resolution is 100: take 64 to 2048 in steps of 8"),
+        (["--data", "DATA", "--learning-rate", "nan"], "--learning-rate is nan: take one above 0, up to 1"),
         (["--data", "DATA", "--size", "XL"], "--size"),
         (["--data", "DATA", "--smoke"], "--smoke"),
         (["--batch", "4"], "--batch needs --data"),
@@ -197,8 +202,15 @@ def test_what_cannot_be_trained_says_why_and_ends_with_2(
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\x80\x04.", png()[:60], b"%!PS-Adobe-3.0 EPSF-3.0\n", png(0, (60_000, 6_000), "1")],
-    ids=["empty", "pickle", "cut off", "postscript", "a bomb"],
+    [
+        b"",
+        b"\x80\x04.",
+        png()[:60],
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        png(0, (60_000, 6_000), "1"),
+        png(9_000, mode="I;16"),
+    ],
+    ids=["empty", "pickle", "cut off", "postscript", "a bomb", "16 bits"],
 )
 def test_what_is_no_picture_is_told_so(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(content)
@@ -351,6 +363,11 @@ def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_disk_that_is_too_small_is_told_before(tmp_path: Path) -> None:
+    with pytest.raises(StudioError, match=r"needs 2000000\.0 GB and the disk has"):
+        _array(tmp_path / "latents.npy", (10**6, 10**9))
+
+
 def test_t5_reads_as_transformers_has_it_whatever_stands_beside(t5: Path) -> None:
     encoder = load_encoder(t5, CPU, torch.float32)
     one, two = encoder.encode(["a black sea", "a black sea at night in the snow"])
@@ -376,6 +393,28 @@ def test_a_module_that_reads_t5_brings_it_along(
     assert got["learning_rate"] == 3.5e-5 and got["truncated"] == 0
     here, there = (load_encoder(folder, CPU, torch.float32).encode(["black sea"]) for folder in (out, t5))
     assert torch.allclose(here, there, atol=5e-3)  # float16 on disk
+    assert np.ptp(painted(studio, "lumen", str(out))["oms"]) > 0
+
+
+def test_an_encoder_of_the_catalogue_is_named_and_found_again(
+    data: Path, t5: Path, presets: Path, own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    root = tmp_path / "world"
+    shutil.copytree(presets, root / "presets/models")
+    (root / "assets").symlink_to(presets.parents[1] / "assets")
+    told = {"id": "tiny-t5", "kind": "text", "title": "T5", "repository": "a/b", "files": ["*"], "size": 9}
+    (root / "presets/models/tiny-t5.json").write_text(json.dumps(told))
+    shutil.copytree(t5, own_home / "models/tiny-t5")
+    (own_home / "models/tiny-t5" / MARKER).write_text("{}")
+    monkeypatch.setenv("OMS_PRESETS", str(root / "presets/models"))
+    out = tmp_path / "module"
+    run(
+        capsys, "--model", "lumen", "--data", str(data), "--out", str(out), "--encoder", "tiny-t5", "--steps", "1",
+        "--batch", "2",
+    )  # fmt: skip
+    assert load_module(out, CPU, torch.float32).encoder_name == "tiny-t5"
+    studio = Studio(presets=root / "presets/models", device="cpu", home=own_home)
     assert np.ptp(painted(studio, "lumen", str(out))["oms"]) > 0
 
 

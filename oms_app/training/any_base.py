@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
+from datetime import timedelta
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
@@ -74,7 +75,8 @@ def train(catalog: Catalog, entry: Entry, data: Path, out: Path, *, device: str,
     Raises StudioError for data, a base or an encoder that cannot be used, and where `out` was begun otherwise.
     """
     torch.manual_seed(0)
-    processes = PartialState(cpu=torch.device(device).type == "cpu")
+    # None waits long for the slowest but in encoding, where it may take hours; minutes are the default.
+    processes = PartialState(cpu=torch.device(device).type == "cpu", timeout=timedelta(days=1))
     listing = find(data)
     if listing.uncaptioned and processes.is_main_process:
         log.warning("without a caption, skipped: %s", some(listing.uncaptioned))

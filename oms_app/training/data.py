@@ -131,6 +131,8 @@ def open_square(one: Captioned, side: int, draw: Sequence[int]) -> np.ndarray:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(raw), formats=FORMATS) as opened:
             upright = ImageOps.exif_transpose(opened)
+            if upright.mode.startswith(("I", "F")):
+                raise ValueError("its grey has more than 8 bits")  # Pillow would clip it to white
             if upright.has_transparency_data:
                 upright = upright.convert("RGBA")
                 white = Image.new("RGBA", upright.size, "white")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +101,11 @@ def encode(
 def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """A float16 array on disk, made where it is missing; parts of it may be written by several processes."""
     if not path.is_file():
+        need, free = 2 * math.prod(shape), shutil.disk_usage(path.parent).free
+        if need > free:  # writing to a mapped file on a full disk would end the process without a word
+            raise StudioError(
+                f"{path} needs {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f}: free some, or give another --out"
+            )
         temporary = path.with_suffix(".tmp")
         np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape).flush()
         temporary.replace(path)
