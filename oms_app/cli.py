@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -300,131 +300,6 @@ def report(
     _answer({"out": str(done)}, as_json, [f"written to {done}"])
 
 
-Minutes = Annotated[float | None, typer.Option(min=0.01, help="Budget of training time, minutes.")]
-StartFrom = Annotated[Path | None, typer.Option("--from", help="A finished folder whose weights to start from.")]
-Base = Annotated[str, typer.Option(help="The base model: a catalogue id, or a folder.")]
-Out = Annotated[Path | None, typer.Option(help="The folder to write; else training/ID-KIND of the user's.")]
-Smoke = Annotated[bool, typer.Option("--smoke", help="Everything at tiny size, in under a minute.")]
-
-
-@train_app.command()
-def lumen(
-    out: Annotated[Path | None, typer.Option(help="The folder to write; else training/lumen of the user's.")] = None,
-    stage: Annotated[str | None, typer.Option(help="One stage alone.")] = None,
-    device: Device = "auto",
-    minutes: Minutes = None,
-    start_from: StartFrom = None,
-    smoke: Smoke = False,
-    as_json: AsJson = False,
-) -> None:
-    """The embedded base model, from nothing; the same command resumes."""
-    with _working():
-        from oms_app.models.loading import choose_device
-        from oms_app.training import lumen as training
-
-        if stage is not None and stage not in training.STAGES:
-            raise StudioError(f"--stage is {stage!r}: choose one of {', '.join(training.STAGES)}")
-        _require_folder(start_from)
-        target = out or user_folder() / "training/lumen"
-        where = str(choose_device(device)[0])
-        done = training.train(
-            out=target, stage=stage, device=where, minutes=minutes, start_from=start_from, smoke=smoke
-        )
-    _answer({"out": str(done)}, as_json, [f"written to {done}"])
-
-
-@train_app.command("oms")
-def train_oms(
-    base: Base = "lumen",
-    out: Out = None,
-    device: Device = "auto",
-    minutes: Minutes = None,
-    start_from: StartFrom = None,
-    smoke: Smoke = False,
-    as_json: AsJson = False,
-) -> None:
-    """An OMS module for a base model; the same command resumes."""
-    _train_module("oms", base, out, device, minutes, start_from, smoke, as_json)
-
-
-@train_app.command("singdiffusion")
-def train_singdiffusion(
-    base: Base = "lumen",
-    out: Out = None,
-    device: Device = "auto",
-    minutes: Minutes = None,
-    start_from: StartFrom = None,
-    smoke: Smoke = False,
-    as_json: AsJson = False,
-) -> None:
-    """A SingDiffusion module for a base model; the same command resumes."""
-    _train_module("singdiffusion", base, out, device, minutes, start_from, smoke, as_json)
-
-
-@train_app.command("signal-leak")
-def train_signal_leak(
-    base: Base = "lumen",
-    out: Out = None,
-    device: Device = "auto",
-    smoke: Smoke = False,
-    as_json: AsJson = False,
-) -> None:
-    """Signal-leak statistics for a base model: fitted over encoded scenes, no network."""
-    with _working(), _studio(device) as studio:
-        from oms_app.training import leak as training
-
-        entry = studio.catalog.find(base, "base")
-        target = out or user_folder() / f"training/{entry.id}-signal_leak"
-        done = training.train(base=studio.catalog.folder(entry), out=target, device=str(studio.device), smoke=smoke)
-    _answer({"out": str(done)}, as_json, [f"written to {done}"])
-
-
-@train_app.command("clip")
-def train_clip(
-    out: Annotated[Path | None, typer.Option(help="The folder to write; else training/clip of the user's.")] = None,
-    device: Device = "auto",
-    minutes: Minutes = None,
-    smoke: Smoke = False,
-    as_json: AsJson = False,
-) -> None:
-    """The small CLIP of scenes that `evaluate quality` sees with; the same command resumes."""
-    with _working():
-        from oms_app.models.loading import choose_device
-        from oms_app.training import clip as training
-
-        target = out or user_folder() / "training/clip"
-        where = str(choose_device(device)[0])
-        done = training.train_clip(out=target, minutes=minutes, smoke=smoke, device=where)
-    _answer({"out": str(done)}, as_json, [f"written to {done}"])
-
-
-def _train_module(
-    kind: Literal["oms", "singdiffusion"],
-    base: str,
-    out: Path | None,
-    device: str,
-    minutes: float | None,
-    start_from: Path | None,
-    smoke: bool,
-    as_json: bool,
-) -> None:
-    with _working(), _studio(device) as studio:
-        from oms_app.training import oms as training
-
-        _require_folder(start_from)
-        entry = studio.catalog.find(base, "base")
-        done = training.train(
-            base=studio.catalog.folder(entry),
-            out=out or user_folder() / f"training/{entry.id}-{kind}",
-            device=str(studio.device),
-            minutes=minutes,
-            start_from=start_from,
-            smoke=smoke,
-            kind=kind,
-        )
-    _answer({"out": str(done)}, as_json, [f"written to {done}"])
-
-
 @bench_app.command()
 def pair(
     model: Model = "lumen",
@@ -551,11 +426,6 @@ def _studio(device: str, **settings: Any) -> Iterator[Studio]:
     yield Studio(device=device, **settings)
 
 
-def _require_folder(folder: Path | None) -> None:
-    if folder is not None and not folder.is_dir():
-        raise StudioError(f"--from {folder} is no folder: name one that a training run has written")
-
-
 def _answer(answer: dict[str, Any], as_json: bool, lines: Sequence[str]) -> None:
     print(json.dumps(answer, allow_nan=False) if as_json else "\n".join(lines), flush=True)
 
@@ -564,3 +434,6 @@ def _complain(message: str, remedy: str = "", code: int = 2) -> int:
     text = " ".join(message.split()).rstrip(".")
     print(f"error: {text}; {remedy}" if remedy else f"error: {text}", file=sys.stderr, flush=True)
     return code
+
+
+import oms_app.cli_train  # noqa: E402, F401  it adds its commands to train_app, with the helpers above

@@ -176,6 +176,8 @@ class Resolver:
         known = self.catalog.ids("base")
         if name in known:
             found = self.catalog.find(name, "base")
+        elif name in self.catalog.ids("text"):
+            found = self.catalog.find(name, "text")
         elif name in ENCODERS:
             found = self.catalog.find(*ENCODERS[name])
         else:

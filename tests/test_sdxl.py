@@ -11,14 +11,16 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from ldm import to_single_file
+from PIL import Image
 from safetensors.torch import save_file
 from tiny import IMAGE, TOKENS, WIDTH, make_tokenizer, make_vae
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from oms_app import GenerateRequest, Studio, Variant
 from oms_app.models import single_file
-from oms_app.models.loading import load_base
+from oms_app.models.loading import OWN_ENCODER, load_base, load_module
 from oms_app.prestep.unet import TimeFreeUNet
+from oms_app.training import any_base
 
 SECOND = 24  # width of the second encoder
 
@@ -147,3 +149,19 @@ def test_a_module_that_names_sdxls_encoders_reads_both(lumen: Path, sdxl: Path, 
     assert np.abs(shared - fetched).max() <= 1
     assert base.text.encode([""]).abs().max() == 0  # the base's own negative is zeros
     assert base.text.for_modules().encode([""]).abs().max() > 0  # type: ignore[attr-defined]
+
+
+def test_an_oms_module_is_trained_for_it(studio: Studio, sdxl: Path, tmp_path: Path) -> None:
+    """It reads the first of the two encoders, and brings a copy: the base's name would mean both."""
+    for i in range(3):
+        Image.new("RGB", (IMAGE, IMAGE), (80 * i,) * 3).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.txt").write_text("a dark sea")
+    entry = studio.catalog.find(str(sdxl), "base")
+    settings = any_base.Settings(steps=1, batch=2)
+    done = any_base.train(studio.catalog, entry, tmp_path, tmp_path / "module", device="cpu", settings=settings)
+    assert (done.pictures, done.learning_rate) == (3, 2.5e-5)
+    module = load_module(tmp_path / "module", torch.device("cpu"), torch.float32)
+    assert (module.unet.config["cross_attention_dim"], module.encoder_name) == (WIDTH, OWN_ENCODER)
+    variants = (Variant(name="raw"), Variant(name="oms", correction="oms", module=done.out))
+    pair = painted(studio, sdxl, variants, guidance_scale=5.0)
+    assert np.abs(pair["raw"] - pair["oms"]).max() > 1

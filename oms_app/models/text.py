@@ -7,6 +7,7 @@ cached embedding (same `key`).
 from __future__ import annotations
 
 import gzip
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from oms_app.requests import StudioError
 
 CLIP_TOKENS = 49_408
+T5_LENGTH = 77  # tokens, as many as CLIP reads; T5 itself would read more, and a module as many more rows
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Embedding:
 
 
 class TextEncoder:
-    """A CLIP text encoder with its tokenizer. `key` tells encoders apart in caches.
+    """A CLIP or T5 text encoder with its tokenizer. `key` tells encoders apart in caches.
 
     waits: between two texts the model lies in the host's memory. Embeddings are cached, so it is seldom wanted, and an
     encoder as large as half a UNet would crowd the device.
@@ -59,7 +61,8 @@ class TextEncoder:
         tokens = self.tokenizer(
             list(texts), padding="max_length", max_length=self.max_tokens, truncation=True, return_tensors="pt"
         )
-        mask = tokens.attention_mask if getattr(self.model.config, "use_attention_mask", False) else None
+        masked = isinstance(self.model, T5EncoderModel) or getattr(self.model.config, "use_attention_mask", False)
+        mask = tokens.attention_mask.to(self.device) if masked else None
         if self.waits:
             self.model.to(self.device)
         try:
@@ -116,33 +119,40 @@ class SdxlTextEncoder(TextEncoder):
 
 
 def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> TextEncoder:
-    """The encoder of a pipeline folder, text_encoder/ and tokenizer/, or of a module's, the same with its kind before.
+    """The encoder of a pipeline folder, text_encoder/ and tokenizer/, or of a module's, the same with its kind before;
+    or one that lies in a folder by itself, as T5's do.
 
-    Where the folder is SDXL's, both encoders, as a module reads them. safetensors only, nothing from the network.
+    A config of the type t5 gives T5's encoder, every other one CLIP's; where the folder is SDXL's, both of its encoders,
+    as a module reads them. safetensors only, nothing from the network.
     Raises StudioError where a part cannot be read.
     """
     prefix = next((p for p in ("oms_", "singdiffusion_") if (folder / f"{p}text_encoder").is_dir()), "")
+    alone = (folder / "config.json").is_file() and not (folder / f"{prefix}text_encoder").is_dir()
+    part, words = (folder, folder) if alone else (folder / f"{prefix}text_encoder", folder / f"{prefix}tokenizer")
     try:
-        first = _load_part(folder, prefix, "", CLIPTextModel, device, dtype)
-        if prefix or not (folder / "text_encoder_2").is_dir():
+        first = _load_part(str(folder), part, words, CLIPTextModel, device, dtype)
+        if prefix or alone or not (folder / "text_encoder_2").is_dir():
             return first
-        second = _load_part(folder, "", "_2", CLIPTextModelWithProjection, device, dtype)
-    except (OSError, ValueError) as error:
+        part, words = folder / "text_encoder_2", folder / "tokenizer_2"
+        second = _load_part(str(folder), part, words, CLIPTextModelWithProjection, device, dtype)
+    except (OSError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise StudioError(f"the text encoder at {folder} cannot be read ({reason}): restore it") from error
     return SdxlTextEncoder(str(folder), first, second, zero_empty=False).for_modules()
 
 
 def _load_part(
-    folder: Path, prefix: str, suffix: str, network: Any, device: torch.device, dtype: torch.dtype
+    key: str, part: Path, words: Path, network: Any, device: torch.device, dtype: torch.dtype
 ) -> TextEncoder:
-    tokenizer = CLIPTokenizer.from_pretrained(folder / f"{prefix}tokenizer{suffix}", local_files_only=True)
-    part = folder / f"{prefix}text_encoder{suffix}"
+    t5 = json.loads((part / "config.json").read_text(encoding="utf-8")).get("model_type") == "t5"
+    tokenizer = (T5Tokenizer if t5 else CLIPTokenizer).from_pretrained(words, local_files_only=True)
     half = (part / "model.fp16.safetensors").is_file() and not (part / "model.safetensors").is_file()
-    model = network.from_pretrained(
+    model = (T5EncoderModel if t5 else network).from_pretrained(
         part, local_files_only=True, use_safetensors=True, dtype=dtype, variant="fp16" if half else None
     )
-    return TextEncoder(str(folder), tokenizer, model.eval(), device, waits=device.type != "cpu")
+    if t5:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, T5_LENGTH)
+    return TextEncoder(key, tokenizer, model.eval(), device, waits=device.type != "cpu")
 
 
 def clip_tokenizer(*, zero_padded: bool = False) -> CLIPTokenizer:

@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -34,6 +35,7 @@ class Plan:
     """How long and how fast to train.
 
     minutes: budget of wall-clock training time, over all runs. steps: if given, the budget in steps instead.
+    accumulate: batches of each process whose gradients are added up to one step.
     """
 
     minutes: float
@@ -42,6 +44,8 @@ class Plan:
     warmup: float = 0.01  # share of the budget
     ema_decay: float = 0.999
     weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)  # AdamW's
+    accumulate: int = 1
     gradient_clip: float = 1.0
     checkpoint_seconds: float = 120.0
     muon: bool = False  # for matrices and convolutions; the rest has AdamW in any case
@@ -108,7 +112,7 @@ def optimizers(models: torch.nn.ModuleDict, plan: Plan, device: torch.device) ->
         (inner if plan.muon and parameter.ndim >= 2 and not edge else rest).append(parameter)
     dtype = torch.bfloat16 if bfloat16_pays(device) else torch.float32
     made: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=plan.learning_rate, weight_decay=plan.weight_decay, betas=(0.9, 0.99), fused=True)
+        torch.optim.AdamW(rest, lr=plan.learning_rate, weight_decay=plan.weight_decay, betas=plan.betas, fused=True)
     ]
     if inner:
         made.append(Muon(inner, lr=plan.learning_rate, weight_decay=plan.weight_decay, dtype=dtype))
@@ -201,22 +205,27 @@ def train(
         for stepper in steppers:
             for group in stepper.param_groups:
                 group["lr"] = learning_rate(plan, used)
-        batch = next(source)
-        with accelerator.autocast():
-            value = objective(batch, used)
-        if not torch.isfinite(value):
-            raise FloatingPointError(
-                f"{name}: the loss is {value.item()} at step {state.step}; resume from the last checkpoint"
-            )
-        accelerator.backward(value)
+        step_loss = 0.0
+        for part in range(plan.accumulate):
+            batch = next(source)
+            last = part == plan.accumulate - 1
+            with nullcontext() if last else accelerator.no_sync(objective):
+                with accelerator.autocast():
+                    value = objective(batch, used) / plan.accumulate
+                if not torch.isfinite(value):
+                    raise FloatingPointError(
+                        f"{name}: the loss is {value.item()} at step {state.step}; resume from the last checkpoint"
+                    )
+                accelerator.backward(value)
+            step_loss += value.item()
+            state.pictures += len(next(iter(batch.values()))) * accelerator.num_processes
         accelerator.clip_grad_norm_(objective.parameters(), plan.gradient_clip)
         for stepper in steppers:
             stepper.step()
             stepper.zero_grad(set_to_none=True)
         average.step(models.parameters())
-        recent.append(value.item())
+        recent.append(step_loss)
         state.step += 1
-        state.pictures += len(next(iter(batch.values()))) * accelerator.num_processes
         elapsed = torch.tensor(time.monotonic() - began, dtype=torch.float64, device=accelerator.device)
         state.seconds += float(broadcast(elapsed)) if accelerator.num_processes > 1 else float(elapsed)
         if state.step % 50 == 0 or state.used(plan) >= 1.0:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel
 
 from oms_app.models import domain as domains
 from oms_app.prestep.schedule import v_target
@@ -31,11 +31,17 @@ MINUTES = 12.0  # default, on 2 CPU cores
 # Until which share of the budget: latents averaged by this factor, pictures a step. What OMS learns is a mean, smooth
 # and mostly colour; on small latents the words are learned in a fraction of the time.
 GROWTH = ((0.45, 4, 32), (0.8, 2, 16), (1.0, 1, 8))
-SIZES: dict[str, tuple[int, ...]] = {"S": (32, 64, 64), "B": (160, 320, 640)}  # Tab. 3
+SIZES: dict[str, tuple[int, ...]] = {"S": (32, 64, 64), "B": (160, 320, 640), "L": (320, 640, 1280, 1280)}  # Tab. 3
+HEADS = {"B": (5, 10, 20), "L": (5, 10, 20, 20)}
 
 
 def build_module(widths: tuple[int, ...], text_width: int, sample_size: int) -> TimeFreeUNet:
-    """A time-free UNet in the published shape: no attention at the highest resolution."""
+    """A time-free UNet in the published shapes: of three levels the highest resolution has no attention, of L's four
+    the lowest."""
+    down = ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * (len(widths) - 1)
+    if widths == SIZES["L"]:
+        down.reverse()
+    heads = next((HEADS[size] for size in HEADS if widths == SIZES[size]), 4)
     groups = 32 if min(widths) >= 128 else 8  # one channel a group would normalise the output's mean away
     return TimeFreeUNet.from_config(
         {
@@ -44,10 +50,10 @@ def build_module(widths: tuple[int, ...], text_width: int, sample_size: int) -> 
             "out_channels": 4,
             "block_out_channels": list(widths),
             "layers_per_block": 2,
-            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+            "down_block_types": down,
+            "up_block_types": [name.replace("Down", "Up") for name in reversed(down)],
             "cross_attention_dim": text_width,
-            "attention_head_dim": [5, 10, 20] if widths == SIZES["B"] else 4,
+            "attention_head_dim": heads if isinstance(heads, int) else list(heads),
             "norm_num_groups": groups,
         }
     )
@@ -58,11 +64,15 @@ def oms_loss(models: torch.nn.ModuleDict, batch: Batch, factor: int = 1, kind: K
 
     For SingDiffusion ‖ψ(x_S, c) - x0‖².
     """
-    x0 = F.avg_pool2d(batch["latents"], factor)
-    x_s = torch.randn_like(x0)
     hidden = models["text"](batch["tokens"]).last_hidden_state
+    return module_loss(models[kind], F.avg_pool2d(batch["latents"], factor), hidden, kind)
+
+
+def module_loss(module: torch.nn.Module, x0: torch.Tensor, hidden: torch.Tensor, kind: Kind = "oms") -> torch.Tensor:
+    """`oms_loss` from scaled latents x0 (B, C, h, w) and prompt embeddings (B, L, D)."""
+    x_s = torch.randn_like(x0)
     target = v_target(x0, x_s, 0.0) if kind == "oms" else x0
-    return ((models[kind](x_s, hidden).float() - target) ** 2).mean()
+    return ((module(x_s, hidden).float() - target) ** 2).mean()
 
 
 def train(
@@ -120,19 +130,26 @@ def load_text_encoder(folder: Path, kind: Kind = "oms") -> CLIPTextModel:
     return CLIPTextModel.from_pretrained(folder / f"{kind}_text_encoder", local_files_only=True, use_safetensors=True)
 
 
-def export(out: Path, module: TimeFreeUNet, text: CLIPTextModel, tokenizer: CLIPTokenizer, kind: Kind = "oms") -> None:
+def export(out: Path, module: TimeFreeUNet, text: Any, tokenizer: Any, kind: Kind = "oms") -> None:
     """Write the published layout (h1t/oms_b_openclip_15_21), with the encoder itself where others only name theirs.
 
+    text: a text encoder, or the catalogue id of one to be named; then there is no tokenizer.
     A SingDiffusion module has the same layout under its own prefix.
     """
     module.save_pretrained(out / f"{kind}_module", variant="fp16")
-    save_text_encoder(text, out / f"{kind}_text_encoder")
-    tokenizer.save_pretrained(out / f"{kind}_tokenizer")
-    index = {
+    index: dict[str, Any] = {
         "_class_name": {"oms": "OMSPipeline", "singdiffusion": "SingDiffusionPipeline"}[kind],
         f"{kind}_module": ["oms_app", "TimeFreeUNet"],
-        f"{kind}_text_encoder": ["transformers", "CLIPTextModel"],
-        f"{kind}_tokenizer": ["transformers", "CLIPTokenizer"],
     }
+    if isinstance(text, str):
+        for part in ("text_encoder", "tokenizer"):
+            folder = out / f"{kind}_{part}"
+            folder.mkdir(exist_ok=True)
+            (folder / "config.json").write_text(json.dumps({"_name_or_path": text, "subfolder": part}, indent=2) + "\n")
+    else:
+        save_text_encoder(text, out / f"{kind}_text_encoder")
+        tokenizer.save_pretrained(out / f"{kind}_tokenizer")
+        index[f"{kind}_text_encoder"] = ["transformers", type(text).__name__]
+        index[f"{kind}_tokenizer"] = ["transformers", type(tokenizer).__name__]
     (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     log.info("exported to %s", out)
