@@ -122,9 +122,9 @@ def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Text
     """The encoder of a pipeline folder, text_encoder/ and tokenizer/, or of a module's, the same with its kind before;
     or one that lies in a folder by itself, as T5's do.
 
-    A config of the type t5 gives T5's encoder, every other one CLIP's; where the folder is SDXL's, both of its encoders,
-    as a module reads them. safetensors only, nothing from the network.
-    Raises StudioError where a part cannot be read.
+    A config of the type t5 gives T5's encoder, every other one CLIP's; where the folder is SDXL's, both of its
+    encoders, as a module reads them. safetensors only, nothing from the network. Raises StudioError where a part cannot
+    be read.
     """
     prefix = next((p for p in ("oms_", "singdiffusion_") if (folder / f"{p}text_encoder").is_dir()), "")
     alone = (folder / "config.json").is_file() and not (folder / f"{prefix}text_encoder").is_dir()
