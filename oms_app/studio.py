@@ -25,7 +25,7 @@ from oms_app.correct import Correcting, Job, module_texts, settings
 from oms_app.home import user_folder
 from oms_app.inspection import describe
 from oms_app.measure.picture import measure
-from oms_app.models.catalog import Entry, ModelInfo, open_catalog
+from oms_app.models.catalog import Catalog, Entry, ModelInfo, open_catalog
 from oms_app.models.loading import Base, choose_device, load, read_vocabulary
 from oms_app.models.store import Statistics, Store
 from oms_app.models.text import Embedding, TextEncoder, unknown_words
@@ -52,6 +52,7 @@ class Studio:
 
     home: the user's folder (else $OMS_HOME, else the system's place). device: "auto", "cpu", "cuda", "cuda:1", "mps".
     presets: the catalogue's folder (else $OMS_PRESETS, else the shipped one). budget: bytes for loaded models.
+    catalog: one that is open already, so that what is added to it is known here too.
     Raises StudioError where one of them is not to be had.
     """
 
@@ -62,11 +63,12 @@ class Studio:
         device: str = "auto",
         presets: Path | None = None,
         budget: int | None = None,
+        catalog: Catalog | None = None,
     ) -> None:
         self.home = user_folder(home)
         self.device, self.device_reason = choose_device(device)
         self.dtype = torch.float32  # on every device: small models, and pictures that are the same everywhere
-        self.catalog = open_catalog(presets, home)
+        self.catalog = catalog or open_catalog(presets, home)
         self._store = Store(load, budget)
         self._resolver = Resolver(self.catalog, self._store, self.device, self.dtype)
         self._embeddings: ByteCache[Embedding] = ByteCache(64 * MiB)

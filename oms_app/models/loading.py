@@ -127,7 +127,11 @@ def load_base(folder: Path, device: torch.device, dtype: torch.dtype, adapters: 
     return Base(pipeline, text, domains.fingerprint(pipeline.vae), read_vocabulary(folder))
 
 
-def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
+def check_folder(folder: Path) -> str:
+    """The pipeline's class that a diffusers folder names. Reads no weights.
+
+    Raises StudioError for a class that is not run here, for one that asks for code of its own, and for a pickle.
+    """
     index = read_json(folder / "model_index.json")
     name = index.get("_class_name")
     if name not in PIPELINES:
@@ -138,6 +142,11 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
         if described[0] not in LIBRARIES:
             raise StudioError(f"{folder}: {part} asks for code from {described[0]!r}, which is never run here")
         _refuse_pickle(folder / part)
+    return str(name)
+
+
+def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
+    name = check_folder(folder)
     try:
         return PIPELINES[name].from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, variant=_variant(folder / "unet")
