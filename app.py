@@ -39,7 +39,6 @@ def main(given: Sequence[str] | None = None) -> int:
     space = "SPACE_ID" in os.environ
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"  # read when diffusers is imported
-    os.environ["HF_HUB_DISABLE_XET"] = "1"  # plain HTTP: it can be stopped, and goes on where it was
     from oms_app.late import LateStudio
     from oms_app.requests import StudioError
     from oms_app.ui.demo import create_demo, launch_settings

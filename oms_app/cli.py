@@ -44,7 +44,6 @@ Variants = Annotated[str, typer.Option("--variants", help="Of " + ", ".join(CORR
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"  # read when diffusers is imported
-    os.environ["HF_HUB_DISABLE_XET"] = "1"  # plain HTTP: a stopped download goes on where it was
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="oms_app", standalone_mode=False)
     except TyperException as error:  # unknown option, missing prompt, text where a number belongs …
