@@ -114,7 +114,7 @@ def test_what_a_base_needs_follows_from_its_latent_domain(own_home: Path) -> Non
     assert models_tab.to_fetch(infos, "lumen", whole=True) == [], "all of it comes with the app"
     assert models_tab.to_fetch(infos, "../../etc", whole=True) == []
     cards = models_tab.catalogue(list(infos.values()), local=True)
-    assert "Download (2.7 GB)" in cards and "Download with all it needs (3.7 GB)" in cards
+    assert "Download · 2.7 GB" in cards and "With One More Step · 3.7 GB" in cards
     assert "<button" not in models_tab.catalogue(list(infos.values()), local=False)
     assert cards.count("<button") == models_tab.catalogue(list(infos.values()), True, busy=True).count(" disabled>")
 
@@ -143,7 +143,8 @@ def test_models_of_ones_own_paint_and_are_remembered(late: LateStudio, base: Pat
 def test_a_dropped_file_is_kept_in_the_users_folder(late: LateStudio, tmp_path: Path, own_home: Path) -> None:
     for expected in ("style", "style-2"):
         dropped = make_lora(tmp_path / "Style.safetensors")
-        assert late.keep_model(dropped).id == expected
+        info = late.keep_model(dropped)
+        assert (info.id, info.title) == (expected, "Style")
         assert not dropped.exists() and (own_home / f"models/own/{expected}.safetensors").is_file()
     (tmp_path / "notes.safetensors").write_text("not a model")
     with pytest.raises(StudioError, match=r"^notes.safetensors cannot be read as safetensors"):
@@ -389,8 +390,8 @@ def test_on_the_page(
         view.goto(address)
         view.get_by_role("tab", name="Models").click()
         card = view.locator("article[data-model=faraway]")
-        expect(card).to_contain_text("For One More Step it needs: Faraway OMS")
-        card.get_by_role("button", name="Download with all it needs").click()
+        expect(card).to_contain_text("One More Step needs: Faraway OMS")
+        card.get_by_role("button", name="With One More Step").click()
         expect(view.locator("#models-status")).to_contain_text("Faraway and Faraway OMS: here now", timeout=PATIENCE)
         expect(card.locator(".oms-state")).to_have_text("Here")
         expect(card.get_by_role("button")).to_have_count(0)
@@ -426,8 +427,9 @@ def test_on_the_page(
         expect(view.locator("#models-status")).to_contain_text("My Model is off the list")
         view.get_by_role("tab", name="Create").click()
         expect(view.locator("#model input")).to_have_value("Tiny")
-        view.set_viewport_size({"width": 390, "height": 844})
         view.get_by_role("tab", name="Models").click()
+        view.set_viewport_size({"width": 390, "height": 844})
+        expect(card).to_be_visible()
         assert view.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
         view.close()
         assert broken == []

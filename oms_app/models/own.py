@@ -19,10 +19,11 @@ MAX_PATH = 4_096  # characters
 _LOCK = threading.Lock()  # the list is read, changed and written by one at a time
 
 
-def add(catalog: Catalog, source: str) -> Entry:
+def add(catalog: Catalog, source: str, title: str | None = None) -> Entry:
     """Takes a diffusers folder, an OMS module's folder, a checkpoint or a LoRA into the catalogue, for good.
 
-    source: a whole path on this machine. Raises StudioError, saying why, for anything that could not be used.
+    source: a whole path on this machine. title: what to call it, else as it is called there. Raises StudioError,
+    saying why, for anything that could not be used.
     """
     path = _locate(source)
     for known in catalog.entries.values():
@@ -32,7 +33,8 @@ def add(catalog: Catalog, source: str) -> Entry:
     with _LOCK:
         taken = set(catalog.entries)
         name = next(n for n in _names(entry.id) if n not in taken)
-        entry = entry.model_copy(update={"id": name, "licence": LICENCE, "size": _size(path) or None})
+        told = {"id": name, "title": title or entry.title, "licence": LICENCE, "size": _size(path) or None}
+        entry = entry.model_copy(update=told)
         catalog.include(entry)
         try:
             _write(catalog)
@@ -56,7 +58,7 @@ def keep(catalog: Catalog, dropped: Path) -> Entry:
         shutil.move(path, target)
     except OSError as error:
         raise StudioError(f"{path.name} cannot be kept in {folder} ({error.strerror}): make room there") from error
-    return add(catalog, str(target))
+    return add(catalog, str(target), path.stem)
 
 
 def forget(catalog: Catalog, name: str) -> Entry:

@@ -68,7 +68,8 @@ def build(studio: Library, local: bool) -> Components:
 def _own(c: Components) -> None:
     gr.HTML(
         '<h2 class="oms-heading">Add a model of your own</h2><p class="oms-legend">A Stable Diffusion 1.x, 2.x or XL '
-        "checkpoint or a LoRA as .safetensors, or a folder as diffusers or the OMS authors lay it out.</p>"
+        "checkpoint or a LoRA as .safetensors, or a folder as diffusers or the OMS authors lay it out. What you drop "
+        "here is copied into your models folder.</p>"
     )
     c["path"] = gr.Textbox(
         label="Its path on this machine",
@@ -78,9 +79,7 @@ def _own(c: Components) -> None:
         elem_id="own-path",
     )
     c["add"] = gr.Button("Add", elem_id="own-add")
-    c["drop"] = gr.File(
-        label="Or drop a .safetensors file: it is kept in your models folder", height=120, elem_id="own-drop"
-    )
+    c["drop"] = gr.File(label="Or drop a .safetensors file", height=120, elem_id="own-drop")
     c["added"] = gr.HTML("", elem_id="own-status")
 
 
@@ -257,20 +256,15 @@ def catalogue(infos: Sequence[Any], local: bool, *, busy: bool = False) -> str:
 
 def _card(info: Any, by_id: Mapping[str, Any], local: bool, busy: bool) -> str:
     state = "Here" if info.available else "Files are gone" if info.own else "Not here yet"
-    facts = (
-        ("Size", gigabytes(info.size) if info.size else "comes with the app"),
-        ("Licence", info.licence),
-        (
-            "Latent domain",
-            info.domain or ("any that it fits" if info.kind in ("lora", "text") else "measured when used"),
-        ),
-    )
+    facts = [("Size", gigabytes(info.size) if info.size else "comes with the app"), ("Licence", info.licence)]
+    if info.kind not in ("lora", "text"):
+        facts.append(("Latent domain", info.domain or "measured when used"))
     rows = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
     texts = "".join(f"<p>{escape(text)}</p>" for text in (info.description, info.note) if text)
     lacking = [by_id[one] for one in to_fetch(by_id, info.id, whole=True) if one != info.id]
     if info.needs:
         names = ", ".join(escape(by_id[one].title) for one in info.needs if one in by_id)
-        what = "For One More Step it needs" if info.kind == "base" else "It needs"
+        what = "One More Step needs" if info.kind == "base" else "Needs"
         texts += f"<p>{what}: {names}{'' if lacking else ' (here)'}.</p>"
     buttons = _buttons(info, lacking, busy) if local else ""
     looks = "oms-card" if info.available else "oms-card oms-absent"
@@ -285,11 +279,12 @@ def _buttons(info: Any, lacking: Sequence[Any], busy: bool) -> str:
     offered: list[tuple[str, str]] = []
     whole = sum(one.size or 0 for one in lacking)
     if not info.available and not info.own:
-        offered.append(("fetch", f"Download ({gigabytes(info.size or 0)})"))
+        offered.append(("fetch", f"Download · {gigabytes(info.size or 0)}"))
         whole += info.size or 0
-    if lacking:
-        with_what = "with all it needs" if offered else "what it needs"
-        offered.append(("fetch-all", f"Download {with_what} ({gigabytes(whole)})"))
+    if lacking and (info.available or offered):
+        what = "One More Step" if info.kind == "base" else "what it needs"
+        label = f"With {what}" if offered else f"Download {what}"
+        offered.append(("fetch-all", f"{label} · {gigabytes(whole)}"))
     if info.own:
         offered.append(("forget", "Take off the list"))
     title = escape(info.title, quote=True)
