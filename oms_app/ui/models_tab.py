@@ -79,8 +79,8 @@ def _own(c: Components) -> None:
         elem_id="own-path",
     )
     c["add"] = gr.Button("Add", elem_id="own-add")
-    c["drop"] = gr.File(label="Or drop a .safetensors file", height=120, elem_id="own-drop")
     c["added"] = gr.HTML("", elem_id="own-status")
+    c["drop"] = gr.File(label="Or drop a .safetensors file", height=170, elem_id="own-drop")
 
 
 def connect(c: Components, studio: Library, room: gr.Tab, lists: Lists, followers: Sequence[Any]) -> None:
@@ -245,7 +245,8 @@ def catalogue(infos: Sequence[Any], local: bool, *, busy: bool = False) -> str:
     by_id = {info.id: info for info in infos}
     sections: dict[str, list[str]] = {}
     for kind, (heading, about) in KINDS.items():
-        cards = [_card(info, by_id, local, busy) for info in infos if info.kind == kind]
+        ours = sorted((info for info in infos if info.kind == kind), key=lambda info: not info.available)
+        cards = [_card(info, by_id, local, busy) for info in ours]
         if cards:
             head = f'<h2 class="oms-heading">{heading}</h2><p class="oms-legend">{about}</p>'
             sections.setdefault(head, []).extend(cards)
