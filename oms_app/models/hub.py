@@ -60,7 +60,8 @@ def fetch(
         for name in names:
             tell = _counter(done, sum(files[one].size or 0 for one in names), on_progress, should_stop)
             url = hf_hub_url(entry.repository, name, revision=info.sha, endpoint=endpoint)
-            promised = files[name].lfs.sha256 if files[name].lfs else None
+            large = files[name].lfs
+            promised = large.sha256 if large else None
             part = folder / PARTS / str(info.sha) / f"{name}.part"
             _fetch_one(url, folder / name, part, files[name].size, promised, tell)
             done += files[name].size or 0
