@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -19,6 +20,7 @@ from oms_app.models.catalog import MARKER, Catalog, Entry, open_catalog
 from oms_app.models.hub import fetch
 from oms_app.requests import Lora
 
+STALL = 11 * 2**20  # bytes: a piece of huggingface_hub's and some more
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -30,6 +32,7 @@ class Hub(ThreadingHTTPServer):
         self.repositories = repositories
         self.sent: list[str] = []
         self.broken_after: int | None = None
+        self.gate: threading.Event | None = None  # a large file stalls there
         self.claimed: list[str] = []  # files that it says it has besides
 
     def sibling(self, folder: Path, name: str) -> dict[str, object]:
@@ -91,13 +94,21 @@ class Answer(BaseHTTPRequestHandler):
             return
         self.reply(206 if start else 200, content[start:], body, headers)
 
+    def send(self, content: bytes) -> None:
+        if (gate := self.server.gate) and len(content) > STALL:
+            self.wfile.write(content[:STALL])
+            gate.wait(60)
+            content = content[STALL:]
+        with contextlib.suppress(ConnectionError):  # a download that was stopped
+            self.wfile.write(content)
+
     def reply(self, status: int, content: bytes, body: bool, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
         for key, value in ({"Content-Length": str(len(content))} | (headers or {})).items():
             self.send_header(key, value)
         self.end_headers()
         if body:
-            self.wfile.write(content)
+            self.send(content)
 
 
 def digest(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -358,6 +359,7 @@ def faraway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Pat
     assets = presets.parents[1] / "assets"
     shutil.copytree(assets / "lumen", assets / "faraway", ignore=shutil.ignore_patterns("oms", "sing*", "signal*"))
     shutil.copytree(assets / "alien", assets / "faraway-oms")
+    (assets / "faraway/extra.safetensors").write_bytes(bytes(2 * PIECE + 5))
     told = json.loads((presets / "lumen.json").read_text()) | {"domain": "far", "folder": "", "size": 1_000_000}
     files = [str(p.relative_to(assets / "faraway")) for p in (assets / "faraway").rglob("*") if p.is_file()]
     fetched = {"id": "faraway", "title": "Faraway", "repository": "someone/faraway", "files": files}
@@ -391,8 +393,20 @@ def test_on_the_page(
         view.get_by_role("tab", name="Models").click()
         card = view.locator("article[data-model=faraway]")
         expect(card).to_contain_text("One More Step needs: Faraway OMS")
+        hub.gate = threading.Event()
         card.get_by_role("button", name="With One More Step").click()
-        expect(view.locator("#models-status")).to_contain_text("Faraway and Faraway OMS: here now", timeout=PATIENCE)
+        status = view.locator("#models-status")
+        expect(status).to_contain_text(
+            re.compile(r"Downloading Faraway \(1 of 2\): 1\d MB of 2\d MB"), timeout=PATIENCE
+        )
+        expect(card.get_by_role("button").first).to_be_disabled()
+        view.locator("#models-stop").click()
+        hub.gate.set()
+        expect(status).to_contain_text("Stopped. What has come is kept", timeout=PATIENCE)
+        hub.gate = None
+        assert not (own_home / "models/faraway" / MARKER).exists()
+        card.get_by_role("button", name="With One More Step").click()
+        expect(status).to_contain_text("Faraway and Faraway OMS: here now", timeout=PATIENCE)
         expect(card.locator(".oms-state")).to_have_text("Here")
         expect(card.get_by_role("button")).to_have_count(0)
         assert (own_home / "models/faraway" / MARKER).is_file() and (own_home / "models/faraway-oms" / MARKER).is_file()
