@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,9 @@ from PIL import Image
 from oms_app import gallery
 from oms_app.home import user_folder
 from oms_app.measure.picture import measure
-from oms_app.models.catalog import ModelInfo, open_catalog
-from oms_app.requests import GenerateRequest, GenerateResult, ImageStats, Progress
+from oms_app.models import own
+from oms_app.models.catalog import Entry, ModelInfo, open_catalog
+from oms_app.requests import GenerateRequest, GenerateResult, ImageStats, Progress, StudioError, Transfer
 
 if TYPE_CHECKING:
     from oms_app.studio import Studio
@@ -57,10 +59,49 @@ class LateStudio:
     def _load(self) -> Studio:
         from oms_app.studio import Studio
 
-        return Studio(**self._asked, home=self._home)
+        return Studio(**self._asked, home=self._home, catalog=self._catalog)
 
     def models(self) -> list[ModelInfo]:
         return self._catalog.infos()
+
+    def complaints(self) -> list[str]:
+        """What is wrong with the list of the user's own models."""
+        return self._catalog.complaints
+
+    def download(
+        self,
+        model_id: str,
+        *,
+        on_progress: Callable[[Transfer], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> None:
+        """Fetches an entry of the catalogue, see `hub.fetch`. Raises StudioError for an id that is not in it."""
+        from oms_app.models.hub import fetch  # half a second that the first page need not wait for
+
+        entry = self._catalog.entries.get(model_id)
+        if entry is None:
+            raise StudioError(f"unknown model {model_id!r}: choose one of {', '.join(self._catalog.entries)}")
+        fetch(entry, self._catalog.folder(entry), on_progress=on_progress, should_stop=should_stop)
+
+    def add_model(self, source: str) -> ModelInfo:
+        """A folder or a .safetensors file on this machine, by its path. Raises StudioError, saying why not."""
+        return self._info(own.add(self._catalog, source))
+
+    def keep_model(self, dropped: Path) -> ModelInfo:
+        """A .safetensors file that was uploaded: it is moved into the user's folder. Raises StudioError, saying why
+        not."""
+        return self._info(own.keep(self._catalog, dropped))
+
+    def forget_model(self, model_id: str) -> str:
+        """Takes a model that the user added off the list and returns where its files still are."""
+        return own.forget(self._catalog, model_id).folder
+
+    def _info(self, entry: Entry) -> ModelInfo:
+        return next(info for info in self._catalog.infos() if info.id == entry.id)
+
+    def statistics(self) -> dict[str, Any]:
+        """Of the store of loaded models, see `store.Statistics`. Waits for the engine."""
+        return asdict(self.start().result().statistics())
 
     def generate(
         self,

@@ -222,5 +222,12 @@ class Progress(Frozen):
     steps: int = 0
 
 
+class Transfer(Frozen):
+    """Sent while files are fetched: bytes that are here, and about how many there will be."""
+
+    done: int
+    total: int
+
+
 class Stopped(StudioError):
     """The user pressed Stop. Nothing was lost; nothing is wrong."""

@@ -25,7 +25,7 @@ from oms_app.correct import Correcting, Job, module_texts, settings
 from oms_app.home import user_folder
 from oms_app.inspection import describe
 from oms_app.measure.picture import measure
-from oms_app.models.catalog import Entry, ModelInfo, open_catalog
+from oms_app.models.catalog import Catalog, Entry, ModelInfo, open_catalog
 from oms_app.models.loading import Base, Key, choose_device, load, read_vocabulary
 from oms_app.models.memory import (
     TOLD,
@@ -64,6 +64,7 @@ class Studio:
     presets: the catalogue's folder (else $OMS_PRESETS, else the shipped one). budget, device_budget: bytes of
     the host's memory and of the device's own that models may fill; None takes what is free, less some to work in.
     precision: "auto", "float32", "float16", "bfloat16". memory: "auto", "full", "model_offload", "group_offload".
+    catalog: one that is open already, so that what is added to it is known here too.
     Raises StudioError where one of them is not to be had.
     """
 
@@ -77,10 +78,11 @@ class Studio:
         device_budget: int | None = None,
         precision: Precision = "auto",
         memory: AskedMode = "auto",
+        catalog: Catalog | None = None,
     ) -> None:
         self.home = user_folder(home)
         self.device, self.device_reason = choose_device(device)
-        self.catalog = open_catalog(presets, home)
+        self.catalog = catalog or open_catalog(presets, home)
         room = automatic_device_budget(self.device) if device_budget is None else device_budget
         self.policy = Policy(self.device, precision, memory, room)
         self._store = Store(load, budget, room)

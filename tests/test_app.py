@@ -208,9 +208,9 @@ def call(address: str, *values: Any) -> tuple[str, Any]:
     return lines[-2].removeprefix("event: "), json.loads(lines[-1].removeprefix("data: "))
 
 
-def test_one_endpoint_is_public(page: str) -> None:
+def test_two_endpoints_are_public(page: str) -> None:
     info = json.loads(ask(page, "/gradio_api/info"))
-    assert set(info["named_endpoints"]) == {"/generate"} and not info["unnamed_endpoints"]
+    assert set(info["named_endpoints"]) == {"/generate", "/statistics"} and not info["unnamed_endpoints"]
 
 
 def arguments(prompt: str, *, model: str = "lumen", seed: int = 5) -> list[Any]:

@@ -101,7 +101,7 @@ def no_index(base: Path, tmp: Path) -> None:
         (remote_pipeline, "this version runs"),
         (auto_map, "cannot be read as a base model"),
         (absurd_size, "memory ran out"),
-        (list_config, "cannot be read as a base model"),
+        (list_config, "holds no JSON object"),
         (no_index, "cannot be read"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

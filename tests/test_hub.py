@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -19,6 +20,7 @@ from oms_app.models.catalog import MARKER, Catalog, Entry, open_catalog
 from oms_app.models.hub import fetch
 from oms_app.requests import Lora
 
+STALL = 11 * 2**20  # bytes: a piece of huggingface_hub's and some more
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -30,6 +32,18 @@ class Hub(ThreadingHTTPServer):
         self.repositories = repositories
         self.sent: list[str] = []
         self.broken_after: int | None = None
+        self.gate: threading.Event | None = None  # a large file stalls there
+        self.claimed: list[str] = []  # files that it says it has besides
+
+    def sibling(self, folder: Path, name: str) -> dict[str, object]:
+        """A file as the true hub lists it; large ones with their SHA-256."""
+        path = folder / name
+        content = path.read_bytes() if path.is_file() else b""
+        told: dict[str, object] = {"rfilename": name, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
+        if name.endswith((".safetensors", ".bin")):
+            sha256 = hashlib.sha256(content).hexdigest()
+            told["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 134}
+        return told
 
     @property
     def address(self) -> str:
@@ -53,13 +67,8 @@ class Answer(BaseHTTPRequestHandler):
         for name, folder in self.server.repositories.items():
             if path.startswith(f"/api/models/{name}"):
                 files = [str(p.relative_to(folder)) for p in sorted(folder.rglob("*")) if p.is_file()]
-                if "/tree/" in path:
-                    listing = [
-                        {"type": "file", "path": f, "size": (folder / f).stat().st_size, "oid": digest(folder / f)}
-                        for f in files
-                    ]
-                    return self.reply(200, json.dumps(listing).encode(), body)
-                told = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": f} for f in files], "private": False}
+                siblings = [self.server.sibling(folder, f) for f in [*files, *self.server.claimed]]
+                told = {"id": name, "sha": COMMIT, "siblings": siblings, "private": False}
                 return self.reply(200, json.dumps(told).encode(), body)
             prefix = f"/{name}/resolve/{COMMIT}/"
             if path.startswith(prefix) and (folder / path[len(prefix) :]).is_file():
@@ -85,13 +94,21 @@ class Answer(BaseHTTPRequestHandler):
             return
         self.reply(206 if start else 200, content[start:], body, headers)
 
+    def send(self, content: bytes) -> None:
+        if (gate := self.server.gate) and len(content) > STALL:
+            self.wfile.write(content[:STALL])
+            gate.wait(60)
+            content = content[STALL:]
+        with contextlib.suppress(ConnectionError):  # a download that was stopped
+            self.wfile.write(content)
+
     def reply(self, status: int, content: bytes, body: bool, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
         for key, value in ({"Content-Length": str(len(content))} | (headers or {})).items():
             self.send_header(key, value)
         self.end_headers()
         if body:
-            self.wfile.write(content)
+            self.send(content)
 
 
 def digest(path: Path) -> str:
@@ -128,12 +145,31 @@ def entry(**more: object) -> Entry:
 
 def test_only_what_is_wanted_is_fetched_and_only_once(hub: Hub, repository: Path, tmp_path: Path) -> None:
     folder = fetch(entry(), tmp_path / "thing", hub.address)
-    got = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and ".cache" not in p.parts}
+    got = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert got == {"model_index.json", "unet/config.json", "unet/weights.safetensors", MARKER}
     assert (folder / "unet/weights.safetensors").read_bytes() == (repository / "unet/weights.safetensors").read_bytes()
     sent = len(hub.sent)
     fetch(entry(), tmp_path / "thing", hub.address)
     assert len(hub.sent) == sent
+
+
+def test_what_comes_damaged_is_not_kept(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = tmp_path / f"thing/.parts/{COMMIT}/unet/weights.safetensors.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * 1000)  # as if the disk had lost its memory
+    with pytest.raises(StudioError, match=r"weights.safetensors came damaged and was thrown away"):
+        fetch(entry(), tmp_path / "thing", hub.address)
+    assert not part.exists() and not (tmp_path / "thing" / MARKER).exists()
+    fetch(entry(), tmp_path / "thing", hub.address)
+    assert not (tmp_path / "thing/.parts").exists() and (tmp_path / "thing" / MARKER).is_file()
+
+
+@pytest.mark.parametrize("name", ["unet/../../evil.json", "/etc/evil.json", "unet/..\\evil.json"])
+def test_a_repository_reaches_no_file_outside_its_folder(hub: Hub, tmp_path: Path, name: str) -> None:
+    hub.claimed = [name]
+    with pytest.raises(StudioError, match="outside its folder: do not trust it"):
+        fetch(entry(files=["*"]), tmp_path / "thing", hub.address)
+    assert not (tmp_path / "thing").exists()
 
 
 def test_what_cannot_be_fetched_says_why(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -15,7 +15,11 @@ from oms_app.requests import Frozen, SchedulerName, StudioError
 PROJECT = Path(__file__).resolve().parents[2]
 PICKLES = {".ckpt", ".bin", ".pt", ".pth", ".pkl"}
 MARKER = "download.json"  # lies in a folder whose download is complete
+OWN = "own.json"  # the user's own models, in the folder of downloads: entries as here, with an absolute folder or file
 Kind = Literal["base", "oms", "singdiffusion", "signal_leak", "lora", "text"]
+OWN_KINDS: tuple[Kind, ...] = ("base", "oms", "lora")
+# Of a VAE's scaling_factor: what a folder's latents most likely are. Where a module has a fingerprint, that decides.
+SCALES = {0.18215: "sd", 0.13025: "sdxl"}
 Size = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
 
 
@@ -36,8 +40,9 @@ class Entry(Frozen):
     """One model of the catalogue.
 
     folder: relative to the project's root; "" for what is downloaded from the hub: `files` (patterns) of `repository`
-    at `revision`, `size` bytes. note: what a person should know before fetching it. domain: the name of its latent
-    domain (see domain.py); None is unknown.
+    at `revision`. size: bytes of its files. note: what a person should know before fetching it. needs: ids of entries
+    that it cannot do without, such as its text encoder. domain: the name of its latent domain (see domain.py); None is
+    unknown.
     second_moment: mean of the squared scaled latents over its training data, m2 of the paper's Table 1, where measured.
     """
 
@@ -51,6 +56,7 @@ class Entry(Frozen):
     files: tuple[str, ...] = ()
     size: Annotated[int, Field(gt=0)] | None = None
     note: str = ""
+    needs: tuple[str, ...] = ()
     domain: str | None = None
     licence: str = "unknown"
     second_moment: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -74,8 +80,12 @@ class Entry(Frozen):
 
 
 class ModelInfo(Frozen):
-    """An entry as the page and the command line show it. `available`: its files are on this machine. `size`: bytes to
-    fetch, None for what is not on the hub."""
+    """An entry as the page and the command line show it.
+
+    available: its files are on this machine. own: the user added it; else it is of the catalogue. size: bytes of its
+    files, None where they come with the app. needs: ids of what a base needs besides to run with One More Step (a
+    module of its latent domain and that module's text encoder), or what a module reads prompts with.
+    """
 
     id: str
     kind: Kind
@@ -85,13 +95,16 @@ class ModelInfo(Frozen):
     licence: str
     size: int | None
     note: str
+    needs: tuple[str, ...] = ()
     available: bool
+    own: bool = False
     defaults: Defaults | None
 
 
 class Catalog:
     """The entries of a presets folder, by id; `root` is what their folders are relative to, `downloads` where fetched
-    ones lie. A base may be a single file (models/single_file.py).
+    ones lie. A base may be a single file (models/single_file.py). `own`: ids of those that the user added (own.py);
+    what their list holds that is not valid is left out, and `complaints` says why.
 
     Raises StudioError where a file is not a valid entry or two share an id.
     """
@@ -113,6 +126,44 @@ class Catalog:
             if entry.id in self.entries:
                 raise StudioError(f"{path.name}: the id {entry.id!r} is taken by another file of {self.presets}")
             self.entries[entry.id] = entry
+        self.own: frozenset[str] = frozenset()
+        self.complaints: list[str] = []
+        self._read_own()
+
+    def _read_own(self) -> None:
+        path = self.downloads / OWN
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else []
+            given = list(told)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.complaints.append(
+                f"{path} cannot be read ({' '.join(str(error).split())[:100]}): add your models again"
+            )
+            return
+        for one in given:
+            try:
+                self.include(Entry.model_validate(one))
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"]) or "the entry"
+                self.complaints.append(f"{path}: an entry was passed over: {where}: {first['msg']}")
+            except StudioError as error:
+                self.complaints.append(f"{path}: an entry was passed over: {error}")
+
+    def include(self, entry: Entry) -> None:
+        """Takes in a model of the user's own. Raises StudioError where it cannot be one."""
+        if entry.kind not in OWN_KINDS or entry.repository or not Path(entry.folder).is_absolute():
+            raise StudioError(f"{entry.id!r} names no file or folder of yours by its whole path: add it again")
+        if entry.id in self.entries:
+            raise StudioError(f"the id {entry.id!r} is taken: add it under another name")
+        # Replaced, not changed: another thread may be going through them.
+        self.entries = self.entries | {entry.id: entry}
+        self.own = self.own | {entry.id}
+
+    def exclude(self, own: str) -> None:
+        """Forgets a model of the user's own."""
+        self.entries = {name: entry for name, entry in self.entries.items() if name != own}
+        self.own = self.own - {own}
 
     def folder(self, entry: Entry) -> Path:
         return self.root / entry.folder if entry.folder else self.downloads / entry.id
@@ -124,11 +175,27 @@ class Catalog:
         return folder.is_file() or (folder / "model_index.json").is_file()
 
     def infos(self) -> list[ModelInfo]:
-        fields = set(ModelInfo.model_fields) - {"available"}
+        fields = set(ModelInfo.model_fields) - {"available", "own", "needs"}
         return [
-            ModelInfo(available=self.available(entry), **{name: getattr(entry, name) for name in fields})
+            ModelInfo(
+                available=self.available(entry),
+                own=entry.id in self.own,
+                needs=self.companions(entry),
+                **{name: getattr(entry, name) for name in fields},
+            )
             for entry in sorted(self.entries.values(), key=lambda entry: (entry.kind, entry.id))
         ]
+
+    def companions(self, entry: Entry) -> tuple[str, ...]:
+        """Ids of what `entry` needs besides: for a base, an OMS module of its latent domain with all that this needs,
+        one that is here before one to fetch; empty where the domain is unknown or has no module."""
+        if entry.kind != "base" or entry.domain is None:
+            return entry.needs
+        fitting = [one for one in self.entries.values() if one.kind == "oms" and one.domain == entry.domain]
+        if not fitting:
+            return entry.needs
+        module = min(fitting, key=lambda one: not self.available(one))
+        return (*entry.needs, module.id, *module.needs)
 
     def ids(self, kind: Kind) -> list[str]:
         return [entry.id for entry in self.entries.values() if entry.kind == kind]
@@ -171,6 +238,7 @@ class Catalog:
             kind=kind,
             title=path.name,
             folder=str(path),
+            domain=_domain_of(path) if kind == "base" else None,
             defaults=_defaults_of(path) if kind == "base" else None,
         )
 
@@ -179,10 +247,13 @@ class Catalog:
         entry = self.entries.get(source)
         if entry and entry.kind == "lora":
             if not self.available(entry):
-                raise StudioError(to_fetch(entry))
+                raise StudioError(
+                    to_fetch(entry) if entry.repository else f"{source!r} is not at {entry.folder} any more"
+                )
             if not entry.folder:
                 _refuse_links(self.downloads, self.folder(entry))
-            return next(self.folder(entry).glob("*.safetensors"))
+            folder = self.folder(entry)
+            return folder if folder.is_file() else next(folder.glob("*.safetensors"))
         path = Path(source).expanduser()
         if path.suffix.lower() in PICKLES:
             raise StudioError(
@@ -194,11 +265,19 @@ class Catalog:
         return path.resolve()
 
     def _single_file(self, path: Path) -> Entry:
-        from oms_app.models.single_file import NATIVE, family_of
+        from oms_app.models.single_file import DOMAINS, NATIVE, family_of
 
-        native = NATIVE[family_of(path)]
+        family = family_of(path)
+        native = NATIVE[family]
         defaults = Defaults(width=native, height=native, max_size=2 * native, guidance_scale=7.5)
-        return Entry(id=re_id(path.stem), kind="base", title=path.stem, folder=str(path), defaults=defaults)
+        return Entry(
+            id=re_id(path.stem),
+            kind="base",
+            title=path.stem,
+            folder=str(path),
+            domain=DOMAINS[family],
+            defaults=defaults,
+        )
 
 
 def _refuse_links(models: Path, folder: Path) -> None:
@@ -233,13 +312,26 @@ def re_id(name: str) -> str:
 
 
 def _defaults_of(folder: Path) -> Defaults:
-    """By the configs of a folder in the diffusers layout, which are untrusted input."""
+    config, vae = _config(folder / "unet"), _config(folder / "vae")
     try:
-        config = json.loads((folder / "unet/config.json").read_text(encoding="utf-8"))
-        vae = json.loads((folder / "vae/config.json").read_text(encoding="utf-8"))
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
         native = int(config.get("sample_size") or 64) * factor
         return Defaults(width=native, height=native, min_size=max(8, native // 2), max_size=min(2048, native * 2))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise StudioError(f"{folder} cannot be read as a base model ({reason}): restore its files") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise StudioError(f"{folder} has no usable size in its unet and vae config.json: restore them") from error
+
+
+def _domain_of(folder: Path) -> str | None:
+    """What its latents are called, as far as the VAE's scale tells."""
+    scale = _config(folder / "vae").get("scaling_factor")
+    return SCALES.get(scale) if isinstance(scale, float) else None
+
+
+def _config(part: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((part / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise StudioError(f"{part}/config.json cannot be read: restore the folder") from error
+    if not isinstance(config, dict):
+        raise StudioError(f"{part}/config.json holds no JSON object: restore the folder")
+    return config

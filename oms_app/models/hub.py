@@ -1,44 +1,78 @@
-"""Fetches what the catalogue names from the Hugging Face hub: only the files wanted, never a pickle, never code."""
+"""Fetches what the catalogue names from the Hugging Face hub: only the files wanted, never a pickle, never code.
+
+`snapshot_download` throws away the part of a file that it could not finish (since huggingface_hub 1.x), and a model is
+mostly one large file. So the files are fetched one by one into parts that stay where a download is stopped.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from pathlib import Path
+import shutil
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-import httpx
-from huggingface_hub import snapshot_download
+import httpx2  # what huggingface_hub speaks with; its errors are no relatives of httpx's
+from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
-    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers, filter_repo_objects
+from tqdm import tqdm
 
 from oms_app.models.catalog import MARKER, PICKLES, Entry
-from oms_app.requests import StudioError
+from oms_app.requests import Stopped, StudioError, Transfer
 
 NEVER = [f"*{suffix}" for suffix in sorted(PICKLES)] + ["*.py", "*.pkl", "*.msgpack", "*.h5", "*.onnx"]
+PARTS = ".parts"  # in a model's folder, while it is incomplete: a folder for each commit, with the files' beginnings
+OnProgress = Callable[[Transfer], None]
 
 
-def fetch(entry: Entry, folder: Path, endpoint: str | None = None) -> Path:
+def fetch(
+    entry: Entry,
+    folder: Path,
+    endpoint: str | None = None,
+    *,
+    on_progress: OnProgress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Path:
     """Downloads an entry's files to `folder`; what is there already is not fetched again, so a stopped download goes
-    on.
+    on, in the middle of a file too.
 
-    endpoint: another hub than huggingface.co. A mark is left once all is there. Raises StudioError, with the reason.
+    endpoint: another hub than huggingface.co. on_progress: told of each piece of up to 10 MiB. A mark is left once all
+    is there. Raises StudioError, with the reason, and Stopped within a piece of should_stop() turning true.
     """
     if entry.repository is None:
         raise StudioError(f"{entry.id!r} comes with the app: there is nothing to download")
     try:
-        snapshot_download(
-            entry.repository,
-            revision=entry.revision,
-            local_dir=folder,
-            allow_patterns=list(entry.files),
-            ignore_patterns=NEVER,
-            endpoint=endpoint,
-        )
+        info = HfApi(endpoint=endpoint).model_info(entry.repository, revision=entry.revision, files_metadata=True)
+        files = {file.rfilename: file for file in info.siblings or ()}
+        names = list(filter_repo_objects(files, allow_patterns=list(entry.files), ignore_patterns=NEVER))
+        _require_plain(entry, names)
+        _require_room(entry, folder, sum(files[name].size or 0 for name in names))
+        done = 0
+        for name in names:
+            tell = _counter(done, sum(files[one].size or 0 for one in names), on_progress, should_stop)
+            url = hf_hub_url(entry.repository, name, revision=info.sha, endpoint=endpoint)
+            large = files[name].lfs
+            promised = large.sha256 if large else None
+            part = folder / PARTS / str(info.sha) / f"{name}.part"
+            _fetch_one(url, folder / name, part, files[name].size, promised, tell)
+            done += files[name].size or 0
+        missing = [pattern for pattern in entry.files if not any(folder.glob(pattern))]
+        if missing:
+            raise StudioError(
+                f"{entry.repository} lacks {', '.join(missing)}: the catalogue entry {entry.id!r} is outdated"
+            )
+        mark = {"repository": entry.repository, "revision": entry.revision, "commit": info.sha}
+        shutil.rmtree(folder / PARTS, ignore_errors=True)
+        (folder / MARKER).write_text(json.dumps(mark, indent=1) + "\n", encoding="utf-8")
     except GatedRepoError as error:
         raise StudioError(
             f"{entry.repository} asks for its terms to be accepted: do so on its page, then log in with `hf auth login`"
@@ -51,16 +85,77 @@ def fetch(entry: Entry, folder: Path, endpoint: str | None = None) -> Path:
         raise StudioError(
             "the hub is switched off (HF_HUB_OFFLINE): unset that, or give a folder of your own"
         ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         reason = " ".join(str(error).split())[:160]
         raise StudioError(
             f"{entry.repository} cannot be fetched ({reason}): try again, it goes on where it was"
         ) from error
-    missing = [pattern for pattern in entry.files if not any(folder.glob(pattern))]
-    if missing:
-        raise StudioError(
-            f"{entry.repository} lacks {', '.join(missing)}: the catalogue entry {entry.id!r} is outdated"
-        )
-    mark = {"repository": entry.repository, "revision": entry.revision}
-    (folder / MARKER).write_text(json.dumps(mark, indent=1) + "\n", encoding="utf-8")
     return folder
+
+
+def _fetch_one(
+    url: str, target: Path, part: Path, size: int | None, promised: str | None, counter: Callable[[int], type[Any]]
+) -> None:
+    """One file, by way of its part. promised: its SHA-256. Raises OSError where what came is something else."""
+    if size is not None and target.is_file() and target.stat().st_size == size:
+        counter(size)().update(0)
+        return
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("ab") as file:
+        have = file.tell()
+        http_get(
+            url, file, resume_size=have, headers=build_hf_headers(), expected_size=size, tqdm_class=counter(have)
+        )  # fmt: skip
+    with part.open("rb") as file:
+        came = hashlib.file_digest(file, "sha256").hexdigest() if promised else None
+    if came != promised or (size is not None and part.stat().st_size != size):
+        part.unlink()
+        raise OSError(f"{target.name} came damaged and was thrown away")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part.replace(target)
+
+
+def _require_plain(entry: Entry, names: list[str]) -> None:
+    """Raises StudioError where a repository's file would lie outside the model's folder."""
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+            raise StudioError(f"{entry.repository} has a file called {name!r}, outside its folder: do not trust it")
+
+
+def _require_room(entry: Entry, folder: Path, size: int) -> None:
+    """Raises StudioError where the disk has less room than is still to come. size: bytes of all the files."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    have = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    free = shutil.disk_usage(there).free
+    if size - have > free:
+        raise StudioError(
+            f"{entry.id!r} takes {size / 1e9:.1f} GB, and {there} has {free / 1e9:.1f} GB free: "
+            "make room there, or set OMS_HOME to a folder on a larger disk"
+        )
+
+
+def _counter(
+    before: int, total: int, on_progress: OnProgress | None, should_stop: Callable[[], bool] | None
+) -> Callable[[int], type[Any]]:
+    """Makes progress bars for huggingface_hub that show nothing, tell of bytes, and stop the download where asked.
+
+    before: bytes of the files before this one; what the bar is made with are the bytes of this one that are here.
+    """
+
+    def make(have: int) -> type[Any]:
+        class Counter(tqdm):
+            def __init__(self, *args: Any, **given: Any) -> None:
+                self.came = before + have
+                super().__init__(*args, **(given | {"disable": True}))
+
+            def update(self, n: float | None = 1) -> None:
+                if should_stop and should_stop():
+                    raise Stopped("stopped")
+                self.came += int(n or 0)
+                if on_progress:
+                    on_progress(Transfer(done=self.came, total=max(total, self.came)))
+
+        return Counter
+
+    return make

@@ -156,7 +156,11 @@ def load_base(
     return Base(pipeline, text, known, read_vocabulary(folder), mode)
 
 
-def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
+def check_folder(folder: Path) -> str:
+    """The pipeline's class that a diffusers folder names. Reads no weights.
+
+    Raises StudioError for a class that is not run here, for one that asks for code of its own, and for a pickle.
+    """
     index = read_json(folder / "model_index.json")
     name = index.get("_class_name")
     if not isinstance(name, str) or name not in PIPELINES:
@@ -167,6 +171,11 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
         if not described or not isinstance(described[0], str | None) or described[0] not in LIBRARIES:
             raise StudioError(f"{folder}: {part} asks for code from {described[:1]}, which is never run here")
         _refuse_pickle(folder / part)
+    return str(name)
+
+
+def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
+    name = check_folder(folder)
     try:
         return PIPELINES[name].from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, variant=_variant(folder / "unet")

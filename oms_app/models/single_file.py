@@ -6,6 +6,7 @@ is taken from the network, and nothing from the file but tensors.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,25 +21,34 @@ from oms_app.requests import StudioError
 Family = Literal["sd15", "sd21", "sdxl"]
 CONFIGS = PROJECT / "presets/configs"  # one folder a family: a diffusers pipeline without weights
 NATIVE: dict[Family, int] = {"sd15": 512, "sd21": 768, "sdxl": 1024}  # pixels a side
+DOMAINS: dict[Family, str] = {"sd15": "sd", "sd21": "sd", "sdxl": "sdxl"}  # latent domains, as the catalogue names them
 UNET = "model.diffusion_model."
 FIRST_CONVOLUTION = UNET + "input_blocks.0.0.weight"
 EPSILON_CORRELATION = 0.5
 
 
-def family_of(path: Path) -> Family:
-    """Which Stable Diffusion a file is, by its header. Raises StudioError for all that cannot be run, saying why."""
+def names_of(path: Path) -> set[str]:
+    """Its tensors' names. Raises StudioError where its header cannot be read or promises more than is there."""
     try:
         with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            inputs = file.get_slice(FIRST_CONVOLUTION).get_shape()[1] if FIRST_CONVOLUTION in names else 4
+            return set(file.keys())
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise StudioError(f"{path} cannot be read as safetensors ({reason}): fetch it again") from error
 
+
+def family_of(path: Path) -> Family:
+    """Which Stable Diffusion a file is, by its header. Raises StudioError for all that cannot be run, saying why."""
+    names = names_of(path)
+    inputs = 4
+    if FIRST_CONVOLUTION in names:
+        with safe_open(path, framework="pt") as file:
+            inputs = file.get_slice(FIRST_CONVOLUTION).get_shape()[1]
+
     def has(prefix: str) -> bool:
         return any(name.startswith(prefix) for name in names)
 
-    if has("lora_") or any(".lora_" in name for name in names):
+    if is_lora(names):
         raise StudioError(f"{path} is a LoRA, which needs a base model: name a checkpoint here")
     if not has(UNET):
         raise StudioError(f"{path} holds no UNet in Stable Diffusion's layout: name a whole checkpoint")
@@ -55,6 +65,11 @@ def family_of(path: Path) -> Family:
     if has("cond_stage_model.model."):
         return "sd21"
     raise StudioError(f"{path} holds no text encoder: name a whole checkpoint, not a UNet alone")
+
+
+def is_lora(names: Iterable[str]) -> bool:
+    """Whether tensors of these names are a low-rank adapter's, in PEFT's key format or in kohya's."""
+    return any(name.startswith("lora_") or ".lora_" in name or "_lora." in name for name in names)
 
 
 def load_single_file(path: Path, dtype: torch.dtype) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -14,7 +14,7 @@ from oms_app.requests import (
 from oms_app.ui import readout
 from oms_app.ui.form import MAX_COMPARED, METHODS, to_comparison
 from oms_app.ui.painting import QUICK, Save, wire
-from oms_app.ui.work import Engine
+from oms_app.ui.work import Engine, here
 
 FIELDS = (
     "prompt", "methods", "models", "oms_prompt", "oms_guidance_scale", "offset_strength", "oms_module", "force", "seed",
@@ -66,7 +66,7 @@ def build(models: Sequence[Any], modules: Sequence[Any], ready: Sequence[str]) -
                 0, 1, value=0.1, step=0.05, label="Offset strength", info="For offset noise: how far chance may tint."
             )
             c["oms_module"] = gr.Dropdown(
-                [("the model's own", AUTOMATIC), *((info.title, info.id) for info in modules)],
+                _modules(modules),
                 value=AUTOMATIC,
                 label="OMS module",
                 filterable=False,
@@ -90,6 +90,26 @@ def build(models: Sequence[Any], modules: Sequence[Any], ready: Sequence[str]) -
                 c[f"figures_{i}"] = gr.HTML("", elem_id=f"compared-figures-{i}")
     c["requests"] = gr.State()
     return c
+
+
+def lists(c: Components, studio: Engine, chosen: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The lists of models and modules as they are now. chosen: as for `create_tab.lists`."""
+    models, modules = here(studio, "base"), here(studio, "oms")
+    ids = [info.id for info in models]
+    module = chosen[c["oms_module"]]
+    return {
+        c["models"]: gr.update(
+            choices=[(info.title, info.id) for info in models],
+            value=[one for one in chosen[c["models"]] if one in ids],
+        ),
+        c["oms_module"]: gr.update(
+            choices=_modules(modules), value=module if module in [info.id for info in modules] else AUTOMATIC
+        ),
+    }
+
+
+def _modules(infos: Sequence[Any]) -> list[tuple[str, str]]:
+    return [("the model's own", AUTOMATIC), *((info.title, info.id) for info in infos)]
 
 
 def connect(c: Components, studio: Engine, save: Save) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from oms_app.ui import examples as ready_made
 from oms_app.ui import readout
 from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT, to_request
 from oms_app.ui.painting import QUICK, Save, wire
-from oms_app.ui.work import Engine
+from oms_app.ui.work import EMBEDDED, Engine, here
 
 Components = dict[str, Any]
 Measure = Callable[[Image.Image], ImageStats]
@@ -28,15 +28,14 @@ Measure = Callable[[Image.Image], ImageStats]
 FIELDS = (
     "prompt", "negative_prompt", "oms_on", "oms_mode", "oms_prompt", "oms_prompt_left", "oms_prompt_right", "oms_mix",
     "oms_guidance_scale", "model", "width", "height", "scheduler", "guidance_scale", "num_inference_steps", "seed",
-    "random_seed",
+    "random_seed", "loras", "lora_scale",
 )  # fmt: skip
 # Those of them that follow the model.
 MODEL_FIELDS = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale")
-EMBEDDED = "lumen"
 
 
-def build(models: Sequence[Any], examples: list[ready_made.Example]) -> Components:
-    """Lays out the view inside the current Blocks. Returns every component by name."""
+def build(models: Sequence[Any], loras: Sequence[Any], examples: list[ready_made.Example]) -> Components:
+    """Lays out the view inside the current Blocks. Returns every component by name. models, loras: those here."""
     c: Components = {}
     with gr.Row(elem_id="layout", equal_height=False):
         with gr.Column(elem_id="ask", min_width=0):
@@ -46,7 +45,7 @@ def build(models: Sequence[Any], examples: list[ready_made.Example]) -> Componen
         with gr.Column(elem_id="tune", min_width=0):
             _one_more_step(c)
             _seed(c)
-            _base(c, models)
+            _base(c, models, loras)
     c["requests"] = gr.State()
     c["last_seed"] = gr.State()
     return c
@@ -128,7 +127,7 @@ def _seed(c: Components) -> None:
             c["reuse"] = gr.Button("Reuse last seed", size="sm", elem_id="reuse", interactive=False)
 
 
-def _base(c: Components, models: Sequence[Any]) -> None:
+def _base(c: Components, models: Sequence[Any], loras: Sequence[Any]) -> None:
     first = models[0] if models else None
     defaults = {name: getattr(first.defaults, name) if first else None for name in MODEL_FIELDS}
     with gr.Accordion("Picture settings", open=False, elem_id="settings"):
@@ -143,6 +142,23 @@ def _base(c: Components, models: Sequence[Any]) -> None:
             filterable=False,
             elem_id="model",
         )
+        with gr.Column(visible=bool(loras), elem_id="lora-settings") as c["lora_settings"]:
+            c["loras"] = gr.Dropdown(
+                [(info.title, info.id) for info in loras],
+                value=[],
+                multiselect=True,
+                label="LoRAs",
+                info="Small additions to the model: a style, a subject, speed. Each is made for one family of models.",
+                elem_id="loras",
+            )
+            c["lora_scale"] = gr.Slider(
+                -2,
+                2,
+                value=1.0,
+                step=0.05,
+                label="LoRA strength",
+                info="1 is as made, 0 is off; below 0, the opposite.",
+            )
         with gr.Row():
             c["width"] = gr.Number(defaults["width"], label="Width", info="In pixels.", step=8, min_width=90)
             c["height"] = gr.Number(defaults["height"], label="Height", info="In pixels.", step=8, min_width=90)
@@ -211,7 +227,6 @@ def _pictures(c: Components, examples: list[ready_made.Example]) -> None:
 def connect(
     c: Components,
     studio: Engine,
-    models: Sequence[Any],
     examples: list[ready_made.Example],
     measure: Measure,
     save: Save,
@@ -242,7 +257,7 @@ def connect(
         }
 
     def choose_model(model: str) -> dict[Any, Any]:
-        defaults = next(info.defaults for info in models if info.id == model)
+        defaults = next(info.defaults for info in studio.models() if info.id == model)
         return {c[name]: getattr(defaults, name) for name in MODEL_FIELDS}
 
     def use_example(event: gr.EventData) -> dict[Any, Any]:
@@ -256,7 +271,12 @@ def connect(
             c["summary"]: readout.headline(example.prompt, change, [f"seed <b>{example.seed}</b>", "ready-made"]),
             c["status"]: "",
             # The pairs were made by the embedded model at its own settings.
-            **({c["model"]: EMBEDDED, **choose_model(EMBEDDED)} if EMBEDDED in {info.id for info in models} else {}),
+            **(
+                {c["model"]: EMBEDDED, **choose_model(EMBEDDED)}
+                if EMBEDDED in {info.id for info in here(studio, "base")}
+                else {}
+            ),
+            c["loras"]: [],
             c["negative_prompt"]: "",
             c["prompt"]: example.prompt,
             c["oms_on"]: True,
@@ -296,6 +316,21 @@ def connect(
     c["model"].input(choose_model, c["model"], [c[name] for name in MODEL_FIELDS], **QUICK)
     if examples:
         c["examples"].click(use_example, None, [*shown, c["status"], *(c[name] for name in FIELDS)], **QUICK)
+
+
+def lists(c: Components, studio: Engine, chosen: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The lists of models and LoRAs as they are now. chosen: what is chosen in them; what has gone is so no more."""
+    models, loras = here(studio, "base"), here(studio, "lora")
+    ids, lora_ids = [info.id for info in models], [info.id for info in loras]
+    model = chosen[c["model"]] if chosen[c["model"]] in ids else next(iter(ids), None)
+    return {
+        c["model"]: gr.update(choices=[(info.title, info.id) for info in models], value=model),
+        c["loras"]: gr.update(
+            choices=[(info.title, info.id) for info in loras],
+            value=[one for one in chosen[c["loras"]] or () if one in lora_ids],
+        ),
+        c["lora_settings"]: gr.update(visible=bool(loras)),
+    }
 
 
 def _file(image: ImageResult | None) -> Path | Image.Image | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from gradio.processing_utils import save_pil_to_cache
 from pydantic import ValidationError
 
 from oms_app.requests import CORRECTIONS, GenerateRequest, ImageResult, StudioError, Variant
-from oms_app.ui import compare_tab, create_tab
+from oms_app.ui import compare_tab, create_tab, models_tab
 from oms_app.ui import examples as ready_made
 from oms_app.ui.form import explain
 from oms_app.ui.painting import DEVICE, Save
-from oms_app.ui.work import Engine
+from oms_app.ui.work import Engine, Library, here
 
 HERE = Path(__file__).parent
 MAX_WAITING = 16  # requests in the queue; the next is told to come back
@@ -29,33 +30,43 @@ one prompt, one seed, two pictures to compare.</p></header>
 
 
 def create_demo(
-    studio: Engine,
+    studio: Library,
     *,
     measure: create_tab.Measure,
     save: Save = lambda result: result,
     examples: Path | None = None,
+    local: bool = True,
 ) -> gr.Blocks:
     """The page. Nothing is loaded and no model runs while it is built.
 
     measure: the figures of a ready-made picture. save: keeps the pictures of a result and returns it with their paths;
     the page then offers these files. examples: a folder of ready-made pairs (see `examples.load`); it may be absent.
+    local: the visitor may name files of this machine and have models downloaded; on a Space nobody may.
     """
-    here = [info for info in studio.models() if info.available]
-    bases = [info for info in here if info.kind == "base"]
-    models = sorted(bases, key=lambda info: info.id != create_tab.EMBEDDED)  # the embedded one first, and chosen
+    models, modules = here(studio, "base"), here(studio, "oms")
     pairs = ready_made.load(examples) if examples else []
     with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=(DAY, DAY), fill_width=True) as demo:
         gr.HTML(HEADER)
         with gr.Tabs(elem_id="rooms"):
             with gr.Tab("Create", id="create"):
-                components = create_tab.build(models, pairs)
-                create_tab.connect(components, studio, models, pairs, measure, save)
+                components = create_tab.build(models, here(studio, "lora"), pairs)
+                create_tab.connect(components, studio, pairs, measure, save)
             with gr.Tab("Compare", id="compare"):
-                kinds = {info.kind for info in here}
-                ready = [name for name in CORRECTIONS if name not in ("singdiffusion", "signal_leak") or name in kinds]
-                modules = [info for info in here if info.kind == "oms"]
-                compare_tab.connect(compare_tab.build(models, modules, ready), studio, save)
-        _endpoint(studio, {info.id for info in models}, save)
+                rare = ("singdiffusion", "signal_leak")
+                ready = [name for name in CORRECTIONS if name not in rare or here(studio, name)]
+                compared = compare_tab.build(models, modules, ready)
+                compare_tab.connect(compared, studio, save)
+            with gr.Tab("Models", id="models") as room:
+                shown = models_tab.build(studio, local)
+
+        def lists(chosen: Mapping[Any, Any]) -> dict[Any, Any]:
+            return create_tab.lists(components, studio, chosen) | compare_tab.lists(compared, studio, chosen)
+
+        followers = [components[name] for name in ("model", "loras", "lora_settings")]
+        followers += [compared[name] for name in ("models", "oms_module")]
+        models_tab.connect(shown, studio, room, lists, followers)
+        _endpoint(studio, save)
+        _statistics(studio)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     return demo
 
@@ -103,7 +114,21 @@ def theme() -> gr.themes.Base:
     )
 
 
-def _endpoint(studio: Engine, known: set[str], save: Save) -> None:
+def _statistics(studio: Library) -> None:
+    """The public endpoint /statistics."""
+
+    def statistics() -> dict:
+        """The store of loaded models: {"models": loaded now, "bytes_used", "budget": bytes, "hits", "misses": loads,
+        "evictions": counts since the start}."""
+        try:
+            return studio.statistics()
+        except StudioError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    gr.api(statistics, api_name="statistics", queue=False)
+
+
+def _endpoint(studio: Engine, save: Save) -> None:
     """The public endpoint /generate, for gradio_client and curl."""
 
     def generate(
@@ -127,6 +152,7 @@ def _endpoint(studio: Engine, known: set[str], save: Save) -> None:
         Answers {"seed", "images": [{"variant", "seed", "mean", "lightness", "image"}], "notes"}; images are PNG files.
         Left out or null: the model's own default; for oms_prompt the main prompt, for seed a random one.
         """
+        known = {info.id for info in here(studio, "base")}
         if model not in known:
             # Only the catalogue: a caller from outside names no folders of this machine.
             raise gr.Error(f"unknown model {model!r}: choose one of {', '.join(sorted(known))}", print_exception=False)

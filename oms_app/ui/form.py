@@ -13,6 +13,7 @@ from oms_app.requests import (
     MAX_SEED,
     RAW,
     GenerateRequest,
+    Lora,
     StudioError,
     Variant,
     variant_of,
@@ -46,12 +47,14 @@ LABELS = {
     "scheduler": "The scheduler",
     "width": "The width",
     "height": "The height",
+    "scale": "The LoRA strength",
 }
 RANGES = {
     "seed": f"0 to {MAX_SEED}",
     "num_inference_steps": "1 to 200",
     "guidance_scale": "0 to 30",
     "mix": "-1 to 2",
+    "scale": "-4 to 4",
     "width": "64 to 2048, in steps of 8",
     "height": "64 to 2048, in steps of 8",
 }
@@ -63,7 +66,7 @@ def to_request(values: Mapping[str, Any]) -> GenerateRequest:
     Raises StudioError with one plain line where a value is missing or out of range.
     """
     if not values["model"]:
-        raise StudioError("No model is here yet: put one into the catalogue, then start the page again.")
+        raise StudioError("No model is here yet: download one in the tab Models, or add one of your own there.")
     seed = None if values["random_seed"] else _whole("seed", values["seed"], "type one, or tick Random")
     try:
         variants = (RAW, _oms(values)) if values["oms_on"] else (RAW,)
@@ -72,6 +75,7 @@ def to_request(values: Mapping[str, Any]) -> GenerateRequest:
             negative_prompt=values["negative_prompt"] or "",
             model=values["model"],
             variants=variants,
+            loras=tuple(Lora(id=one, scale=values["lora_scale"]) for one in values.get("loras") or ()),
             seed=seed,
             num_inference_steps=_whole("num_inference_steps", values["num_inference_steps"]),
             guidance_scale=values["guidance_scale"],

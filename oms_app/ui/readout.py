@@ -101,6 +101,11 @@ def progress(event: Progress | None) -> str:
     return f'<div class="oms-status"><span>{text} …</span>{bar}</div>'
 
 
+def working(what: str) -> str:
+    """Something is under way, and nobody can tell for how long."""
+    return f'<div class="oms-status"><span>{escape(what)} …</span><progress aria-label="Progress"></progress></div>'
+
+
 def alert(message: str) -> str:
     """Something the user can mend. Screen readers speak it at once."""
     return f'<div class="oms-status oms-alert" role="alert">{escape(message[:1].upper() + message[1:])}</div>'

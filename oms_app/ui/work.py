@@ -6,18 +6,22 @@ import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-from oms_app.requests import GenerateRequest, GenerateResult, Progress
+from oms_app.requests import GenerateRequest, GenerateResult, Progress, Transfer
 
+T = TypeVar("T")
+
+EMBEDDED = "lumen"
 MAX_SESSIONS = 1_000  # open pages whose stop flag is remembered
 
 
 class Engine(Protocol):
-    """What the page needs of `oms_app.Studio`.
+    """What painting needs of `oms_app.Studio`.
 
-    models: everything in the catalogue, with id, kind, title, available and, for a base, defaults (width, height,
-    num_inference_steps, guidance_scale, scheduler).
+    models: everything in the catalogue, with id, kind, title, description, size, licence, domain, note, needs,
+    available, own and, for a base, defaults (width, height, num_inference_steps, guidance_scale, scheduler).
     """
 
     def models(self) -> Sequence[Any]: ...
@@ -29,6 +33,28 @@ class Engine(Protocol):
         on_progress: Callable[[Progress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> GenerateResult: ...
+
+
+class Library(Engine, Protocol):
+    """What the page as a whole needs: `oms_app.late.LateStudio`, which says what each does and raises."""
+
+    def complaints(self) -> Sequence[str]: ...
+
+    def download(
+        self,
+        model_id: str,
+        *,
+        on_progress: Callable[[Transfer], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> None: ...
+
+    def add_model(self, source: str) -> Any: ...
+
+    def keep_model(self, dropped: Path) -> Any: ...
+
+    def forget_model(self, model_id: str) -> str: ...
+
+    def statistics(self) -> dict[str, Any]: ...
 
 
 class Stops:
@@ -54,30 +80,41 @@ class Stops:
         return flag or self.fresh(session)
 
 
+def here(studio: Engine, kind: str) -> list[Any]:
+    """The models of a kind that are on this machine, the embedded one first."""
+    found = [info for info in studio.models() if info.available and info.kind == kind]
+    return sorted(found, key=lambda info: info.id != EMBEDDED)
+
+
 def follow(studio: Engine, request: GenerateRequest, stop: threading.Event) -> Iterator[Progress | GenerateResult]:
-    """What happens while the request runs, its result last. Raises what `studio.generate` raises.
+    """What happens while the request runs, its result last. Raises what `studio.generate` raises. See `watch`."""
+    return watch(lambda tell: studio.generate(request, on_progress=tell, should_stop=stop.is_set), stop)
+
+
+def watch(work: Callable[[Callable[[Any], None]], T], stop: threading.Event) -> Iterator[Any | T]:
+    """What `work` tells while it runs, and last what it returns. Raises what it raises.
 
     The work is done in a thread of its own, so that the page hears of every step; where the reader falls behind, it
     gets the latest. Closing the iterator (the page has gone) stops the work.
     """
-    news: queue.Queue[Progress | GenerateResult | BaseException] = queue.Queue()
+    news: queue.Queue[tuple[str, Any]] = queue.Queue()
 
-    def work() -> None:
+    def run() -> None:
         try:
-            news.put(studio.generate(request, on_progress=news.put, should_stop=stop.is_set))
+            news.put(("done", work(lambda item: news.put(("on the way", item)))))
         except BaseException as error:
-            news.put(error)  # raised again by the reader, who can tell the person
+            news.put(("failed", error))  # raised again by the reader, who can tell the person
 
-    threading.Thread(target=work, name="generate", daemon=True).start()
+    threading.Thread(target=run, name="work", daemon=True).start()
     try:
         while True:
-            item = news.get()
-            while isinstance(item, Progress) and not news.empty():
-                item = news.get()
-            if isinstance(item, BaseException):
+            state, item = news.get()
+            while state == "on the way" and not news.empty():
+                state, item = news.get()
+            if state == "failed":
                 raise item
             yield item
-            if isinstance(item, GenerateResult):
+            if state == "done":
                 return
     finally:
         stop.set()
