@@ -49,7 +49,15 @@ def main(given: Sequence[str] | None = None) -> int:
     except StudioError as error:
         print(error, file=sys.stderr)
         return 2
-    demo = create_demo(studio, measure=studio.measure, save=studio.save, examples=studio.examples)
+    demo = create_demo(
+        studio,
+        measure=studio.measure,
+        save=studio.save,
+        examples=studio.examples,
+        looks=studio.looks,
+        estimate=studio.estimate,
+        save_sheet=studio.save_sheet,
+    )
     demo.launch(
         server_name=chosen.host,
         server_port=chosen.port,

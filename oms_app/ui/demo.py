@@ -12,9 +12,10 @@ from gradio.processing_utils import save_pil_to_cache
 from pydantic import ValidationError
 
 from oms_app.requests import CORRECTIONS, GenerateRequest, ImageResult, StudioError, Variant
-from oms_app.ui import compare_tab, create_tab
+from oms_app.ui import compare_tab, create_tab, explore_tab, looks_panel
 from oms_app.ui import examples as ready_made
 from oms_app.ui.form import explain
+from oms_app.ui.looks_panel import Shelf
 from oms_app.ui.painting import DEVICE, Save
 from oms_app.ui.work import Engine
 
@@ -34,11 +35,15 @@ def create_demo(
     measure: create_tab.Measure,
     save: Save = lambda result: result,
     examples: Path | None = None,
+    looks: Shelf,
+    estimate: explore_tab.Estimate,
+    save_sheet: explore_tab.SaveSheet,
 ) -> gr.Blocks:
     """The page. Nothing is loaded and no model runs while it is built.
 
     measure: the figures of a ready-made picture. save: keeps the pictures of a result and returns it with their paths;
     the page then offers these files. examples: a folder of ready-made pairs (see `examples.load`); it may be absent.
+    looks, estimate, save_sheet: for looks and grids, see `Shelf`, `LateStudio.estimate` and `LateStudio.save_sheet`.
     """
     here = [info for info in studio.models() if info.available]
     bases = [info for info in here if info.kind == "base"]
@@ -46,10 +51,16 @@ def create_demo(
     pairs = ready_made.load(examples) if examples else []
     with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=(DAY, DAY), fill_width=True) as demo:
         gr.HTML(HEADER)
-        with gr.Tabs(elem_id="rooms"):
+        with gr.Tabs(elem_id="rooms") as rooms:
             with gr.Tab("Create", id="create"):
-                components = create_tab.build(models, pairs)
-                create_tab.connect(components, studio, models, pairs, measure, save)
+                components = create_tab.build(models, pairs, looks)
+                show = create_tab.connect(components, studio, models, pairs, measure, save)
+                looks_panel.connect(components, looks, demo)
+            with gr.Tab("Explore", id="explore") as room:
+                grid = explore_tab.build(models, [look for look, _ in looks.looks()])
+                explore_tab.connect(grid, studio, save, looks, estimate, save_sheet)
+                explore_tab.enter(grid, looks, room)
+                explore_tab.open_in_create(grid, components, rooms, show)
             with gr.Tab("Compare", id="compare"):
                 kinds = {info.kind for info in here}
                 ready = [name for name in CORRECTIONS if name not in ("singdiffusion", "signal_leak") or name in kinds]
