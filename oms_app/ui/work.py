@@ -79,5 +79,6 @@ def follow(studio: Engine, request: GenerateRequest, stop: threading.Event) -> I
             yield item
             if isinstance(item, GenerateResult):
                 return
-    finally:
+    except GeneratorExit:
         stop.set()
+        raise
