@@ -70,7 +70,8 @@ def table(board: Board | None) -> str:
         cells = "".join(_cell(board, row, column) for column in range(len(board.grid.column_labels)))
         rows.append(f'<tr><th scope="row"><span>{escape(label)}</span></th>{cells}</tr>')
     return (
-        '<div class="oms-board" tabindex="0" role="region" aria-label="The grid">'
+        '<div class="oms-board" tabindex="0" role="region" aria-label="The grid" '
+        f'style="--columns:{len(board.grid.column_labels)}">'
         f"<table><thead><tr><td></td>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

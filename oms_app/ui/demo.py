@@ -58,8 +58,7 @@ def create_demo(
                 looks_panel.connect(components, looks, demo)
             with gr.Tab("Explore", id="explore") as room:
                 grid = explore_tab.build(models, [look for look, _ in looks.looks()])
-                explore_tab.connect(grid, studio, save, looks, estimate, save_sheet)
-                explore_tab.enter(grid, looks, room)
+                explore_tab.connect(grid, studio, save, looks, estimate, save_sheet, room)
                 explore_tab.open_in_create(grid, components, rooms, show)
             with gr.Tab("Compare", id="compare"):
                 kinds = {info.kind for info in here}

@@ -46,14 +46,19 @@ def build(models: Sequence[Any], looks: Sequence[Any]) -> Components:
             _axes(c, models, looks)
         with gr.Column(min_width=280):
             _others(c, models)
-    with gr.Row(elem_id="explore-buttons"):
-        c["paint"] = gr.Button("Paint the grid", variant="primary", elem_id="explore", scale=3, min_width=140)
-        c["stop"] = gr.Button("Stop", elem_id="explore-stop", interactive=False, scale=1, min_width=80)
-        c["sheet"] = gr.DownloadButton(
-            "Download the sheet", elem_id="explore-sheet", interactive=False, scale=2, min_width=140
-        )
-    c["plan"] = gr.HTML("", elem_id="explore-plan")
-    c["status"] = gr.HTML("", elem_id="explore-status")
+    with gr.Row(elem_id="explore-run"):
+        with gr.Column(min_width=280):
+            with gr.Row(elem_id="explore-buttons"):
+                c["paint"] = gr.Button("Paint the grid", variant="primary", elem_id="explore", scale=3, min_width=130)
+                c["stop"] = gr.Button("Stop", elem_id="explore-stop", interactive=False, scale=1, min_width=70)
+                c["sheet"] = gr.DownloadButton(
+                    "Download the sheet", elem_id="explore-sheet", interactive=False, scale=2, min_width=170
+                )
+            c["plan"] = gr.HTML(
+                _line("How many pictures, and how long they take, is said here."), elem_id="explore-plan"
+            )
+        with gr.Column(min_width=280):
+            c["status"] = gr.HTML("", elem_id="explore-status")
     c["table"] = gr.HTML(
         '<p class="oms-legend">Pictures come in row by row. Click one to open it in Create with all its settings.</p>',
         js_on_load=CLICK_JS,
@@ -98,6 +103,7 @@ def _axes(c: Components, models: Sequence[Any], looks: Sequence[Any]) -> None:
 
 
 def _others(c: Components, models: Sequence[Any]) -> None:
+    defaults = models[0].defaults if models else None
     with gr.Row():
         c["seed"] = gr.Number(0, label="Seed", elem_id="explore-seed", min_width=120)
         c["random_seed"] = gr.Checkbox(True, label="Random", container=False, min_width=90, elem_id="explore-random")
@@ -112,10 +118,18 @@ def _others(c: Components, models: Sequence[Any]) -> None:
         c["negative_prompt"] = gr.Textbox(label="Negative prompt", placeholder="may stay empty", max_lines=2)
         with gr.Row():
             c["num_inference_steps"] = gr.Number(
-                None, label="Steps", info="Empty = the model's own.", elem_id="explore-steps", min_width=90
+                getattr(defaults, "num_inference_steps", None),
+                label="Steps",
+                info="Fewer are quicker.",
+                elem_id="explore-steps",
+                min_width=90,
             )
             c["guidance_scale"] = gr.Number(
-                None, label="Prompt strength", info="Empty = the model's own.", elem_id="explore-cfg", min_width=90
+                getattr(defaults, "guidance_scale", None),
+                label="Prompt strength",
+                info="CFG of the picture.",
+                elem_id="explore-cfg",
+                min_width=90,
             )
 
 
@@ -130,26 +144,36 @@ def connect(
     shelf: Shelf,
     estimate: Estimate,
     save_sheet: SaveSheet,
+    room: gr.Tab,
 ) -> None:
-    """Wires the components to the studio; every event is private."""
+    """Wires the components to the studio; every event is private. room: the tab, which knows the looks and how long the
+    grid will take whenever it is opened."""
 
     def ask(values: dict[str, Any]) -> Grid:
         titles = {info.id: info.title for info in studio.models()}
         return to_grid({**values, "titles": titles}, [look for look, _ in shelf.looks()])
 
     def plan(data: dict[Any, Any]) -> str:
-        """How many pictures the fields ask for and how long they will take, or why there is no grid yet."""
+        """What the fields ask for, or why there is no grid yet."""
         try:
-            grid = ask({name: data[c[name]] for name in FIELDS})
+            return planned(ask({name: data[c[name]] for name in FIELDS}))
         except StudioError as error:
             return _line(str(error))
+
+    def planned(grid: Grid) -> str:
+        """How many pictures there are to paint, and how long that will take."""
         seconds = estimate(grid.requests)
         time_said = about(seconds) if seconds is not None else "how long is known once the first row is there"
         return _line(f"{_pictures(grid.size)}, {time_said}.")
 
     def paint(grid: Grid, flag: threading.Event) -> Iterator[dict[Any, Any]]:
         board = Board(grid)
-        yield {c["board"]: board, c["table"]: table(board), c["sheet"]: gr.update(value=None, interactive=False)}
+        yield {
+            c["board"]: board,
+            c["table"]: table(board),
+            c["sheet"]: gr.update(value=None, interactive=False),
+            c["seed"]: grid.requests[0].seed,
+        }
         said: dict[str, None] = {}
         try:
             for news in work(studio, save, board, estimate(grid.requests), flag):
@@ -164,7 +188,13 @@ def connect(
             status = readout.note(*said)
         except Stopped:
             status = readout.note(f"Stopped. {board.painted} of {_pictures(grid.size)} are kept.")
-        yield {c["status"]: status, c["table"]: table(board), c["board"]: board, **sheet(board)}
+        yield {
+            c["status"]: status,
+            c["plan"]: planned(grid),
+            c["table"]: table(board),
+            c["board"]: board,
+            **sheet(board),
+        }
 
     def sheet(board: Board) -> dict[Any, Any]:
         if not board.painted:
@@ -181,22 +211,28 @@ def connect(
         status=c["status"],
         requests=c["grid"],
         fields={name: c[name] for name in FIELDS},
-        outputs=[c["table"], c["board"], c["sheet"]],
+        outputs=[c[name] for name in ("table", "board", "sheet", "plan", "seed")],
         ask=ask,
         run=paint,
     )
     fields = {c[name] for name in FIELDS}
     changes = [c[name].change for name in FIELDS if name not in ("seed", "random_seed")]
-    gr.on([c["paint"].click, *changes], plan, fields, c["plan"], trigger_mode="always_last", **QUICK)
+    room.select(lambda: gr.update(choices=_choices([look for look, _ in shelf.looks()])), None, c["looks"], **QUICK)
+    gr.on([room.select, *changes], plan, fields, c["plan"], trigger_mode="always_last", **QUICK)
+    c["model"].input(
+        lambda model: next(
+            (info.defaults.num_inference_steps, info.defaults.guidance_scale)
+            for info in studio.models()
+            if info.id == model
+        ),
+        c["model"],
+        [c["num_inference_steps"], c["guidance_scale"]],
+        **QUICK,
+    )
     c["kind"].change(
         lambda kind: [gr.update(visible=kind == one) for one in KINDS], c["kind"], [c[one] for one in KINDS], **QUICK
     )
     c["seed"].input(lambda: False, None, c["random_seed"], **QUICK)
-
-
-def enter(c: Components, shelf: Shelf, room: gr.Tab) -> None:
-    """When the tab is opened it knows the looks that were saved meanwhile."""
-    room.select(lambda: gr.update(choices=_choices([look for look, _ in shelf.looks()])), None, c["looks"], **QUICK)
 
 
 def open_in_create(c: Components, create: Components, rooms: gr.Tabs, show: Callable[..., dict[Any, Any]]) -> None:

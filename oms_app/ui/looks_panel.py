@@ -67,7 +67,7 @@ def build(c: Components, shelf: Shelf) -> None:
     c["look_words"] = gr.State(("", ""))  # those that the look last clicked put around the prompt
     if not shelf.can_save:
         return
-    with gr.Accordion("Save as a look", open=False, elem_id="look-save"):
+    with gr.Accordion("Keep the settings as a look", open=False, elem_id="look-save"):
         c["look_title"] = gr.Textbox(label="Name", placeholder="my night", max_lines=1, elem_id="look-title")
         with gr.Row(elem_id="look-words"):
             c["look_prefix"] = gr.Textbox(
