@@ -27,8 +27,11 @@ MAX_SIDE = 16
 class AnyLook(Protocol):
     """What a grid needs of a look; see `oms_app.looks.Look`."""
 
-    id: str
-    title: str
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
 
     def wrap(self, subject: str) -> str: ...
 
