@@ -111,7 +111,7 @@ def test_a_grid_is_painted_and_a_cell_opens_in_create(tab: Page) -> None:
     expect(tab.get_by_role("button", name="Paint the grid")).to_be_enabled()
     expect(tab.locator("#explore-plan")).to_contain_text(re.compile(r"6 pictures, about \d+ s"))
     with tab.expect_download() as download:
-        tab.get_by_text("Download the sheet").click()
+        tab.get_by_text("Download sheet").click()
     with Image.open(download.value.path()) as sheet:
         sheet.load()
         assert json.loads(sheet.info["oms_studio_sheet"])["rows"] == ["dark", "light"]
@@ -166,7 +166,7 @@ def test_stop_keeps_the_cells_that_are_finished(tab: Page) -> None:
     assert kept in (6, 12) and tab.locator(".oms-waiting").count() == 18 - kept
     expect(tab.get_by_role("button", name="Paint the grid")).to_be_enabled()
     with tab.expect_download():
-        tab.get_by_text("Download the sheet").click()
+        tab.get_by_text("Download sheet").click()
 
 
 def test_a_grid_that_is_too_large_is_refused(tab: Page) -> None:

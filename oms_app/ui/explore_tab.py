@@ -52,7 +52,7 @@ def build(models: Sequence[Any], looks: Sequence[Any]) -> Components:
                 c["paint"] = gr.Button("Paint the grid", variant="primary", elem_id="explore", scale=3, min_width=130)
                 c["stop"] = gr.Button("Stop", elem_id="explore-stop", interactive=False, scale=1, min_width=70)
                 c["sheet"] = gr.DownloadButton(
-                    "Download the sheet", elem_id="explore-sheet", interactive=False, scale=2, min_width=170
+                    "Download sheet", elem_id="explore-sheet", interactive=False, scale=2, min_width=170
                 )
             c["plan"] = gr.HTML(
                 _line("How many pictures, and how long they take, is said here."), elem_id="explore-plan"
