@@ -52,7 +52,7 @@ def main(given: Sequence[str] | None = None) -> int:
     except StudioError as error:
         print(error, file=sys.stderr)
         return 2
-    demo = create_demo(studio, measure=studio.measure, save=studio.save, examples=studio.examples, local=not space)
+    demo = create_demo(studio, local=not space)
     demo.launch(
         server_name=chosen.host,
         server_port=chosen.port,

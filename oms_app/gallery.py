@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ from pydantic import ValidationError
 
 from oms_app.complaints import one_line
 from oms_app.requests import Frozen, GenerateRequest, GenerateResult, ImageResult, StudioError
+from oms_app.sheets import framed, labelled, notice
 
 VERSION = 1
+SHEET_CELL = 512  # pixels: the largest side of a picture on a sheet
+Cell = tuple[GenerateRequest, ImageResult] | str
 MAX_CHUNK = 200_000  # characters; the largest request there can be takes less
 SAMPLERS = {
     "ddim": "DDIM",
@@ -60,6 +64,42 @@ def save(result: GenerateResult, folder: Path) -> GenerateResult:
     return result.model_copy(update={"images": images})
 
 
+def save_sheet(
+    cells: Sequence[Sequence[Cell]], row_labels: Sequence[str], column_labels: Sequence[str], folder: Path
+) -> Path:
+    """Writes a labelled grid as one PNG into the folder, which is made where needed; returns its path.
+
+    A cell is a finished picture with its request, or the words that stand in its place. Pictures are made smaller than
+    SHEET_CELL where they are larger. The text chunk `oms_studio_sheet` is versioned JSON with the labels and, of every
+    cell, its settings as in a picture of its own. Raises StudioError where the folder cannot be written to.
+    """
+    pictures = [cell[1].image for row in cells for cell in row if not isinstance(cell, str)]
+    across = min(SHEET_CELL, max((picture.width for picture in pictures), default=SHEET_CELL // 2))
+    down = min(SHEET_CELL, max((picture.height for picture in pictures), default=SHEET_CELL // 2))
+    tiles = [
+        [
+            notice(cell, (across, down)) if isinstance(cell, str) else framed(cell[1].image, (across, down))
+            for cell in row
+        ]
+        for row in cells
+    ]
+    settings = [
+        [{"error": cell} if isinstance(cell, str) else json.loads(settings_json(*cell)) for cell in row]
+        for row in cells
+    ]
+    kept = {"version": VERSION, "rows": list(row_labels), "columns": list(column_labels), "cells": settings}
+    info = PngInfo()
+    info.add_itxt("oms_studio_sheet", json.dumps(kept), zip=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _keep(
+            labelled(tiles, row_labels, column_labels), info, folder, f"{time.strftime('%Y%m%d-%H%M%S')}-sheet"
+        )
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StudioError(f"the folder {folder} cannot be written to ({reason}): name another") from error
+
+
 def read(path: Path, models: Collection[str]) -> Restored:
     """The settings in a PNG. `models`: the catalogue's ids, the only ones that a picture may name.
 
@@ -97,10 +137,13 @@ def _write(request: GenerateRequest, image: ImageResult, folder: Path, stamp: st
     info = PngInfo()
     info.add_itxt("oms_studio", settings_json(request, image))
     info.add_itxt("parameters", a1111_text(request, image))
-    stem = f"{stamp}-{image.seed}-{image.variant.replace(' ', '_')}"
-    temporary = folder / f".{stem}-{os.getpid()}.tmp"
+    return _keep(image.image, info, folder, f"{stamp}-{image.seed}-{image.variant.replace(' ', '_')}")
+
+
+def _keep(picture: Image.Image, info: PngInfo, folder: Path, stem: str) -> Path:
+    temporary = folder / f".{stem}-{os.getpid()}-{threading.get_ident()}.tmp"
     try:
-        image.image.save(temporary, format="PNG", pnginfo=info)
+        picture.save(temporary, format="PNG", pnginfo=info)
         for number in range(1, 10_000):
             path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
             try:

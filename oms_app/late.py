@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -13,9 +13,11 @@ from PIL import Image
 
 from oms_app import gallery
 from oms_app.home import user_folder
+from oms_app.looks import Shelf
 from oms_app.measure.picture import measure
 from oms_app.models import own
 from oms_app.models.catalog import Entry, ModelInfo, open_catalog
+from oms_app.pace import Pace
 from oms_app.requests import GenerateRequest, GenerateResult, ImageStats, Progress, StudioError, Transfer
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ class LateStudio:
     """What the page asks of a Studio. `start` loads the engine in the background; a request waits for it.
 
     device, precision, memory: as for Studio. home: the user's folder (else $OMS_HOME, else the system's place).
-    pictures: where finished pictures are kept (else in the user's folder).
+    pictures: where finished pictures are kept, for visitors who may save no looks (else in the user's folder).
+    looks: the shipped ones and the user's.
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class LateStudio:
         self.pictures = pictures or user_folder(home) / "pictures"
         self._home = home
         self._catalog = open_catalog(home=home)
+        self.looks = Shelf(own=None if pictures else user_folder(home) / "looks")
+        self._pace = Pace(user_folder(home) / "pace.json")
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
         self._studio: Future[Studio] | None = None
 
@@ -113,11 +118,23 @@ class LateStudio:
         """As `Studio.generate`. Raises StudioError also where the device asked for is not to be had."""
         if on_progress:
             on_progress(Progress(stage="load"))
-        return self.start().result().generate(request, on_progress=on_progress, should_stop=should_stop)
+        result = self.start().result().generate(request, on_progress=on_progress, should_stop=should_stop)
+        self._pace.learn(result)
+        return result
+
+    def estimate(self, requests: Sequence[GenerateRequest]) -> float | None:
+        """Seconds that they will take together, from what was painted here before; None where nothing is known."""
+        return self._pace.estimate(requests, {info.id: info.defaults for info in self._catalog.infos()})
 
     def save(self, result: GenerateResult) -> GenerateResult:
         """The pictures as PNG with their settings, in `pictures`."""
         return gallery.save(result, self.pictures)
+
+    def save_sheet(
+        self, cells: Sequence[Sequence[gallery.Cell]], row_labels: Sequence[str], column_labels: Sequence[str]
+    ) -> Path:
+        """A grid as one labelled PNG with its settings, in `pictures`."""
+        return gallery.save_sheet(cells, row_labels, column_labels, self.pictures)
 
     @staticmethod
     def measure(image: Image.Image) -> ImageStats:

@@ -205,12 +205,16 @@ class Seconds(Frozen):
 
 
 class GenerateResult(Frozen):
-    """Pictures ordered by index, then by the request's variants. `request` has every default filled in."""
+    """Pictures ordered by index, then by the request's variants. `request` has every default filled in.
+
+    painted: how many pictures were made for it; the others were kept from before.
+    """
 
     request: GenerateRequest
     seed: int
     images: tuple[ImageResult, ...]
     seconds: Seconds
+    painted: int = 0
     notes: tuple[str, ...] = ()  # what the user should know: unknown words, an ignored negative prompt …
 
 

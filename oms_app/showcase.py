@@ -1,18 +1,21 @@
-"""The pictures in the documents and the ready-made pairs on the page: `python -m oms_app.showcase`.
+"""The pictures in the documents, the ready-made pairs and the looks' thumbnails: `python -m oms_app.showcase`.
 
 All of them are made here by the engine with the shipped models, so they can be made again whenever those change.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from oms_app import gallery
+from oms_app.looks import SHIPPED, Shelf, thumbnail
 from oms_app.requests import OMS, RAW, GenerateRequest, GenerateResult, Variant
 from oms_app.sheets import tiled
 from oms_app.studio import Studio
@@ -87,12 +90,26 @@ def sheets(studio: Studio, count: int = 64, side: int = 128) -> None:
     print("mean of all RGB values:", {name: round(value, 1) for name, value in means.items()})
 
 
-def main() -> None:
+def looks(studio: Studio) -> None:
+    """Thumbnails of the looks in presets/looks, at most 10 KiB each."""
+    for look, _ in Shelf().looks():
+        if look.thumbnail:
+            picture = studio.generate(look.request()).images[0].image
+            thumbnail(picture).save(SHIPPED / look.thumbnail, quality=85, optimize=True)
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Makes what is named, or all of it."""
+    makers = {"examples": examples, "pair": pair, "sheets": sheets, "looks": looks}
+    parser = argparse.ArgumentParser(prog="python -m oms_app.showcase", description=__doc__)
+    parser.add_argument("what", nargs="*", metavar="what", help=f"any of {', '.join(makers)}; all of them if left out")
+    wanted = parser.parse_args(given).what or list(makers)
+    if unknown := set(wanted) - set(makers):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose of {', '.join(makers)}")
     DOCS.mkdir(parents=True, exist_ok=True)
     studio = Studio()
-    examples(studio)
-    pair(studio)
-    sheets(studio)
+    for name in wanted:
+        makers[name](studio)
 
 
 if __name__ == "__main__":

@@ -238,7 +238,14 @@ class Studio:
             for (variant, index), key in keys.items()
         )
         done = GenerateRequest(**{name: getattr(filled, name) for name in GenerateRequest.model_fields})
-        return GenerateResult(request=done, seed=filled.seed, images=images, seconds=run.seconds(), notes=tuple(notes))
+        return GenerateResult(
+            request=done,
+            seed=filled.seed,
+            images=images,
+            seconds=run.seconds(),
+            painted=len(todo),
+            notes=tuple(notes),
+        )
 
     def _scheduler(self, request: Filled, base: Base) -> Any:
         own = base.pipeline.scheduler

@@ -311,7 +311,7 @@ from oms_app.late import LateStudio
 from oms_app.ui.demo import create_demo
 late = LateStudio(device="cpu")
 for local in (True, False):
-    demo = create_demo(late, measure=late.measure, local=local)
+    demo = create_demo(late, local=local)
     ids = [block.elem_id for block in demo.blocks.values() if getattr(block, "elem_id", None)]
     print(json.dumps([ids, [function.name for function in demo.fns.values()]]))
 """

@@ -16,7 +16,7 @@ from oms_app.requests import (
     ImageStats,
 )
 from oms_app.ui import examples as ready_made
-from oms_app.ui import readout
+from oms_app.ui import looks_panel, readout
 from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT, to_request
 from oms_app.ui.painting import QUICK, Save, wire
 from oms_app.ui.work import EMBEDDED, Engine, here
@@ -34,12 +34,15 @@ FIELDS = (
 MODEL_FIELDS = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale")
 
 
-def build(models: Sequence[Any], loras: Sequence[Any], examples: list[ready_made.Example]) -> Components:
+def build(
+    models: Sequence[Any], loras: Sequence[Any], examples: list[ready_made.Example], shelf: looks_panel.Shelf
+) -> Components:
     """Lays out the view inside the current Blocks. Returns every component by name. models, loras: those here."""
     c: Components = {}
     with gr.Row(elem_id="layout", equal_height=False):
         with gr.Column(elem_id="ask", min_width=0):
             _prompt_and_buttons(c)
+            looks_panel.build(c, shelf)
         with gr.Column(elem_id="show", min_width=0):
             _pictures(c, examples)
         with gr.Column(elem_id="tune", min_width=0):
@@ -230,8 +233,11 @@ def connect(
     examples: list[ready_made.Example],
     measure: Measure,
     save: Save,
-) -> None:
-    """Wires the components to the studio. Every event here is private: the public endpoint is in demo.py."""
+) -> Callable[[list[GenerateResult]], dict[Any, Any]]:
+    """Wires the components to the studio. Every event here is private: the public endpoint is in demo.py.
+
+    Returns what shows a result in the view, for other tabs that open a picture here: updates of `shown_in(c)`.
+    """
 
     def show(results: list[GenerateResult]) -> dict[Any, Any]:
         result = results[0]
@@ -287,10 +293,7 @@ def connect(
             c["random_seed"]: False,
         }
 
-    shown = [c[f"{name}_{part}"] for name in ("raw", "oms") for part in ("image", "figures")] + [
-        c["slider"],
-        c["summary"],
-    ]
+    shown = [*_panels(c), c["summary"]]
     wire(
         studio,
         save,
@@ -299,7 +302,7 @@ def connect(
         status=c["status"],
         requests=c["requests"],
         fields={name: c[name] for name in FIELDS},
-        outputs=[*shown, c["last_seed"], c["seed"], c["reuse"]],
+        outputs=[*shown, *_seeds(c)],
         ask=lambda values: [to_request(values)],
         show=show,
     )
@@ -316,6 +319,20 @@ def connect(
     c["model"].input(choose_model, c["model"], [c[name] for name in MODEL_FIELDS], **QUICK)
     if examples:
         c["examples"].click(use_example, None, [*shown, c["status"], *(c[name] for name in FIELDS)], **QUICK)
+    return show
+
+
+def shown_in(c: Components) -> list[Any]:
+    """The components that a result fills, fields apart."""
+    return [*_panels(c), c["summary"], c["status"], *_seeds(c)]
+
+
+def _panels(c: Components) -> list[Any]:
+    return [*(c[f"{name}_{part}"] for name in ("raw", "oms") for part in ("image", "figures")), c["slider"]]
+
+
+def _seeds(c: Components) -> list[Any]:
+    return [c["last_seed"], c["seed"], c["reuse"]]
 
 
 def lists(c: Components, studio: Engine, chosen: Mapping[Any, Any]) -> dict[Any, Any]:

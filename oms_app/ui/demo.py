@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gradio as gr
 from gradio import utils
 from gradio.data_classes import FileData
 from gradio.processing_utils import save_pil_to_cache
+from PIL import Image
 from pydantic import ValidationError
 
-from oms_app.requests import CORRECTIONS, GenerateRequest, ImageResult, StudioError, Variant
-from oms_app.ui import compare_tab, create_tab, models_tab
+from oms_app.requests import (
+    CORRECTIONS,
+    GenerateRequest,
+    GenerateResult,
+    ImageResult,
+    ImageStats,
+    StudioError,
+    Variant,
+)
+from oms_app.ui import compare_tab, create_tab, explore_tab, looks_panel, models_tab
 from oms_app.ui import examples as ready_made
 from oms_app.ui.form import explain
+from oms_app.ui.looks_panel import Shelf
 from oms_app.ui.painting import DEVICE, Save
 from oms_app.ui.work import Engine, Library, here
 
@@ -29,28 +39,45 @@ one prompt, one seed, two pictures to compare.</p></header>
 """
 
 
-def create_demo(
-    studio: Library,
-    *,
-    measure: create_tab.Measure,
-    save: Save = lambda result: result,
-    examples: Path | None = None,
-    local: bool = True,
-) -> gr.Blocks:
+class House(Library, Protocol):
+    """All that the page needs: `oms_app.late.LateStudio`, which says what each does and raises.
+
+    examples: a folder of ready-made pairs (see `examples.load`); it may be absent.
+    """
+
+    @property
+    def examples(self) -> Path: ...
+
+    @property
+    def looks(self) -> Shelf: ...
+
+    def measure(self, image: Image.Image) -> ImageStats: ...
+
+    def save(self, result: GenerateResult) -> GenerateResult: ...
+
+    def estimate(self, requests: Sequence[GenerateRequest]) -> float | None: ...
+
+    def save_sheet(self, cells: Any, row_labels: Sequence[str], column_labels: Sequence[str]) -> Path: ...
+
+
+def create_demo(studio: House, *, local: bool = True) -> gr.Blocks:
     """The page. Nothing is loaded and no model runs while it is built.
 
-    measure: the figures of a ready-made picture. save: keeps the pictures of a result and returns it with their paths;
-    the page then offers these files. examples: a folder of ready-made pairs (see `examples.load`); it may be absent.
     local: the visitor may name files of this machine and have models downloaded; on a Space nobody may.
     """
-    models, modules = here(studio, "base"), here(studio, "oms")
-    pairs = ready_made.load(examples) if examples else []
+    models, modules, looks, save = here(studio, "base"), here(studio, "oms"), studio.looks, studio.save
+    pairs = ready_made.load(studio.examples)
     with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=(DAY, DAY), fill_width=True) as demo:
         gr.HTML(HEADER)
-        with gr.Tabs(elem_id="rooms"):
+        with gr.Tabs(elem_id="rooms") as rooms:
             with gr.Tab("Create", id="create"):
-                components = create_tab.build(models, here(studio, "lora"), pairs)
-                create_tab.connect(components, studio, pairs, measure, save)
+                components = create_tab.build(models, here(studio, "lora"), pairs, looks)
+                show = create_tab.connect(components, studio, pairs, studio.measure, save)
+                looks_panel.connect(components, looks, demo)
+            with gr.Tab("Explore", id="explore") as room:
+                grid = explore_tab.build(models, [look for look, _ in looks.looks()])
+                explore_tab.connect(grid, studio, save, looks, studio.estimate, studio.save_sheet, room)
+                explore_tab.open_in_create(grid, components, rooms, show)
             with gr.Tab("Compare", id="compare"):
                 rare = ("singdiffusion", "signal_leak")
                 ready = [name for name in CORRECTIONS if name not in rare or here(studio, name)]
@@ -60,10 +87,11 @@ def create_demo(
                 shown = models_tab.build(studio, local)
 
         def lists(chosen: Mapping[Any, Any]) -> dict[Any, Any]:
-            return create_tab.lists(components, studio, chosen) | compare_tab.lists(compared, studio, chosen)
+            tabs = ((create_tab, components), (explore_tab, grid), (compare_tab, compared))
+            return {part: list_ for tab, c in tabs for part, list_ in tab.lists(c, studio, chosen).items()}
 
         followers = [components[name] for name in ("model", "loras", "lora_settings")]
-        followers += [compared[name] for name in ("models", "oms_module")]
+        followers += [grid["model"], grid["models"], compared["models"], compared["oms_module"]]
         models_tab.connect(shown, studio, room, lists, followers)
         _endpoint(studio, save)
         _statistics(studio)

@@ -67,7 +67,7 @@ def to_request(values: Mapping[str, Any]) -> GenerateRequest:
     """
     if not values["model"]:
         raise StudioError("No model is here yet: download one in the tab Models, or add one of your own there.")
-    seed = None if values["random_seed"] else _whole("seed", values["seed"], "type one, or tick Random")
+    seed = None if values["random_seed"] else whole("seed", values["seed"], "type one, or tick Random")
     try:
         variants = (RAW, _oms(values)) if values["oms_on"] else (RAW,)
         return GenerateRequest(
@@ -77,11 +77,11 @@ def to_request(values: Mapping[str, Any]) -> GenerateRequest:
             variants=variants,
             loras=tuple(Lora(id=one, scale=values["lora_scale"]) for one in values.get("loras") or ()),
             seed=seed,
-            num_inference_steps=_whole("num_inference_steps", values["num_inference_steps"]),
+            num_inference_steps=whole("num_inference_steps", values["num_inference_steps"]),
             guidance_scale=values["guidance_scale"],
             scheduler=values["scheduler"],
-            width=_whole("width", values["width"]),
-            height=_whole("height", values["height"]),
+            width=whole("width", values["width"]),
+            height=whole("height", values["height"]),
         )
     except ValidationError as error:
         raise StudioError(explain(error)) from error
@@ -97,7 +97,7 @@ def to_comparison(values: Mapping[str, Any]) -> list[GenerateRequest]:
     if not 1 <= count <= MAX_COMPARED:
         asked = f"{len(methods)} remedies by {len(models)} models are {count} pictures"
         raise StudioError(f"{asked}: choose so that there are 1 to {MAX_COMPARED}.")
-    seed = None if values["random_seed"] else _whole("seed", values["seed"], "type one, or tick Random")
+    seed = None if values["random_seed"] else whole("seed", values["seed"], "type one, or tick Random")
     settings = {
         "prompt": (values["oms_prompt"] or "").strip() or None,
         "guidance_scale": values["oms_guidance_scale"],
@@ -114,6 +114,23 @@ def to_comparison(values: Mapping[str, Any]) -> list[GenerateRequest]:
         ]
     except ValidationError as error:
         raise StudioError(explain(error)) from error
+
+
+def to_fields(request: GenerateRequest, variant: Variant) -> dict[str, Any]:
+    """What stands in the fields of Create for one picture: the way back from `to_request`. Every default is filled in.
+
+    Where the picture is raw, the fields of One More Step are left out: they stay as they are.
+    """
+    names = ("prompt", "negative_prompt", "model", "width", "height", "scheduler", "guidance_scale",
+             "num_inference_steps", "seed")  # fmt: skip
+    fields = {name: getattr(request, name) for name in names} | {"random_seed": False, "oms_on": variant.is_corrected}
+    if not variant.is_corrected:
+        return fields
+    fields["oms_guidance_scale"] = variant.guidance_scale
+    if variant.prompt_b is None:
+        return fields | {"oms_mode": ONE_PROMPT, "oms_prompt": variant.prompt or ""}
+    ends = {"oms_prompt_left": variant.prompt or "", "oms_prompt_right": variant.prompt_b, "oms_mix": variant.mix}
+    return fields | {"oms_mode": BETWEEN_TWO} | ends
 
 
 def _oms(values: Mapping[str, Any]) -> Variant:
@@ -133,7 +150,7 @@ def _oms(values: Mapping[str, Any]) -> Variant:
     return Variant(name="oms", correction="oms", prompt=prompt, guidance_scale=strength)
 
 
-def _whole(name: str, value: Any, remedy: str = "type a whole number") -> int:
+def whole(name: str, value: Any, remedy: str = "type a whole number") -> int:
     allowed = f"allowed is {RANGES[name]}"
     if value is None:
         raise StudioError(f"{LABELS[name]} is missing ({allowed}): {remedy}.")

@@ -7,6 +7,6 @@ document.addEventListener('keydown', event => {
     event.stopPropagation();
     button.click();
   };
-  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) ['generate', 'compare'].forEach(press);
-  else if (event.key === 'Escape') ['stop', 'compare-stop'].forEach(press);
+  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) ['generate', 'explore', 'compare'].forEach(press);
+  else if (event.key === 'Escape') ['stop', 'explore-stop', 'compare-stop'].forEach(press);
 }, true);

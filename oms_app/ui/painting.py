@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,11 +32,59 @@ def wire(
     ask: Callable[[dict[str, Any]], list[GenerateRequest]],
     show: Callable[[list[GenerateResult]], dict[Any, Any]],
 ) -> None:
-    """`start` paints what the fields ask for, `stop` ends it. Every event here is private.
+    """`start` paints what the fields ask for, `stop` ends it; the pictures are shown when all of them are there.
+
+    `ask` as for `attach`. Where it gives several requests, the first may draw the seed, and the others take it from
+    there. outputs: the components that `show` fills.
+    """
+
+    def run(asked: list[GenerateRequest], flag: threading.Event) -> Iterator[dict[Any, Any]]:
+        results: list[GenerateResult] = []
+        try:
+            for request in asked:
+                if results:
+                    request = request.model_copy(update={"seed": results[0].seed})
+                for news in follow(studio, request, flag):
+                    if isinstance(news, Progress):
+                        yield {status: readout.progress(news)}
+                    else:
+                        results.append(keep(save, news))
+            yield show(results)
+        except Stopped:
+            yield {status: readout.note("Stopped. Your settings are as you left them.")}
+        except StudioError as error:
+            yield {status: readout.alert(str(error))}
+        except Exception as error:  # the edge of the program: the log gets the traceback, the person a plain line
+            logger.exception("a request failed")
+            what = f"Something broke while painting ({type(error).__name__}: {error})."
+            yield {status: readout.alert(f"{what} Your settings are kept; please try again.")}
+
+    attach(start=start, stop=stop, status=status, requests=requests, fields=fields, outputs=outputs, ask=ask, run=run)
+
+
+def keep(save: Save, result: GenerateResult) -> GenerateResult:
+    """The result, saved; where that fails, with a note that says why."""
+    try:
+        return save(result)
+    except StudioError as error:  # a full disk, say: the pictures are there all the same, so show them
+        return result.model_copy(update={"notes": (*result.notes, f"not saved: {error}")})
+
+
+def attach(
+    *,
+    start: gr.Button,
+    stop: gr.Button,
+    status: gr.HTML,
+    requests: gr.State,
+    fields: Mapping[str, Any],
+    outputs: Sequence[Any],
+    ask: Callable[[dict[str, Any]], Any],
+    run: Callable[[Any, threading.Event], Iterator[dict[Any, Any]]],
+) -> None:
+    """`start` runs what the fields ask for, one at a time on the device; `stop` sets its flag. All events are private.
 
     fields: components by the names that `ask` knows their values by; it raises StudioError for what a person can mend.
-    Where it gives several requests, the first may draw the seed, and the others take it from there.
-    outputs: the components that `show` fills.
+    run: takes what `ask` gave and the flag, and yields updates of `outputs` and `status`.
     """
     stops = Stops()
 
@@ -52,35 +101,11 @@ def wire(
             stop: gr.update(interactive=True),
         }
 
-    def run(asked: list[GenerateRequest] | None, session: gr.Request) -> Iterator[dict[Any, Any]]:
+    def follow_up(asked: Any, session: gr.Request) -> Iterator[dict[Any, Any]]:
         if asked is None:  # check has told the person why
             yield {requests: None}
             return
-        results: list[GenerateResult] = []
-        try:
-            for request in asked:
-                if results:
-                    request = request.model_copy(update={"seed": results[0].seed})
-                for news in follow(studio, request, stops.of(session.session_hash)):
-                    if isinstance(news, Progress):
-                        yield {status: readout.progress(news)}
-                    else:
-                        results.append(keep(news))
-            yield show(results)
-        except Stopped:
-            yield {status: readout.note("Stopped. Your settings are as you left them.")}
-        except StudioError as error:
-            yield {status: readout.alert(str(error))}
-        except Exception as error:  # the edge of the program: the log gets the traceback, the person a plain line
-            logger.exception("a request failed")
-            what = f"Something broke while painting ({type(error).__name__}: {error})."
-            yield {status: readout.alert(f"{what} Your settings are kept; please try again.")}
-
-    def keep(result: GenerateResult) -> GenerateResult:
-        try:
-            return save(result)
-        except StudioError as error:  # a full disk, say: the pictures are there all the same, so show them
-            return result.model_copy(update={"notes": (*result.notes, f"not saved: {error}")})
+        yield from run(asked, stops.of(session.session_hash))
 
     def rest() -> dict[Any, Any]:
         return {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
@@ -91,7 +116,7 @@ def wire(
 
     checked = start.click(check, set(fields.values()), [requests, status, start, stop], **QUICK)
     ran = checked.then(
-        run,
+        follow_up,
         requests,
         [*outputs, requests, status],
         concurrency_id=DEVICE,

@@ -116,5 +116,6 @@ def watch(work: Callable[[Callable[[Any], None]], T], stop: threading.Event) -> 
             yield item
             if state == "done":
                 return
-    finally:
+    except GeneratorExit:
         stop.set()
+        raise

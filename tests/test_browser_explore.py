@@ -1,0 +1,176 @@
+"""Looks and grids as a person uses them, in a real browser, with tiny models: some of them cannot be corrected."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import make_examples, running_app
+from PIL import Image
+from playwright.sync_api import Page, expect
+from test_browser import PATIENCE, PROMPT, browser, picture
+from tiny import make_refused
+
+pytestmark = pytest.mark.browser
+__all__ = ["browser"]  # a fixture of this module too
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("explore-home")
+
+
+@pytest.fixture(scope="module")
+def address(presets: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app over a copy of the tiny world with models that no correction may be applied to."""
+    world = tmp_path_factory.mktemp("explore") / "world"
+    shutil.copytree(presets.parents[1], world)
+    make_examples(world / "assets/lumen/examples")
+    environment = {"OMS_HOME": str(home), "OMS_PRESETS": str(make_refused(world / "presets/models"))}
+    with running_app(environment, tmp_path_factory.mktemp("log") / "app.txt") as found:
+        yield found
+
+
+@pytest.fixture
+def tab(browser, address: str) -> Iterator[Page]:  # type: ignore[no-untyped-def]
+    view = browser.new_page(viewport={"width": 1280, "height": 900})
+    broken: list[str] = []
+    view.on("pageerror", lambda error: broken.append(str(error)))
+    view.set_default_timeout(30_000)
+    view.goto(address)
+    expect(view.get_by_role("button", name="Generate")).to_be_enabled()
+    yield view
+    view.close()
+    assert broken == []
+
+
+def explore(view: Page, prompt: str) -> None:
+    view.get_by_role("tab", name="Explore").click()
+    view.locator("#explore-prompt textarea").fill(prompt)
+    view.locator("#explore-seed input").fill("7")
+    expect(view.locator("#explore-random input")).not_to_be_checked()
+
+
+def cell(view: Page, row: int, column: int):  # type: ignore[no-untyped-def]
+    return view.locator(f"#explore-table [data-row='{row}'][data-column='{column}']")
+
+
+def test_a_look_fills_in_the_fields_and_goes_around_the_prompt(tab: Page) -> None:
+    prompt = tab.locator(PROMPT)
+    prompt.fill("sea")
+    tab.locator('[data-look="night"]').click()
+    expect(prompt).to_have_value("sea at night")
+    expect(tab.locator("#oms-prompt").get_by_role("textbox")).to_have_value("night")
+    tab.locator('[data-look="twilight"]').click()
+    expect(prompt).to_have_value("sea")
+    expect(tab.get_by_label("Left end").first).to_have_value("dark")
+    expect(tab.locator("#oms-mix input[type=number]")).to_have_value("0.35")
+    expect(tab.locator("#status")).to_contain_text("The look Twilight is set")
+    tab.locator('[data-look="plain"]').click()
+    expect(tab.locator("#oms-prompt").get_by_role("textbox")).to_have_value("")
+    tab.set_viewport_size({"width": 390, "height": 844})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
+
+
+def test_settings_are_kept_as_a_look_at_once_and_for_the_next_visit(tab: Page, home: Path) -> None:
+    tab.locator(PROMPT).fill("city")
+    tab.locator('[data-look="neon"]').click()
+    expect(tab.locator(PROMPT)).to_have_value("city at night")
+    tab.locator("#look-save").get_by_role("button").first.click()
+    title, save, status = tab.locator("#look-title").get_by_role("textbox"), tab.locator("#look-keep"), "#look-status"
+    for wrong, said in (("", "has no name yet"), ("Neon", "is there already"), ("../x", "is no name for a look")):
+        title.fill(wrong)
+        save.click()
+        expect(tab.locator(status).get_by_role("alert")).to_contain_text(said)
+        expect(title).to_have_value(wrong)
+    title.fill("My neon")
+    save.click()
+    expect(tab.locator(status)).to_contain_text("Saved: My neon")
+    expect(tab.locator('[data-look="my-neon"]')).to_have_count(1)
+    kept = json.loads((home / "looks/my-neon.json").read_text(encoding="utf-8"))
+    assert (kept["suffix"], kept["oms_prompt_b"], kept["mix"]) == ("at night", "pink", 0.3)
+    tab.reload()
+    expect(tab.locator('[data-look="my-neon"]')).to_have_count(1)
+    tab.locator('[data-look="my-neon"]').click()
+    expect(tab.locator(PROMPT)).to_have_value("city at night")
+
+
+def test_a_grid_is_painted_and_a_cell_opens_in_create(tab: Page) -> None:
+    explore(tab, "red sea")
+    tab.locator("#explore-prompts textarea").fill("dark\nlight")
+    tab.locator("#explore-scales").get_by_role("textbox").fill("1, 2")
+    expect(tab.locator("#explore-plan")).to_contain_text("6 pictures")
+    tab.locator("#explore-prompt textarea").press("Control+Enter")
+    expect(tab.locator("#explore-table button")).to_have_count(6, timeout=PATIENCE)
+    expect(tab.get_by_role("button", name="Paint the grid")).to_be_enabled()
+    expect(tab.locator("#explore-plan")).to_contain_text(re.compile(r"6 pictures, about \d+ s"))
+    with tab.expect_download() as download:
+        tab.get_by_text("Download sheet").click()
+    with Image.open(download.value.path()) as sheet:
+        sheet.load()
+        assert json.loads(sheet.info["oms_studio_sheet"])["rows"] == ["dark", "light"]
+    address = cell(tab, 1, 2).locator("img").get_attribute("src")
+    with urllib.request.urlopen(f"{tab.url.rstrip('/')}/{address}", timeout=60) as file:
+        small = Image.open(io.BytesIO(file.read())).convert("RGB")
+    cell(tab, 1, 2).click()
+    expect(tab.locator("#summary")).to_contain_text("from Explore")
+    expect(tab.locator(PROMPT)).to_have_value("red sea")
+    expect(tab.locator("#oms-prompt").get_by_role("textbox")).to_have_value("light")
+    expect(tab.locator("#oms-cfg input[type=number]")).to_have_value("2")
+    expect(tab.locator("#seed input")).to_have_value("7")
+    expect(tab.get_by_label("Random").first).not_to_be_checked()
+    shown = picture(tab, "oms")
+    assert shown.convert("RGB").tobytes() == small.tobytes(), "the picture of the cell is shown"
+    assert json.loads(shown.info["oms_studio"])["variant"] == "oms 2"
+    tab.get_by_role("button", name="Generate").click()
+    expect(tab.locator("#summary")).to_contain_text("4 steps", timeout=PATIENCE)
+    assert picture(tab, "oms").convert("RGB").tobytes() == small.tobytes(), "painted again, it is the same"
+
+
+def test_a_cell_that_fails_says_why_and_leaves_the_others(tab: Page) -> None:
+    explore(tab, "mountains")
+    tab.get_by_label("Looks × models").check()
+    models = tab.locator("#explore-models")
+    expect(models).to_be_visible()
+    for title in ("Zero SNR", "Flow"):
+        models.get_by_label(title).check()
+    expect(tab.locator("#explore-plan")).to_contain_text("15 pictures")
+    tab.get_by_role("button", name="Paint the grid").click()
+    expect(tab.locator("#explore-status")).to_contain_text("10 pictures could not be painted", timeout=PATIENCE)
+    expect(tab.locator("#explore-table button")).to_have_count(5)
+    expect(tab.locator(".oms-failed")).to_have_count(10)
+    expect(tab.locator(".oms-failed").filter(has_text="flow-matching")).to_have_count(5)
+    tab.set_viewport_size({"width": 390, "height": 844})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
+    cell(tab, 1, 0).click()
+    expect(tab.locator(PROMPT)).to_have_value("mountains in fog")
+
+
+def test_stop_keeps_the_cells_that_are_finished(tab: Page) -> None:
+    explore(tab, "snow")
+    tab.get_by_label("OMS slider × seed").check()
+    expect(tab.locator("#explore-seeds")).to_be_visible()
+    tab.get_by_role("button", name="Picture settings").last.click()
+    tab.locator("#explore-steps input").fill("150")
+    tab.get_by_role("button", name="Paint the grid").click()
+    expect(tab.locator("#explore-table button")).to_have_count(6, timeout=PATIENCE)
+    tab.keyboard.press("Escape")
+    expect(tab.locator("#explore-status")).to_contain_text(re.compile(r"Stopped\. \d+ of 18 pictures are kept"))
+    kept = tab.locator("#explore-table button").count()
+    assert kept in (6, 12) and tab.locator(".oms-waiting").count() == 18 - kept
+    expect(tab.get_by_role("button", name="Paint the grid")).to_be_enabled()
+    with tab.expect_download():
+        tab.get_by_text("Download sheet").click()
+
+
+def test_a_grid_that_is_too_large_is_refused(tab: Page) -> None:
+    explore(tab, "snow")
+    tab.locator("#explore-prompts textarea").fill("\n".join(f"night {i}" for i in range(20)))
+    tab.get_by_role("button", name="Paint the grid").click()
+    expect(tab.locator("#explore-status").get_by_role("alert")).to_contain_text("a grid holds at most 48")
