@@ -143,8 +143,8 @@ def denoise(
 
 
 @torch.no_grad()
-def decode(pipeline: Any, latents: torch.Tensor) -> tuple[list[Image.Image], list[bool]]:
-    """Scaled latents (B, C, h, w) to B RGB pictures, and which of them the model's safety checker blackened."""
+def to_rgb(pipeline: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Scaled latents (B, C, h, w) through the VAE: (B, 3, H, W), -1 black to 1 white, not clipped."""
     vae, config = pipeline.vae, pipeline.vae.config
     overflows = vae.dtype == torch.float16 and config.force_upcast  # SDXL's
     if overflows:
@@ -153,9 +153,16 @@ def decode(pipeline: Any, latents: torch.Tensor) -> tuple[list[Image.Image], lis
     if config.latents_mean is not None and config.latents_std is not None:
         mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(unscaled) for v in (config.latents_mean, config.latents_std))
         unscaled = unscaled * std + mean
-    image = vae.decode(unscaled + (config.shift_factor or 0.0), return_dict=False)[0]
+    image: torch.Tensor = vae.decode(unscaled + (config.shift_factor or 0.0), return_dict=False)[0]
     if overflows:
         vae.to(torch.float16)
+    return image
+
+
+@torch.no_grad()
+def decode(pipeline: Any, latents: torch.Tensor) -> tuple[list[Image.Image], list[bool]]:
+    """Scaled latents (B, C, h, w) to B RGB pictures, and which of them the model's safety checker blackened."""
+    image = to_rgb(pipeline, latents)
     require_finite(image, "the decoded picture")
     flagged = None
     if hasattr(pipeline, "run_safety_checker"):

@@ -14,7 +14,7 @@ from oms_app import gallery
 from oms_app.home import user_folder
 from oms_app.measure.picture import measure
 from oms_app.models.catalog import ModelInfo, open_catalog
-from oms_app.requests import GenerateRequest, GenerateResult, ImageStats, Progress
+from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress
 
 if TYPE_CHECKING:
     from oms_app.studio import Studio
@@ -65,6 +65,10 @@ class LateStudio:
         if on_progress:
             on_progress(Progress(stage="load"))
         return self.start().result().generate(request, on_progress=on_progress, should_stop=should_stop)
+
+    def preview(self, request: GenerateRequest) -> tuple[ImageResult, ...] | None:
+        """As `Studio.preview`; the first one waits for the engine."""
+        return self.start().result().preview(request)
 
     def save(self, result: GenerateResult) -> GenerateResult:
         """The pictures as PNG with their settings, in `pictures`."""
