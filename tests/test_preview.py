@@ -181,6 +181,6 @@ def test_progress_shows_what_every_picture_is_becoming(studio: Studio, scheduler
     alone = studio.generate(request)
     assert all(a.image.tobytes() == b.image.tobytes() for a, b in zip(result.images, alone.images, strict=True))
     seen.clear()
-    studio.generate(request.model_copy(update={"variants": (RAW, Variant(name="dark", correction="oms", prompt="dark"))}),
-                    on_progress=seen.append)  # fmt: skip
+    dark = Variant(name="dark", correction="oms", prompt="dark")
+    studio.generate(request.model_copy(update={"variants": (RAW, dark)}), on_progress=seen.append)
     assert {one.variant for progress in seen for one in progress.previews} == {"dark"}, "raw is there already"

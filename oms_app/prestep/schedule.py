@@ -172,7 +172,7 @@ def x0_of_step(scheduler: Any, output: Tensor, timestep: Any, sample: Tensor) ->
 
     Asked of ᾱ and the prediction type, since only some schedulers answer with `pred_original_sample`. Where there are
     sigmas the level is σ of the current step: timesteps may fall between the trained ones (Karras), and Heun goes to
-    each twice. `scale_model_input` turns the σ-scaled samples of Euler and Heun into x_t, and leaves others as they are.
+    each twice. `scale_model_input` turns the σ-scaled samples of Euler and Heun into x_t, and leaves others alone.
     Raises ValueError for an unknown prediction type.
     """
     sigmas = getattr(scheduler, "sigmas", None)

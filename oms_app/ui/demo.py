@@ -12,7 +12,7 @@ from gradio.processing_utils import save_pil_to_cache
 from pydantic import ValidationError
 
 from oms_app.requests import CORRECTIONS, GenerateRequest, ImageResult, StudioError, Variant
-from oms_app.ui import compare_tab, create_tab
+from oms_app.ui import compare_tab, create_tab, light, remember
 from oms_app.ui import examples as ready_made
 from oms_app.ui.form import explain
 from oms_app.ui.painting import DEVICE, Save
@@ -50,12 +50,14 @@ def create_demo(
             with gr.Tab("Create", id="create"):
                 components = create_tab.build(models, pairs)
                 create_tab.connect(components, studio, models, pairs, measure, save)
+                remember.connect(demo, components, models)
             with gr.Tab("Compare", id="compare"):
                 kinds = {info.kind for info in here}
                 ready = [name for name in CORRECTIONS if name not in ("singdiffusion", "signal_leak") or name in kinds]
                 modules = [info for info in here if info.kind == "oms"]
                 compare_tab.connect(compare_tab.build(models, modules, ready), studio, save)
         _endpoint(studio, {info.id for info in models}, save)
+        light.endpoint(studio, {info.id for info in models}, _file)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     return demo
 

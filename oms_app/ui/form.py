@@ -31,6 +31,7 @@ METHODS: dict[str, str] = {
 }
 ONE_PROMPT = "One OMS prompt"
 BETWEEN_TWO = "Slide between two"
+PLAIN = "oms-no-cfg"  # the variant with OMS but without its CFG
 
 # What the fields are called on the page, by their name in the request.
 LABELS = {
@@ -66,7 +67,7 @@ def to_request(values: Mapping[str, Any]) -> GenerateRequest:
         raise StudioError("No model is here yet: put one into the catalogue, then start the page again.")
     seed = None if values["random_seed"] else _whole("seed", values["seed"], "type one, or tick Random")
     try:
-        variants = (RAW, _oms(values)) if values["oms_on"] else (RAW,)
+        variants = (RAW, *_corrected(values)) if values["oms_on"] else (RAW,)
         return GenerateRequest(
             prompt=values["prompt"] or "",
             negative_prompt=values["negative_prompt"] or "",
@@ -76,6 +77,37 @@ def to_request(values: Mapping[str, Any]) -> GenerateRequest:
             num_inference_steps=_whole("num_inference_steps", values["num_inference_steps"]),
             guidance_scale=values["guidance_scale"],
             scheduler=values["scheduler"],
+            width=_whole("width", values["width"]),
+            height=_whole("height", values["height"]),
+        )
+    except ValidationError as error:
+        raise StudioError(explain(error)) from error
+
+
+def to_preview(values: Mapping[str, Any]) -> GenerateRequest | None:
+    """The request for the light that OMS will bring; None where no words are there to bring any.
+
+    values: those of `light.FIELDS`. The seed is the one in the field; while Random is on it stands for those to come,
+    and 0 for one that cannot be. Raises StudioError as `to_request` does.
+    """
+    try:
+        seed = _whole("seed", values["seed"], "type one, or tick Random")
+    except StudioError:
+        if not values["random_seed"]:
+            raise
+        seed = 0
+    seed = 0 if values["random_seed"] and not 0 <= seed <= MAX_SEED else seed
+    try:
+        oms = _oms(values)
+        # The main prompt is read only where an OMS prompt is empty; words for the light alone are enough.
+        prompt = values["prompt"].strip() or (oms.prompt or "").strip()
+        if not prompt:
+            return None
+        return GenerateRequest(
+            prompt=prompt,
+            model=values["model"],
+            variants=(oms,),
+            seed=seed,
             width=_whole("width", values["width"]),
             height=_whole("height", values["height"]),
         )
@@ -110,6 +142,14 @@ def to_comparison(values: Mapping[str, Any]) -> list[GenerateRequest]:
         ]
     except ValidationError as error:
         raise StudioError(explain(error)) from error
+
+
+def _corrected(values: Mapping[str, Any]) -> tuple[Variant, ...]:
+    """OMS, and beside it OMS without CFG where that is asked for and is another picture."""
+    oms = _oms(values)
+    if not values.get("oms_plain") or oms.guidance_scale == 1.0:
+        return (oms,)
+    return (oms, oms.model_copy(update={"name": PLAIN, "guidance_scale": 1.0}))
 
 
 def _oms(values: Mapping[str, Any]) -> Variant:

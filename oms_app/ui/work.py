@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from oms_app.requests import GenerateRequest, GenerateResult, Progress
+from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, Progress
 
 MAX_SESSIONS = 1_000  # open pages whose stop flag is remembered
 
@@ -29,6 +30,8 @@ class Engine(Protocol):
         on_progress: Callable[[Progress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> GenerateResult: ...
+
+    def preview(self, request: GenerateRequest) -> tuple[ImageResult, ...] | None: ...
 
 
 class Stops:
@@ -54,11 +57,28 @@ class Stops:
         return flag or self.fresh(session)
 
 
+class Pace:
+    """How long the painting will still take, told by its steps so far."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None  # the first step that was heard of, and when
+
+    def left(self, news: Progress) -> float | None:
+        """Seconds; None outside denoising, and until two steps were heard of."""
+        if not news.steps:
+            return None
+        now = time.monotonic()
+        if self._first is None or news.step < self._first[0]:
+            self._first = (news.step, now)
+        step, began = self._first
+        return (now - began) / (news.step - step) * (news.steps - news.step) if news.step > step else None
+
+
 def follow(studio: Engine, request: GenerateRequest, stop: threading.Event) -> Iterator[Progress | GenerateResult]:
     """What happens while the request runs, its result last. Raises what `studio.generate` raises.
 
     The work is done in a thread of its own, so that the page hears of every step; where the reader falls behind, it
-    gets the latest. Closing the iterator (the page has gone) stops the work.
+    gets the latest, with the latest previews. Closing the iterator (the page has gone) stops the work.
     """
     news: queue.Queue[Progress | GenerateResult | BaseException] = queue.Queue()
 
@@ -73,7 +93,10 @@ def follow(studio: Engine, request: GenerateRequest, stop: threading.Event) -> I
         while True:
             item = news.get()
             while isinstance(item, Progress) and not news.empty():
+                previews = item.previews
                 item = news.get()
+                if isinstance(item, Progress) and not item.previews:
+                    item = item.model_copy(update={"previews": previews})
             if isinstance(item, BaseException):
                 raise item
             yield item
