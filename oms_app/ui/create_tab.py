@@ -37,7 +37,7 @@ EMBEDDED = "lumen"
 PANELS = {
     "raw": ("raw", "Raw", "The picture as the model paints it by itself"),
     "oms": ("oms", "With OMS", "The picture with one more step"),
-    "plain": (PLAIN, "OMS without CFG", "The picture with one more step at strength 1"),
+    "plain": (PLAIN, "OMS, no CFG", "The picture with one more step at strength 1"),
 }
 
 

@@ -63,8 +63,7 @@ def to_request(values: Mapping[str, Any]) -> GenerateRequest:
 
     Raises StudioError with one plain line where a value is missing or out of range.
     """
-    if not values["model"]:
-        raise StudioError("No model is here yet: put one into the catalogue, then start the page again.")
+    _require_model(values)
     seed = None if values["random_seed"] else _whole("seed", values["seed"], "type one, or tick Random")
     try:
         variants = (RAW, *_corrected(values)) if values["oms_on"] else (RAW,)
@@ -90,17 +89,19 @@ def to_preview(values: Mapping[str, Any]) -> GenerateRequest | None:
     values: those of `light.FIELDS`. The seed is the one in the field; while Random is on it stands for those to come,
     and 0 for one that cannot be. Raises StudioError as `to_request` does.
     """
+    _require_model(values)
     try:
         seed = _whole("seed", values["seed"], "type one, or tick Random")
     except StudioError:
         if not values["random_seed"]:
             raise
         seed = 0
-    seed = 0 if values["random_seed"] and not 0 <= seed <= MAX_SEED else seed
+    if values["random_seed"] and not 0 <= seed <= MAX_SEED:
+        seed = 0
     try:
         oms = _oms(values)
         # The main prompt is read only where an OMS prompt is empty; words for the light alone are enough.
-        prompt = values["prompt"].strip() or (oms.prompt or "").strip()
+        prompt = (values["prompt"] or "").strip() or oms.prompt
         if not prompt:
             return None
         return GenerateRequest(
@@ -167,6 +168,11 @@ def _oms(values: Mapping[str, Any]) -> Variant:
         )
     prompt = (values["oms_prompt"] or "").strip() or None
     return Variant(name="oms", correction="oms", prompt=prompt, guidance_scale=strength)
+
+
+def _require_model(values: Mapping[str, Any]) -> None:
+    if not values["model"]:
+        raise StudioError("No model is here yet: put one into the catalogue, then start the page again.")
 
 
 def _whole(name: str, value: Any, remedy: str = "type a whole number") -> int:

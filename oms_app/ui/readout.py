@@ -19,10 +19,9 @@ LEGEND = (
     "darkest and lightest ends. Mean RGB averages all colour values, 0 to 255. The colour cast is the picture's mean "
     "tint and how strong it is: 2 is hardly seen, 20 is strong.</p>"
 )
-HUES = {  # degrees in CIE a*b*, as sRGB's own colours have them
-    "red": 40.0, "orange": 67.0, "yellow": 103.0, "green": 136.0, "cyan": 196.0, "blue": 280.0, "violet": 306.0,
-    "magenta": 345.0,
-}  # fmt: skip
+# Names of hue angles in CIE a*b*, each up to its degrees; sRGB's own red is at 40, yellow 103, green 136, blue 306.
+HUES = ((15, "pink"), (53, "red"), (85, "orange"), (115, "yellow"), (170, "green"), (220, "cyan"), (310, "blue"),
+        (345, "magenta"), (360, "pink"))  # fmt: skip
 FAINT = 2.0  # chroma below which no eye calls a picture tinted
 BAR_WIDTH, BAR_HEIGHT = 4, 40  # of the histogram, in SVG units
 
@@ -36,9 +35,9 @@ def cast(stats: ImageStats) -> str:
 
 
 def hue(stats: ImageStats) -> str:
-    """The name of the mean colour's hue angle in CIE a*b*: of the nearest in HUES."""
-    angle = degrees(atan2(stats.b, stats.a))
-    return min(HUES, key=lambda name: abs((angle - HUES[name] + 180) % 360 - 180))
+    """The name of the mean colour's hue."""
+    angle = degrees(atan2(stats.b, stats.a)) % 360
+    return next(name for end, name in HUES if angle <= end)
 
 
 def figures(stats: ImageStats | None) -> str:
