@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from PIL import Image, ImageChops
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 pytestmark = pytest.mark.browser
 
@@ -51,6 +51,14 @@ def picture(view: Page, name: str) -> Image.Image:
     assert source is not None and source.endswith(".png"), "PNG everywhere"
     with urllib.request.urlopen(source, timeout=60) as file:
         return Image.open(io.BytesIO(file.read()))
+
+
+def place(element: Locator) -> list[float]:
+    """Left, top, width and height on the page, wherever it is scrolled to."""
+    found: list[float] = element.evaluate(
+        "e => { const b = e.getBoundingClientRect(); return [b.x + scrollX, b.y + scrollY, b.width, b.height]; }"
+    )
+    return found
 
 
 def short(view: Page) -> None:
@@ -132,7 +140,7 @@ def test_the_light_is_shown_while_a_control_moves(tab: Page) -> None:
     picture_of_light = light.locator("img")
     expect(picture_of_light).to_be_visible(timeout=PATIENCE)
     expect(picture_of_light).to_have_accessible_name(re.compile(r"mean L\* \d+, colour cast"))
-    place = light.bounding_box()
+    where = place(light)
     for move in (
         lambda: tab.locator("#oms-cfg input[type=range]").press("ArrowRight"),
         lambda: tab.locator("#seed input").fill("8"),
@@ -143,7 +151,7 @@ def test_the_light_is_shown_while_a_control_moves(tab: Page) -> None:
         assert before.startswith("data:image/png"), "no file is left behind for others to find"
         move()
         tab.wait_for_function("before => document.querySelector('#light img').src !== before", arg=before)
-    assert light.bounding_box() == place, "it jumps"
+    assert place(light) == where, "it jumps"
     expect(tab.locator("#summary")).to_contain_text("Your pictures will appear here")
     tab.get_by_label("Left end").fill("x" * 3_000)
     expect(light.get_by_role("alert")).to_contain_text("3,000 characters")
@@ -161,17 +169,17 @@ def test_the_pictures_are_seen_while_they_are_painted(tab: Page) -> None:
     tab.get_by_label("Show OMS without CFG too").check()
     expect(tab.locator("#plain-image")).to_be_visible()
     panels = [tab.locator(f"#{name}-image") for name in ("raw", "oms", "plain")]
-    places = [panel.bounding_box() for panel in panels]
+    places = [place(panel) for panel in panels]
     tab.get_by_role("button", name="Generate").click()
     for name in ("raw", "oms", "plain"):
         expect(tab.locator(f"#{name}-live img")).to_be_visible(timeout=PATIENCE)
-    assert [panel.bounding_box() for panel in panels] == places, "a panel jumps"
+    assert [place(panel) for panel in panels] == places, "a panel jumps"
     expect(tab.locator(".oms-status")).to_contain_text(re.compile(r"step \d+ of 60"))
     expect(tab.locator("#summary")).to_contain_text("mountains at night", timeout=PATIENCE)
     for name in ("raw", "oms", "plain"):
         expect(tab.locator(f"#{name}-live img")).to_be_hidden()  # it has faded
         expect(tab.locator(f"#{name}-figures")).to_contain_text("Colour cast")
-    assert [panel.bounding_box() for panel in panels] == places, "a panel jumps"
+    assert [place(panel) for panel in panels] == places, "a panel jumps"
     pixels = {picture(tab, name).convert("RGB").tobytes() for name in ("raw", "oms", "plain")}
     assert len(pixels) == 3
 
