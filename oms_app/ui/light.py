@@ -43,7 +43,7 @@ def shown(image: ImageResult) -> str:
 
 
 def failed(message: str) -> str:
-    return _box("", f'<span role="alert" class="oms-light-alert">{escape(message)}</span>')
+    return _box("", f'<span role="status" class="oms-light-alert">{escape(message)}</span>')
 
 
 def as_data(image: Image.Image, side: int) -> str:
