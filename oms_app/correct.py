@@ -84,6 +84,11 @@ class Correcting:
         alpha_bar = first_alpha_bar(scheduler)
         return [self._start(job, alpha_bar, scheduler) for job in jobs]
 
+    def x0s(self, jobs: Sequence[Job]) -> list[torch.Tensor]:
+        """x̂0 of each job, (1, C, h, w): the light that `start_all` brings into its noise. For corrections with one."""
+        self._predict(jobs)
+        return [self._x0(job, self._noises[job.index]) for job in jobs]
+
     def _key(self, job: Job, text: str) -> Hashable:
         corrector, request = self._correctors[job.variant.name], self._request
         encoder = corrector.text.key if corrector.text else None

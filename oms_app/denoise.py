@@ -143,8 +143,8 @@ def denoise(
 
 
 @torch.no_grad()
-def decode(pipeline: Any, latents: torch.Tensor, *, tiled: bool = False) -> tuple[list[Image.Image], list[bool]]:
-    """Scaled latents (B, C, h, w) to B RGB pictures, and which of them the model's safety checker blackened.
+def to_rgb(pipeline: Any, latents: torch.Tensor, *, tiled: bool = False) -> torch.Tensor:
+    """Scaled latents (B, C, h, w) through the VAE: (B, 3, H, W), -1 black to 1 white, not clipped.
 
     tiled: one picture after the other, large ones in overlapping tiles: less memory, and seams of a level or two.
     """
@@ -155,8 +155,15 @@ def decode(pipeline: Any, latents: torch.Tensor, *, tiled: bool = False) -> tupl
     if config.latents_mean is not None and config.latents_std is not None:
         mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(unscaled) for v in (config.latents_mean, config.latents_std))
         unscaled = unscaled * std + mean
-    image = vae.decode(unscaled + (config.shift_factor or 0.0), return_dict=False)[0]
+    image: torch.Tensor = vae.decode(unscaled + (config.shift_factor or 0.0), return_dict=False)[0]
     pipeline.maybe_free_model_hooks()  # nothing of an offloaded model stays on the device
+    return image
+
+
+@torch.no_grad()
+def decode(pipeline: Any, latents: torch.Tensor, *, tiled: bool = False) -> tuple[list[Image.Image], list[bool]]:
+    """Scaled latents (B, C, h, w) to B RGB pictures, and which of them the model's safety checker blackened."""
+    image = to_rgb(pipeline, latents, tiled=tiled)
     require_finite(image, "the decoded picture")
     flagged = None
     if hasattr(pipeline, "run_safety_checker"):

@@ -18,7 +18,15 @@ from oms_app.measure.picture import measure
 from oms_app.models import own
 from oms_app.models.catalog import Entry, ModelInfo, open_catalog
 from oms_app.pace import Pace
-from oms_app.requests import GenerateRequest, GenerateResult, ImageStats, Progress, StudioError, Transfer
+from oms_app.requests import (
+    GenerateRequest,
+    GenerateResult,
+    ImageResult,
+    ImageStats,
+    Progress,
+    StudioError,
+    Transfer,
+)
 
 if TYPE_CHECKING:
     from oms_app.studio import Studio
@@ -125,6 +133,10 @@ class LateStudio:
     def estimate(self, requests: Sequence[GenerateRequest]) -> float | None:
         """Seconds that they will take together, from what was painted here before; None where nothing is known."""
         return self._pace.estimate(requests, {info.id: info.defaults for info in self._catalog.infos()})
+
+    def preview(self, request: GenerateRequest) -> tuple[ImageResult, ...] | None:
+        """As `Studio.preview`; the first one waits for the engine."""
+        return self.start().result().preview(request)
 
     def save(self, result: GenerateResult) -> GenerateResult:
         """The pictures as PNG with their settings, in `pictures`."""

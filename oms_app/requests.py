@@ -218,12 +218,24 @@ class GenerateResult(Frozen):
     notes: tuple[str, ...] = ()  # what the user should know: unknown words, an ignored negative prompt …
 
 
+class Preview(Frozen):
+    """What a picture is becoming, in small: one pixel for each cell of the latents."""
+
+    variant: str
+    index: int  # 0 … count - 1
+    image: Image.Image  # RGB
+
+
 class Progress(Frozen):
-    """Sent while a request runs. step counts to steps; both are 0 outside denoising."""
+    """Sent while a request runs. step counts to steps; both are 0 outside denoising.
+
+    previews: every few steps of denoising, x̂0 of the pictures that are being made; else none.
+    """
 
     stage: Literal["load", "encode", "correct", "denoise", "decode"]
     step: int = 0
     steps: int = 0
+    previews: tuple[Preview, ...] = ()
 
 
 class Transfer(Frozen):

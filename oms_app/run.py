@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from oms_app.requests import Progress, Seconds, Stopped
+from oms_app.requests import Preview, Progress, Seconds, Stopped
 
 Stage = Literal["load", "encode", "correct", "denoise", "decode"]
 STAGES: tuple[Stage, ...] = ("load", "encode", "correct", "denoise", "decode")
@@ -30,15 +30,21 @@ class Run:
         yield
         self._seconds[name] += time.perf_counter() - started
 
-    def report(self, stage: Stage, step: int = 0, steps: int = 0) -> None:
+    def report(self, stage: Stage, step: int = 0, steps: int = 0, previews: tuple[Preview, ...] = ()) -> None:
         if self._on_progress is not None:
-            self._on_progress(Progress(stage=stage, step=step, steps=steps))
+            self._on_progress(Progress(stage=stage, step=step, steps=steps, previews=previews))
 
-    def counter(self, total: int, part: range) -> Callable[[int, int], None]:
-        """(step, steps) → progress over all chunks, weighted by their pictures: the bar moves evenly, and once."""
+    def counter(
+        self, total: int, part: range, look: Callable[[int, int], tuple[Preview, ...]] = lambda step, steps: ()
+    ) -> Callable[[int, int], None]:
+        """(step, steps) → progress over all chunks, weighted by their pictures: the bar moves evenly, and once.
+
+        look: (step, steps) → the previews to send along; it is asked only where somebody listens.
+        """
 
         def count(step: int, steps: int) -> None:
-            self.report("denoise", (part.start * steps + step * len(part)) // total, steps)
+            previews = look(step, steps) if self._on_progress is not None else ()
+            self.report("denoise", (part.start * steps + step * len(part)) // total, steps, previews)
 
         return count
 

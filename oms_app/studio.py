@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from PIL import Image
 
 from oms_app import denoise as denoising
+from oms_app import preview as previewing
 from oms_app.caches import ByteCache
 from oms_app.correct import Correcting, Job, module_texts, settings
 from oms_app.home import user_folder
@@ -199,6 +201,7 @@ class Studio:
             # 4 correct
             with run.stage("correct"):
                 correcting = Correcting(filled, correctors, noises, self._predictions, self._hidden, singly=singly)
+                looking = previewing.Looking(base, scheduler)
                 latents = correcting.start_all(todo, scheduler) if todo else []
 
             for part in denoising.chunks(len(todo), filled.width, filled.height, singly=singly):
@@ -215,7 +218,7 @@ class Studio:
                         steps=filled.num_inference_steps,
                         guidance_scale=filled.guidance_scale,
                         guidance_rescale=filled.guidance_rescale,
-                        on_step=run.counter(len(todo), part),
+                        on_step=run.counter(len(todo), part, partial(looking.previews, batch)),
                         should_stop=run.should_stop,
                     )
                 with run.stage("decode"):
@@ -246,6 +249,35 @@ class Studio:
             painted=len(todo),
             notes=tuple(notes),
         )
+
+    def preview(self, request: GenerateRequest) -> tuple[ImageResult, ...] | None:
+        """The light that each corrected variant will bring to the request's first picture: its x̂0, decoded.
+
+        It costs one pass of the module and one of the VAE; the module's is kept, and `generate` finds it. Variants
+        without an x̂0 (raw, offset noise) have no preview. None where a running request has the device: that goes
+        first. Raises StudioError as `generate` does.
+        """
+        entry = self.catalog.find(request.model, "base")
+        filled = fill(request.model_copy(update={"count": 1}), entry)
+        if not self._device_lock.acquire(timeout=previewing.PATIENCE):
+            return None
+        try:
+            with ExitStack() as used:
+                base: Base = used.enter_context(self._store.use(self._resolver.base_key(entry, request.loras)))
+                filled, correctors, _ = self._resolver.correctors(filled, entry, base, used)
+                self._scheduler(filled, base)  # refuses what cannot be corrected
+                jobs = [Job(variant.name, variant, 0) for variant in filled.variants]
+                self._encode_all(filled, jobs, base, correctors)
+                shape, dtype = _latent_shape(filled, base), base.pipeline.unet.dtype
+                noises = {0: denoising.draw(filled.seed, shape, self.device, dtype)}
+                correcting = Correcting(filled, correctors, noises, self._predictions, self._hidden)
+                return previewing.light(base, filled, correcting)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise StudioError("memory is too short for a preview: painting may still work") from error
+        finally:
+            self._device_lock.release()
 
     def _scheduler(self, request: Filled, base: Base) -> Any:
         own = base.pipeline.scheduler

@@ -24,14 +24,15 @@ from oms_app.requests import (
     GenerateRequest,
     GenerateResult,
     ImageStats,
+    Preview,
     Progress,
     Stopped,
     StudioError,
     Variant,
 )
-from oms_app.ui import examples, readout
-from oms_app.ui.form import BETWEEN_TWO, METHODS, ONE_PROMPT, to_comparison, to_request
-from oms_app.ui.work import follow
+from oms_app.ui import examples, live, readout, remember
+from oms_app.ui.form import BETWEEN_TWO, METHODS, ONE_PROMPT, PLAIN, to_comparison, to_preview, to_request
+from oms_app.ui.work import Pace, follow
 
 FIELDS: dict[str, Any] = {
     "prompt": "mountains at night",
@@ -51,6 +52,7 @@ FIELDS: dict[str, Any] = {
     "num_inference_steps": 2,
     "seed": 7,
     "random_seed": False,
+    "oms_plain": False,
 }
 STATS = ImageStats(mean=30.0, lightness=11.6, p1=1.0, p99=48.0, a=0.0, b=-3.0, histogram=(90, 10) + (0,) * 62)
 
@@ -63,6 +65,84 @@ def test_the_fields_make_a_request() -> None:
     assert (request.seed, request.num_inference_steps, oms.guidance_scale) == (7, 2, 1.5)
     assert to_request(FIELDS | {"random_seed": True, "seed": None}).seed is None
     assert [variant.name for variant in to_request(FIELDS | {"oms_on": False}).variants] == ["raw"]
+
+
+def test_oms_without_cfg_is_one_more_variant_where_it_is_another_picture() -> None:
+    variants = to_request(FIELDS | {"oms_plain": True}).variants
+    assert [(one.name, one.guidance_scale) for one in variants[1:]] == [("oms", 1.5), (PLAIN, 1.0)]
+    assert len(to_request(FIELDS | {"oms_plain": True, "oms_guidance_scale": 1.0}).variants) == 2
+    assert len(to_request(FIELDS | {"oms_plain": True, "oms_on": False}).variants) == 1
+
+
+def test_the_fields_make_a_preview() -> None:
+    request = to_preview(FIELDS)
+    assert request is not None and [one.name for one in request.variants] == ["oms"] and request.seed == 7
+    assert to_preview(FIELDS | {"prompt": " "}) is None, "no words, no light"
+    only_light = to_preview(FIELDS | {"prompt": "", "oms_prompt": "dark"})
+    assert only_light is not None and only_light.variants[0].prompt == "dark"
+    assert to_preview(FIELDS | {"num_inference_steps": 0}) is not None, "steps are not its business"
+    for seed, meant in ((None, 0), (-1, 0), (9, 9)):
+        drawn = to_preview(FIELDS | {"random_seed": True, "seed": seed})
+        assert drawn is not None and drawn.seed == meant
+    for wrong, said in (
+        ({"seed": -1}, "The seed is -1"),
+        ({"seed": None}, "missing"),
+        ({"width": 65}, "The width is 65"),
+    ):
+        with pytest.raises(StudioError, match=said):
+            to_preview(FIELDS | wrong)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*remember.KEPT, "loras"]),
+        st.one_of(
+            st.none(),
+            st.booleans(),
+            st.integers(),
+            st.floats(),
+            st.sampled_from(["", "ddim", "<b>"]),
+            st.lists(st.none()),
+        ),
+    )
+)
+def test_only_what_may_stand_in_the_fields_comes_back_from_the_browser(saved: dict[str, Any]) -> None:
+    good = remember.valid(saved, ["lumen"])
+    assert good.items() <= saved.items() and set(good) <= set(remember.KEPT)
+    apart = ("prompt", "width", "height", "seed", "num_inference_steps")  # these must also fit together
+    to_request(FIELDS | {name: value for name, value in good.items() if name not in apart})
+
+
+def test_the_settings_come_back_from_the_browser_as_they_were() -> None:
+    saved = {name: FIELDS[name] for name in remember.KEPT}
+    assert remember.valid(saved, ["lumen"]) == saved
+    without = remember.valid(saved, ["another"])
+    assert not {"model", *remember.OF_MODEL} & set(without) and without["prompt"] == saved["prompt"]
+    wrong: list[Any] = [None, [], "text", {"prompt": "x" * 9_999}, {"seed": float("nan")}, {"oms_mode": "<b>"}]
+    for nonsense in wrong:
+        assert remember.valid(nonsense, ["lumen"]) == {}
+
+
+def test_live_previews_lie_over_their_panels_and_fade() -> None:
+    image = Preview(variant="oms", index=0, image=Image.new("RGB", (8, 8), "red"))
+    second = Preview(variant="oms", index=1, image=Image.new("RGB", (8, 8), "blue"))
+    news = Progress(stage="denoise", step=1, steps=4, previews=(image, second))
+    panes = {"raw": "raw pane", "oms": "oms pane"}
+    (shown,) = live.look(panes, news).items()
+    assert shown[0] == "oms pane" and "data:image/png" in shown[1]["value"]
+    assert live.look(panes, Progress(stage="denoise", step=2, steps=4)) == {}
+    assert all("oms-fading" in update["elem_classes"] for update in live.look(panes, None).values())
+
+
+def test_the_time_left_follows_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("oms_app.ui.work.time.monotonic", lambda: now)
+    pace = Pace()
+    assert pace.left(Progress(stage="load")) is None
+    assert pace.left(Progress(stage="denoise", step=1, steps=10)) is None, "one step says nothing yet"
+    now = 104.0
+    assert pace.left(Progress(stage="denoise", step=3, steps=10)) == pytest.approx(14.0)  # 2 s each, 7 to go
+    assert "about 14 s left" in readout.progress(Progress(stage="denoise", step=3, steps=10), 14.0)
 
 
 def test_a_comparison_is_one_request_for_every_model() -> None:
@@ -134,6 +214,18 @@ def test_the_readout_shows_the_figures() -> None:
         assert figure in html
     assert html.count("<rect") == 2, "empty bins draw nothing"
     assert "<dd>" not in readout.figures(None)
+
+
+def test_the_colour_cast_is_named_by_its_hue() -> None:
+    for rgb, name in (((255, 0, 0), "red"), ((255, 255, 0), "yellow"), ((0, 0, 255), "blue"), ((0, 255, 0), "green"),
+                      ((0, 255, 255), "cyan"), ((255, 140, 0), "orange"), ((255, 0, 255), "magenta"),
+                      ((255, 192, 203), "pink"), ((135, 206, 250), "blue")):  # fmt: skip
+        stats = LateStudio.measure(Image.new("RGB", (4, 4), rgb))
+        said, strength = readout.cast(stats).split()
+        assert said == name and int(strength) > 20
+    grey = LateStudio.measure(Image.new("RGB", (4, 4), (90, 90, 90)))
+    assert readout.cast(grey) == "none" and "Colour cast" in readout.figures(grey)
+    assert "none → blue 3" in readout.change(grey, STATS)
 
 
 def test_the_change_is_said_in_one_line() -> None:
@@ -210,7 +302,7 @@ def call(address: str, *values: Any) -> tuple[str, Any]:
 
 def test_two_endpoints_are_public(page: str) -> None:
     info = json.loads(ask(page, "/gradio_api/info"))
-    assert set(info["named_endpoints"]) == {"/generate", "/statistics"} and not info["unnamed_endpoints"]
+    assert set(info["named_endpoints"]) == {"/generate", "/preview", "/statistics"} and not info["unnamed_endpoints"]
 
 
 def arguments(prompt: str, *, model: str = "lumen", seed: int = 5) -> list[Any]:

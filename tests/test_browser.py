@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from PIL import Image, ImageChops
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 pytestmark = pytest.mark.browser
 
@@ -51,6 +51,14 @@ def picture(view: Page, name: str) -> Image.Image:
     assert source is not None and source.endswith(".png"), "PNG everywhere"
     with urllib.request.urlopen(source, timeout=60) as file:
         return Image.open(io.BytesIO(file.read()))
+
+
+def place(element: Locator) -> list[float]:
+    """Left, top, width and height on the page, wherever it is scrolled to."""
+    found: list[float] = element.evaluate(
+        "e => { const b = e.getBoundingClientRect(); return [b.x + scrollX, b.y + scrollY, b.width, b.height]; }"
+    )
+    return found
 
 
 def short(view: Page) -> None:
@@ -123,6 +131,108 @@ def test_escape_stops_and_the_settings_stay(tab: Page) -> None:
     expect(tab.locator(".oms-status")).to_contain_text("Stopped", timeout=PATIENCE)
     expect(prompt).to_have_value("snow forest")
     expect(tab.get_by_role("button", name="Generate")).to_be_enabled()
+
+
+def test_the_light_is_shown_while_a_control_moves(tab: Page) -> None:
+    light, prompt = tab.locator("#light"), tab.locator(PROMPT)
+    expect(light).to_contain_text("Write a prompt")
+    tab.locator("#oms-prompt textarea, #oms-prompt input").fill("light")  # words for the light alone are enough
+    picture_of_light = light.locator("img")
+    expect(picture_of_light).to_be_visible(timeout=PATIENCE)
+    expect(picture_of_light).to_have_accessible_name(re.compile(r"mean L\* \d+, colour cast"))
+    where = place(light)
+    for move in (
+        lambda: tab.locator("#oms-cfg input[type=range]").press("ArrowRight"),
+        lambda: tab.locator("#seed input").fill("8"),
+        lambda: tab.get_by_label("Slide between two").check(),
+        lambda: tab.locator("#oms-mix input[type=range]").press("End"),
+    ):
+        before = picture_of_light.get_attribute("src") or ""
+        assert before.startswith("data:image/png"), "no file is left behind for others to find"
+        move()
+        tab.wait_for_function("before => document.querySelector('#light img').src !== before", arg=before)
+    assert place(light) == where, "it jumps"
+    expect(tab.locator("#summary")).to_contain_text("Your pictures will appear here")
+    tab.get_by_label("Left end").fill("x" * 3_000)
+    expect(light.get_by_role("status")).to_contain_text("3,000 characters")
+    expect(tab.locator("#status")).to_be_empty()
+    prompt.fill("sea")
+    tab.get_by_label("Left end").fill("light")
+    expect(picture_of_light).to_be_visible()
+
+
+def test_the_pictures_are_seen_while_they_are_painted(tab: Page) -> None:
+    short(tab)
+    tab.locator("#steps input").fill("60")
+    tab.locator(PROMPT).fill("mountains at night")
+    tab.locator("#oms-cfg input[type=number]").fill("2")
+    tab.get_by_label("Show OMS without CFG too").check()
+    expect(tab.locator("#plain-image")).to_be_visible()
+    panels = [tab.locator(f"#{name}-image") for name in ("raw", "oms", "plain")]
+    places = [place(panel) for panel in panels]
+    tab.get_by_role("button", name="Generate").click()
+    for name in ("raw", "oms", "plain"):
+        expect(tab.locator(f"#{name}-live img")).to_be_visible(timeout=PATIENCE)
+    assert [place(panel) for panel in panels] == places, "a panel jumps"
+    expect(tab.locator(".oms-status")).to_contain_text(re.compile(r"step \d+ of 60"))
+    expect(tab.locator("#summary")).to_contain_text("mountains at night", timeout=PATIENCE)
+    for name in ("raw", "oms", "plain"):
+        expect(tab.locator(f"#{name}-live img")).to_be_hidden()  # it has faded
+        expect(tab.locator(f"#{name}-figures")).to_contain_text("Colour cast")
+    assert [place(panel) for panel in panels] == places, "a panel jumps"
+    pixels = {picture(tab, name).convert("RGB").tobytes() for name in ("raw", "oms", "plain")}
+    assert len(pixels) == 3
+
+
+def test_a_reload_keeps_the_settings(tab: Page) -> None:
+    short(tab)
+    tab.locator(PROMPT).fill("a red house")
+    tab.get_by_label("Negative prompt").fill("snow")
+    tab.locator("#oms-cfg input[type=number]").fill("2.5")
+    tab.locator("#seed input").fill("77")
+    tab.get_by_label("Slide between two").check()
+    tab.get_by_label("Left end").fill("storm")
+    expect(tab.get_by_label("Random")).not_to_be_checked()
+    tab.wait_for_function("localStorage.getItem('oms-studio-create') !== null")
+    expect(tab.locator("#oms-mix")).to_be_visible()
+    tab.reload()
+    expect(tab.locator(PROMPT)).to_have_value("a red house")
+    expect(tab.locator("#oms-cfg input[type=number]")).to_have_value("2.5")
+    expect(tab.locator("#seed input")).to_have_value("77")
+    expect(tab.get_by_label("Random")).not_to_be_checked()
+    expect(tab.get_by_label("Left end")).to_have_value("storm")  # the mode is back, and what belongs to it is shown
+    tab.get_by_role("button", name="Picture settings").click()
+    expect(tab.locator("#steps input")).to_have_value("4")
+    expect(tab.get_by_label("Negative prompt")).to_have_value("snow")
+
+
+def test_two_people_at_once_see_their_own_pictures(tab: Page, browser: Browser, page: str) -> None:
+    other_context = browser.new_context()
+    other = other_context.new_page()
+    other.goto(page)
+    expect(other.get_by_role("button", name="Generate")).to_be_enabled()
+    expect(other.locator(PROMPT)).to_have_value("")
+    people = ((tab, "snow forest", 11), (other, "sea at sunset", 22))
+    for view, prompt, seed in people:
+        short(view)
+        view.locator("#steps input").fill("40")
+        view.locator(PROMPT).fill(prompt)
+        view.locator("#seed input").fill(str(seed))
+        expect(view.get_by_label("Random")).not_to_be_checked()
+    tab.get_by_role("button", name="Generate").click()
+    expect(tab.locator("#oms-live img")).to_be_visible(timeout=PATIENCE)
+    other.get_by_role("button", name="Generate").click()
+    expect(other.locator(".oms-status")).to_contain_text("Waiting for its turn")
+    expect(other.locator("#waiting")).to_contain_text("queue")  # and its place in it
+    expect(other.locator("#oms-live img")).to_have_count(0)
+    expect(tab.locator("#summary")).to_contain_text("snow forest", timeout=PATIENCE)
+    expect(tab.locator("#summary")).to_contain_text("seed 11")
+    expect(other.locator("#summary")).to_contain_text("sea at sunset", timeout=PATIENCE)
+    expect(other.locator("#summary")).to_contain_text("seed 22")
+    for view, prompt, seed in people:
+        said = picture(view, "oms").info["oms_studio"]
+        assert f'"{prompt}"' in said and f'"seed":{seed}' in said.replace(" ", "")
+    other_context.close()
 
 
 def test_the_oms_slider_shows_when_it_is_in_use_and_fits_a_phone(tab: Page) -> None:

@@ -56,14 +56,17 @@ OWN_ENCODER = ""  # the module's folder holds its encoder, rather than naming an
 
 @dataclass
 class Base:
-    """A base model: the stock pipeline, its text encoder, what its encoder's latents look like, the words it knows,
-    where its parts wait."""
+    """A base model: the stock pipeline, its text encoder, what its encoder's latents look like, the words it knows.
+
+    mode: where its parts wait. rgb_map: (C + 1, 3), from latents to colours, once preview.py has fitted it.
+    """
 
     pipeline: Any  # one of PIPELINES
     text: TextEncoder
     fingerprint: tuple[float, ...]
     vocabulary: frozenset[str]
     mode: Mode = "full"
+    rgb_map: torch.Tensor | None = None
 
 
 @dataclass

@@ -6,6 +6,7 @@ Variance preserving throughout: x_t = √ᾱ_t x0 + √(1-ᾱ_t) ε. Equation nu
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, TypedDict, TypeVar
 
@@ -89,6 +90,12 @@ def x0_from_v(x_t: Tensor, v: Tensor, alpha_bar: Tensor | float) -> Tensor:
     return root * x_t - root_noise * v
 
 
+def x0_from_epsilon(x_t: Tensor, epsilon: Tensor, alpha_bar: Tensor | float) -> Tensor:
+    """x0 = (x_t - √(1-ᾱ) ε)/√ᾱ (Eq. 3, solved for x0). Shapes as in `add_noise`; ᾱ above 0."""
+    root, root_noise = _roots(alpha_bar, x_t)
+    return (x_t - root_noise * epsilon) / root
+
+
 def radii(dimensions: int, second_moment: float, alpha_bar: float) -> tuple[float, float]:
     """Root mean square lengths (r_T, r_S) of x_T in training and of the noise that sampling starts from (Eq. 13, 14).
 
@@ -158,3 +165,27 @@ def first_alpha_bar(scheduler: Any) -> float:
     if sigmas is not None:
         return 1 / (float(sigmas[0]) ** 2 + 1)
     return float(scheduler.alphas_cumprod[int(scheduler.timesteps[0])])
+
+
+def x0_of_step(scheduler: Any, output: Tensor, timestep: Any, sample: Tensor) -> Tensor:
+    """x̂0 (B, C, h, w) of one step of a diffusers scheduler, from what its `step` is given, before it steps.
+
+    Asked of ᾱ and the prediction type, since only some schedulers answer with `pred_original_sample`. Where there are
+    sigmas the level is σ of the current step: timesteps may fall between the trained ones (Karras), and Heun goes to
+    each twice. `scale_model_input` turns the σ-scaled samples of Euler and Heun into x_t, and leaves others alone.
+    Raises ValueError for an unknown prediction type.
+    """
+    sigmas = getattr(scheduler, "sigmas", None)
+    if sigmas is not None:
+        alpha_bar = 1 / (float(sigmas[scheduler.step_index or 0]) ** 2 + 1)
+    else:
+        alpha_bar = float(scheduler.alphas_cumprod[int(timestep)])
+    x_t = copy.copy(scheduler).scale_model_input(sample, timestep)
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return x0_from_epsilon(x_t, output, alpha_bar)
+    if kind == "v_prediction":
+        return x0_from_v(x_t, output, alpha_bar)
+    if kind == "sample":
+        return output
+    raise ValueError(f"no x0 is known from the prediction type {kind!r}: epsilon, v_prediction and sample are")

@@ -16,8 +16,8 @@ from oms_app.requests import (
     ImageStats,
 )
 from oms_app.ui import examples as ready_made
-from oms_app.ui import looks_panel, readout
-from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT, to_request
+from oms_app.ui import light, live, looks_panel, readout
+from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT, PLAIN, to_request
 from oms_app.ui.painting import QUICK, Save, wire
 from oms_app.ui.work import EMBEDDED, Engine, here
 
@@ -28,10 +28,16 @@ Measure = Callable[[Image.Image], ImageStats]
 FIELDS = (
     "prompt", "negative_prompt", "oms_on", "oms_mode", "oms_prompt", "oms_prompt_left", "oms_prompt_right", "oms_mix",
     "oms_guidance_scale", "model", "width", "height", "scheduler", "guidance_scale", "num_inference_steps", "seed",
-    "random_seed", "loras", "lora_scale",
+    "random_seed", "oms_plain", "loras", "lora_scale",
 )  # fmt: skip
 # Those of them that follow the model.
 MODEL_FIELDS = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale")
+# The panels, by the names of their components: the variant, the title, what a screen reader says.
+PANELS = {
+    "raw": ("raw", "Raw", "The picture as the model paints it by itself"),
+    "oms": ("oms", "With OMS", "The picture with one more step"),
+    "plain": (PLAIN, "OMS, no CFG", "The picture with one more step at strength 1"),
+}
 
 
 def build(
@@ -66,7 +72,9 @@ def _prompt_and_buttons(c: Components) -> None:
     with gr.Row(elem_id="buttons"):
         c["generate"] = gr.Button("Generate", variant="primary", elem_id="generate", scale=3, min_width=120)
         c["stop"] = gr.Button("Stop", elem_id="stop", interactive=False, scale=1, min_width=80)
-    c["status"] = gr.HTML("", elem_id="status")
+    with gr.Column(elem_id="status-place", min_width=0):
+        c["status"] = gr.HTML("", elem_id="status")
+        c["waiting"] = gr.HTML("", elem_id="waiting")
 
 
 def _one_more_step(c: Components) -> None:
@@ -78,6 +86,7 @@ def _one_more_step(c: Components) -> None:
             elem_id="oms-on",
         )
         with gr.Column(elem_id="oms-settings") as c["oms_settings"]:
+            c["light"] = gr.HTML(light.hint(), elem_id="light")
             _light_and_colour(c)
 
 
@@ -112,6 +121,12 @@ def _light_and_colour(c: Components) -> None:
         label="OMS strength (CFG)",
         info="1 is natural, higher is bolder, 0 ignores the words.",
         elem_id="oms-cfg",
+    )
+    c["oms_plain"] = gr.Checkbox(
+        False,
+        label="Show OMS without CFG too",
+        info="A third picture at OMS strength 1. Where the strength is 1 anyway, it is the same one.",
+        elem_id="oms-plain",
     )
 
 
@@ -196,11 +211,8 @@ def _pictures(c: Components, examples: list[ready_made.Example]) -> None:
     c["summary"] = gr.HTML(readout.welcome(), elem_id="summary")
     with gr.Tabs(elem_id="views"):
         with gr.Tab("Side by side", id="panels"), gr.Row(elem_id="panels"):
-            for name, title, alt in (
-                ("raw", "Raw", "The picture as the model paints it by itself"),
-                ("oms", "With OMS", "The picture with one more step"),
-            ):
-                with gr.Column(min_width=0, elem_classes="oms-panel"):
+            for name, (_, title, alt) in PANELS.items():
+                with gr.Column(min_width=0, visible=name != "plain", elem_classes="oms-panel") as c[f"{name}_panel"]:
                     c[f"{name}_image"] = gr.Image(
                         label=title,
                         format="png",
@@ -210,6 +222,7 @@ def _pictures(c: Components, examples: list[ready_made.Example]) -> None:
                         elem_id=f"{name}-image",
                         alt_text=alt,
                     )
+                    c[f"{name}_live"] = live.build(name)
                     c[f"{name}_figures"] = gr.HTML(readout.figures(None), elem_id=f"{name}-figures")
         with gr.Tab("Slide over both", id="slider", render_children=True):
             c["slider"] = gr.ImageSlider(
@@ -243,9 +256,12 @@ def connect(
         result = results[0]
         first = {image.variant: image for image in result.images if image.index == 0}
         raw, oms = first.get("raw"), first.get("oms")
+        plain = first.get(PLAIN, oms)  # at strength 1 they are one picture
         raw_stats, oms_stats = raw.stats if raw else None, oms.stats if oms else None
         return {
             **pictures(_file(raw), raw_stats, _file(oms), oms_stats),
+            c["plain_image"]: _file(plain),
+            c["plain_figures"]: readout.figures(plain.stats if plain else None),
             c["summary"]: readout.summary(result, readout.change(raw_stats, oms_stats)),
             c["status"]: readout.note(*result.notes),
             c["last_seed"]: result.seed,
@@ -257,9 +273,11 @@ def connect(
         return {
             c["raw_image"]: raw,
             c["oms_image"]: oms,
+            c["plain_image"]: None,
             c["slider"]: (raw, oms) if raw is not None and oms is not None else None,
             c["raw_figures"]: readout.figures(raw_stats),
             c["oms_figures"]: readout.figures(oms_stats),
+            c["plain_figures"]: readout.figures(None),
         }
 
     def choose_model(model: str) -> dict[Any, Any]:
@@ -286,6 +304,7 @@ def connect(
             c["negative_prompt"]: "",
             c["prompt"]: example.prompt,
             c["oms_on"]: True,
+            c["oms_plain"]: False,
             c["oms_mode"]: ONE_PROMPT,
             c["oms_prompt"]: example.oms_prompt or "",
             c["oms_guidance_scale"]: example.oms_guidance_scale,
@@ -294,6 +313,7 @@ def connect(
         }
 
     shown = [*_panels(c), c["summary"]]
+    panes = {variant: c[f"{name}_live"] for name, (variant, _, _) in PANELS.items()}
     wire(
         studio,
         save,
@@ -302,10 +322,13 @@ def connect(
         status=c["status"],
         requests=c["requests"],
         fields={name: c[name] for name in FIELDS},
-        outputs=[*shown, *_seeds(c)],
+        outputs=[*shown, *panes.values(), *_seeds(c)],
         ask=lambda values: [to_request(values)],
         show=show,
+        look=lambda news: live.look(panes, news),
+        waiting=c["waiting"],
     )
+    light.connect(c, studio)
     c["oms_mode"].change(
         lambda mode: (gr.update(visible=mode == ONE_PROMPT), gr.update(visible=mode == BETWEEN_TWO)),
         c["oms_mode"],
@@ -313,6 +336,13 @@ def connect(
         **QUICK,
     )
     c["oms_on"].change(lambda on: gr.update(visible=on), c["oms_on"], c["oms_settings"], **QUICK)
+    gr.on(
+        [c["oms_on"].change, c["oms_plain"].change],
+        lambda on, plain: gr.update(visible=on and plain),
+        [c["oms_on"], c["oms_plain"]],
+        c["plain_panel"],
+        **QUICK,
+    )
     # A seed that was typed is meant: it would be a surprise if Random threw it away.
     c["seed"].input(lambda: False, None, c["random_seed"], **QUICK)
     c["reuse"].click(lambda seed: (seed, False), c["last_seed"], [c["seed"], c["random_seed"]], **QUICK)
@@ -328,7 +358,7 @@ def shown_in(c: Components) -> list[Any]:
 
 
 def _panels(c: Components) -> list[Any]:
-    return [*(c[f"{name}_{part}"] for name in ("raw", "oms") for part in ("image", "figures")), c["slider"]]
+    return [*(c[f"{name}_{part}"] for name in PANELS for part in ("image", "figures")), c["slider"]]
 
 
 def _seeds(c: Components) -> list[Any]:

@@ -22,7 +22,7 @@ from oms_app.requests import (
     StudioError,
     Variant,
 )
-from oms_app.ui import compare_tab, create_tab, explore_tab, looks_panel, models_tab
+from oms_app.ui import compare_tab, create_tab, explore_tab, light, looks_panel, models_tab, remember
 from oms_app.ui import examples as ready_made
 from oms_app.ui.form import explain
 from oms_app.ui.looks_panel import Shelf
@@ -74,6 +74,7 @@ def create_demo(studio: House, *, local: bool = True) -> gr.Blocks:
                 components = create_tab.build(models, here(studio, "lora"), pairs, looks)
                 show = create_tab.connect(components, studio, pairs, studio.measure, save)
                 looks_panel.connect(components, looks, demo)
+                remember.connect(demo, components, studio)
             with gr.Tab("Explore", id="explore") as room:
                 grid = explore_tab.build(models, [look for look, _ in looks.looks()])
                 explore_tab.connect(grid, studio, save, looks, studio.estimate, studio.save_sheet, room)
@@ -94,6 +95,7 @@ def create_demo(studio: House, *, local: bool = True) -> gr.Blocks:
         followers += [grid["model"], grid["models"], compared["models"], compared["oms_module"]]
         models_tab.connect(shown, studio, room, lists, followers)
         _endpoint(studio, save)
+        light.endpoint(studio, _file)
         _statistics(studio)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     return demo

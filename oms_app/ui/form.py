@@ -32,6 +32,7 @@ METHODS: dict[str, str] = {
 }
 ONE_PROMPT = "One OMS prompt"
 BETWEEN_TWO = "Slide between two"
+PLAIN = "oms-no-cfg"  # the variant with OMS but without its CFG
 
 # What the fields are called on the page, by their name in the request.
 LABELS = {
@@ -65,11 +66,10 @@ def to_request(values: Mapping[str, Any]) -> GenerateRequest:
 
     Raises StudioError with one plain line where a value is missing or out of range.
     """
-    if not values["model"]:
-        raise StudioError("No model is here yet: download one in the tab Models, or add one of your own there.")
+    _require_model(values)
     seed = None if values["random_seed"] else whole("seed", values["seed"], "type one, or tick Random")
     try:
-        variants = (RAW, _oms(values)) if values["oms_on"] else (RAW,)
+        variants = (RAW, *_corrected(values)) if values["oms_on"] else (RAW,)
         return GenerateRequest(
             prompt=values["prompt"] or "",
             negative_prompt=values["negative_prompt"] or "",
@@ -80,6 +80,39 @@ def to_request(values: Mapping[str, Any]) -> GenerateRequest:
             num_inference_steps=whole("num_inference_steps", values["num_inference_steps"]),
             guidance_scale=values["guidance_scale"],
             scheduler=values["scheduler"],
+            width=whole("width", values["width"]),
+            height=whole("height", values["height"]),
+        )
+    except ValidationError as error:
+        raise StudioError(explain(error)) from error
+
+
+def to_preview(values: Mapping[str, Any]) -> GenerateRequest | None:
+    """The request for the light that OMS will bring; None where no words are there to bring any.
+
+    values: those of `light.FIELDS`. The seed is the one in the field; while Random is on it stands for those to come,
+    and 0 for one that cannot be. Raises StudioError as `to_request` does.
+    """
+    _require_model(values)
+    try:
+        seed = whole("seed", values["seed"], "type one, or tick Random")
+    except StudioError:
+        if not values["random_seed"]:
+            raise
+        seed = 0
+    if values["random_seed"] and not 0 <= seed <= MAX_SEED:
+        seed = 0
+    try:
+        oms = _oms(values)
+        # The main prompt is read only where an OMS prompt is empty; words for the light alone are enough.
+        prompt = (values["prompt"] or "").strip() or oms.prompt
+        if not prompt:
+            return None
+        return GenerateRequest(
+            prompt=prompt,
+            model=values["model"],
+            variants=(oms,),
+            seed=seed,
             width=whole("width", values["width"]),
             height=whole("height", values["height"]),
         )
@@ -131,6 +164,19 @@ def to_fields(request: GenerateRequest, variant: Variant) -> dict[str, Any]:
         return fields | {"oms_mode": ONE_PROMPT, "oms_prompt": variant.prompt or ""}
     ends = {"oms_prompt_left": variant.prompt or "", "oms_prompt_right": variant.prompt_b, "oms_mix": variant.mix}
     return fields | {"oms_mode": BETWEEN_TWO} | ends
+
+
+def _corrected(values: Mapping[str, Any]) -> tuple[Variant, ...]:
+    """OMS, and beside it OMS without CFG where that is asked for and is another picture."""
+    oms = _oms(values)
+    if not values.get("oms_plain") or oms.guidance_scale == 1.0:
+        return (oms,)
+    return (oms, oms.model_copy(update={"name": PLAIN, "guidance_scale": 1.0}))
+
+
+def _require_model(values: Mapping[str, Any]) -> None:
+    if not values["model"]:
+        raise StudioError("No model is here yet: download one in the tab Models, or add one of your own there.")
 
 
 def _oms(values: Mapping[str, Any]) -> Variant:

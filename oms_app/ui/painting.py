@@ -11,7 +11,7 @@ import gradio as gr
 
 from oms_app.requests import GenerateRequest, GenerateResult, Progress, Stopped, StudioError
 from oms_app.ui import readout
-from oms_app.ui.work import Engine, Stops, follow
+from oms_app.ui.work import Engine, Pace, Stops, follow
 
 logger = logging.getLogger(__name__)
 Save = Callable[[GenerateResult], GenerateResult]
@@ -31,35 +31,49 @@ def wire(
     outputs: Sequence[Any],
     ask: Callable[[dict[str, Any]], list[GenerateRequest]],
     show: Callable[[list[GenerateResult]], dict[Any, Any]],
+    look: Callable[[Progress | None], dict[Any, Any]] = lambda news: {},
+    waiting: gr.HTML | None = None,
 ) -> None:
     """`start` paints what the fields ask for, `stop` ends it; the pictures are shown when all of them are there.
 
     `ask` as for `attach`. Where it gives several requests, the first may draw the seed, and the others take it from
-    there. outputs: the components that `show` fills.
+    there. outputs: the components that `show` and `look` fill. look: what else is to be seen of each piece of news;
+    None when there will be no more, however it ended. waiting: where Gradio tells the place in the queue.
     """
 
     def run(asked: list[GenerateRequest], flag: threading.Event) -> Iterator[dict[Any, Any]]:
         results: list[GenerateResult] = []
+        pace = Pace()
         try:
             for request in asked:
                 if results:
                     request = request.model_copy(update={"seed": results[0].seed})
                 for news in follow(studio, request, flag):
                     if isinstance(news, Progress):
-                        yield {status: readout.progress(news)}
+                        yield {status: readout.progress(news, pace.left(news)), **look(news)}
                     else:
                         results.append(keep(save, news))
-            yield show(results)
+            yield {**look(None), **show(results)}
         except Stopped:
-            yield {status: readout.note("Stopped. Your settings are as you left them.")}
+            yield {**look(None), status: readout.note("Stopped. Your settings are as you left them.")}
         except StudioError as error:
-            yield {status: readout.alert(str(error))}
+            yield {**look(None), status: readout.alert(str(error))}
         except Exception as error:  # the edge of the program: the log gets the traceback, the person a plain line
             logger.exception("a request failed")
             what = f"Something broke while painting ({type(error).__name__}: {error})."
-            yield {status: readout.alert(f"{what} Your settings are kept; please try again.")}
+            yield {**look(None), status: readout.alert(f"{what} Your settings are kept; please try again.")}
 
-    attach(start=start, stop=stop, status=status, requests=requests, fields=fields, outputs=outputs, ask=ask, run=run)
+    attach(
+        start=start,
+        stop=stop,
+        status=status,
+        requests=requests,
+        fields=fields,
+        outputs=outputs,
+        ask=ask,
+        run=run,
+        waiting=waiting,
+    )
 
 
 def keep(save: Save, result: GenerateResult) -> GenerateResult:
@@ -80,6 +94,7 @@ def attach(
     outputs: Sequence[Any],
     ask: Callable[[dict[str, Any]], Any],
     run: Callable[[Any, threading.Event], Iterator[dict[Any, Any]]],
+    waiting: gr.HTML | None = None,
 ) -> None:
     """`start` runs what the fields ask for, one at a time on the device; `stop` sets its flag. All events are private.
 
@@ -121,7 +136,8 @@ def attach(
         [*outputs, requests, status],
         concurrency_id=DEVICE,
         concurrency_limit=1,
-        show_progress="hidden",
+        show_progress="minimal" if waiting else "hidden",
+        show_progress_on=waiting,
         api_visibility="private",
     )
     ran.then(rest, None, [start, stop], **QUICK)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from html import escape
-from math import sqrt
+from math import atan2, degrees, hypot, sqrt
 
 from oms_app.requests import GenerateResult, ImageStats, Progress
 
@@ -16,20 +16,40 @@ STAGES = {
 }
 LEGEND = (
     '<p class="oms-legend">L* is lightness as the eye sees it, 0 black to 100 white; the two 1 % figures are its '
-    "darkest and lightest ends. Mean RGB averages all colour values, 0 to 255.</p>"
+    "darkest and lightest ends. Mean RGB averages all colour values, 0 to 255. The colour cast is the picture's mean "
+    "tint and how strong it is: 2 is hardly seen, 20 is strong.</p>"
 )
+# Names of hue angles in CIE a*b*, each up to its degrees; sRGB's own red is at 40, yellow 103, green 136, blue 306.
+HUES = ((15, "pink"), (53, "red"), (85, "orange"), (115, "yellow"), (170, "green"), (220, "cyan"), (310, "blue"),
+        (345, "magenta"), (360, "pink"))  # fmt: skip
+FAINT = 2.0  # chroma below which no eye calls a picture tinted
 BAR_WIDTH, BAR_HEIGHT = 4, 40  # of the histogram, in SVG units
 
 
+def cast(stats: ImageStats) -> str:
+    """The colour that the whole picture leans to and its CIE chroma, such as "blue 7"; "none" below chroma 2."""
+    chroma = hypot(stats.a, stats.b)
+    if chroma < FAINT:
+        return "none"
+    return f"{hue(stats)} {chroma:.0f}"
+
+
+def hue(stats: ImageStats) -> str:
+    """The name of the mean colour's hue."""
+    angle = degrees(atan2(stats.b, stats.a)) % 360
+    return next(name for end, name in HUES if angle <= end)
+
+
 def figures(stats: ImageStats | None) -> str:
-    """Mean, L*, the percentiles and the histogram of one picture; an empty frame of the same height without one."""
+    """Mean, L*, percentiles, colour cast and histogram of a picture; an empty frame of the same height without one."""
     if stats is None:
         return '<div class="oms-figures oms-empty" aria-hidden="true"></div>'
     cells = (
         ("Mean L*", f"{stats.lightness:.1f}", "Mean CIE lightness: 0 is black, 100 is white"),
-        ("Mean RGB", f"{stats.mean:.1f}", "Mean of all red, green and blue values, from 0 to 255"),
         ("Darkest 1\u00a0%", f"{stats.p1:.0f}", "1st percentile of L*: one pixel in a hundred is darker than this"),
         ("Lightest 1\u00a0%", f"{stats.p99:.0f}", "99th percentile of L*: one pixel in a hundred is lighter than this"),
+        ("Mean RGB", f"{stats.mean:.1f}", "Mean of all red, green and blue values, from 0 to 255"),
+        ("Colour cast", cast(stats), f"The mean colour, a* {stats.a:.1f} and b* {stats.b:.1f}, and its strength"),
     )
     items = "".join(f'<div title="{tip}"><dt>{name}</dt><dd>{value}</dd></div>' for name, value, tip in cells)
     return f'<div class="oms-figures"><dl>{items}</dl>{histogram(stats)}</div>'
@@ -55,13 +75,14 @@ def histogram(stats: ImageStats) -> str:
 
 
 def change(raw: ImageStats | None, oms: ImageStats | None) -> str:
-    """One line on what OMS changed, such as "mean L* 54 → 12"."""
+    """One line on what OMS changed, such as "mean L* 54 → 12", and the colour cast where it is another."""
     if raw is None or oms is None:
         return ""
     before, after = round(raw.lightness), round(oms.lightness)
     word = "about as light" if abs(after - before) < 1 else "lighter" if after > before else "darker"
     by = "" if after == before else f"{abs(after - before)} "
-    return f"mean L* <b>{before} → {after}</b> <span class='oms-soft'>({by}{word} with OMS)</span>"
+    tint = "" if cast(raw) == cast(oms) else f", colour cast <b>{cast(raw)} → {cast(oms)}</b>"
+    return f"mean L* <b>{before} → {after}</b> <span class='oms-soft'>({by}{word} with OMS)</span>{tint}"
 
 
 def summary(result: GenerateResult, change_line: str) -> str:
@@ -91,14 +112,17 @@ def welcome() -> str:
     )
 
 
-def progress(event: Progress | None) -> str:
-    """The stage, and the step within it. None: the request waits for its turn."""
+def progress(event: Progress | None, left: float | None = None) -> str:
+    """The stage, the step within it, and the seconds left where known. None: the request waits for its turn."""
     text = STAGES[event.stage] if event else "Waiting for its turn"
     bar = '<progress aria-label="Progress"></progress>'
     if event and event.steps:
         text += f", step {event.step} of {event.steps}"
         bar = f'<progress aria-label="Progress" value="{event.step}" max="{event.steps}"></progress>'
-    return f'<div class="oms-status"><span>{text} …</span>{bar}</div>'
+        if left is not None and left >= 0.5:
+            text += f", about {left:.0f} s left"
+    kind = "" if event else " oms-waiting"
+    return f'<div class="oms-status{kind}"><span>{text} …</span>{bar}</div>'
 
 
 def working(what: str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from oms_app.requests import GenerateRequest, GenerateResult, Progress, Transfer
+from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, Progress, Transfer
 
 T = TypeVar("T")
 
@@ -33,6 +34,8 @@ class Engine(Protocol):
         on_progress: Callable[[Progress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> GenerateResult: ...
+
+    def preview(self, request: GenerateRequest) -> tuple[ImageResult, ...] | None: ...
 
 
 class Library(Engine, Protocol):
@@ -86,6 +89,23 @@ def here(studio: Engine, kind: str) -> list[Any]:
     return sorted(found, key=lambda info: info.id != EMBEDDED)
 
 
+class Pace:
+    """How long the painting will still take, told by its steps so far."""
+
+    def __init__(self) -> None:
+        self._first: tuple[int, float] | None = None  # the first step that was heard of, and when
+
+    def left(self, news: Progress) -> float | None:
+        """Seconds; None outside denoising, and until two steps were heard of."""
+        if not news.steps:
+            return None
+        now = time.monotonic()
+        if self._first is None or news.step < self._first[0]:
+            self._first = (news.step, now)
+        step, began = self._first
+        return (now - began) / (news.step - step) * (news.steps - news.step) if news.step > step else None
+
+
 def follow(studio: Engine, request: GenerateRequest, stop: threading.Event) -> Iterator[Progress | GenerateResult]:
     """What happens while the request runs, its result last. Raises what `studio.generate` raises. See `watch`."""
     return watch(lambda tell: studio.generate(request, on_progress=tell, should_stop=stop.is_set), stop)
@@ -95,7 +115,7 @@ def watch(work: Callable[[Callable[[Any], None]], T], stop: threading.Event) -> 
     """What `work` tells while it runs, and last what it returns. Raises what it raises.
 
     The work is done in a thread of its own, so that the page hears of every step; where the reader falls behind, it
-    gets the latest. Closing the iterator (the page has gone) stops the work.
+    gets the latest, with the latest previews. Closing the iterator (the page has gone) stops the work.
     """
     news: queue.Queue[tuple[str, Any]] = queue.Queue()
 
@@ -110,7 +130,9 @@ def watch(work: Callable[[Callable[[Any], None]], T], stop: threading.Event) -> 
         while True:
             state, item = news.get()
             while state == "on the way" and not news.empty():
-                state, item = news.get()
+                older, (state, item) = item, news.get()
+                if isinstance(older, Progress) and isinstance(item, Progress) and not item.previews:
+                    item = item.model_copy(update={"previews": older.previews})
             if state == "failed":
                 raise item
             yield item

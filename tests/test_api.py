@@ -1,0 +1,75 @@
+"""docs/api.md as it stands: its examples run, its tables name every setting, and what is refused says why."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+DOCUMENT = (Path(__file__).resolve().parents[1] / "docs/api.md").read_text(encoding="utf-8")
+ADDRESS = "http://127.0.0.1:7860"
+
+
+@pytest.fixture(scope="module")
+def client(page: str) -> Iterator[Client]:
+    studio = Client(page, verbose=False)
+    yield studio
+    studio.close()
+
+
+def test_the_examples_of_the_document_run(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    examples = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+    assert len(examples) == 5 and ADDRESS in examples[0]
+    names: dict[str, Any] = {}
+    for example in examples:
+        exec(compile(example.replace(ADDRESS, page), "docs/api.md", "exec"), names)
+    names["studio"].close()
+    printed = capsys.readouterr().out
+    assert re.search(r"raw 7 .*\.png\noms 7 .*\.png\n", printed)
+    assert "The seed is -1; allowed is 0 to 4294967295" in printed
+    assert [picture["variant"] for picture in names["answer"]["images"]] == ["raw", "oms"]
+    with Image.open(names["light"]["image"]) as light, Image.open(names["answer"]["images"][1]["image"]) as oms:
+        assert light.format == "PNG" and light.size == oms.size and "oms_studio" in oms.info
+
+
+def test_every_setting_stands_in_the_document(page: str) -> None:
+    with urllib.request.urlopen(f"{page}/gradio_api/info", timeout=60) as answer:
+        endpoints = json.load(answer)["named_endpoints"]
+    for endpoint in endpoints.values():
+        for parameter in endpoint["parameters"]:
+            assert re.search(rf"\b{parameter['parameter_name']}\b", DOCUMENT), parameter["parameter_name"]
+
+
+def test_the_preview_is_of_its_words_and_its_seed(client: Client) -> None:
+    def light(**settings: Any) -> dict[str, Any]:
+        return dict(client.predict(prompt="mountains", api_name="/preview", **settings))
+
+    dark, bright = light(oms_prompt="dark", oms_guidance_scale=2.0), light(oms_prompt="light", oms_guidance_scale=2.0)
+    mixed = light(oms_prompt="dark", oms_prompt_b="light", oms_mix=1.0, oms_guidance_scale=2.0)
+    assert dark["lightness"] != bright["lightness"] == mixed["lightness"]
+    assert light(seed=3)["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"seed": -1}, "The seed is -1; allowed is 0 to 4294967295"),
+        ({"model": "/etc"}, "unknown model '/etc'"),
+        ({"prompt": " "}, "The prompt is empty"),
+        ({"oms_guidance_scale": 99.0}, "The OMS strength"),
+        ({"oms_mix": 0.5}, "no second OMS prompt"),
+        ({"width": 100_000}, "The width is 100000"),
+    ],
+)
+def test_the_preview_refuses_bad_input_in_one_line(client: Client, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(AppError) as error:
+        client.predict(**{"prompt": "night"} | settings, api_name="/preview")
+    assert said in str(error.value) and "\n" not in str(error.value)
