@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 APP_ARGS ?=
 
-.PHONY: app test check lint stress
+.PHONY: app test check lint screenshots stress
 
 app: $(VENV)/.installed
 	$(PY) app.py $(APP_ARGS)
@@ -20,6 +20,9 @@ lint: $(VENV)/.installed-dev
 
 check: lint
 	$(MAKE) test
+
+screenshots: $(VENV)/.installed-dev
+	$(PY) dev/screenshots.py
 
 stress: $(VENV)/.installed-dev
 	$(PY) -m pytest -m slow --timeout=3600

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
@@ -17,8 +18,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--host", help="address to listen on (this computer only, unless a password is set)")
     parser.add_argument("--port", type=int, help="port (the first free one from 7860)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    parser.add_argument("--precision", default="auto", help="auto, float32, float16 or bfloat16")
-    parser.add_argument("--memory", default="auto", help="auto, full, model_offload or group_offload")
+    parser.add_argument("--precision", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
+    parser.add_argument("--memory", default="auto", choices=("auto", "full", "model_offload", "group_offload"))
     parser.add_argument("--password", default=os.environ.get("OMS_PASSWORD"), help="visitors log in as “oms” with it; "
                         "better set as the environment variable OMS_PASSWORD")  # fmt: skip
     parser.add_argument("--share", action="store_true", help="also open a public link; needs a password")
@@ -45,6 +46,8 @@ def main(given: Sequence[str] | None = None) -> int:
     from oms_app.requests import StudioError
     from oms_app.ui.demo import create_demo, launch_settings
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("oms_app").setLevel(logging.INFO)  # the attention chosen, and why
     try:
         # On a Space every visitor is a stranger to the others: files lie where no address leads to them.
         pictures = Path(tempfile.mkdtemp()) if space else None

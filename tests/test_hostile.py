@@ -97,7 +97,7 @@ def no_index(base: Path, tmp: Path) -> None:
         (truncated, "cannot be read as a base model"),
         (endless_header, "cannot be read as a base model"),
         (not_finite, "not finite numbers"),
-        (remote_code, "asks for code from ['evil_module'], which is never run here"),
+        (remote_code, "asks for code from 'evil_module', which is never run here"),
         (remote_pipeline, "this version runs"),
         (auto_map, "cannot be read as a base model"),
         (absurd_size, "memory ran out"),

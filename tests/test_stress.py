@@ -9,12 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from conftest import running_app
+from gradio_client import Client
+from PIL import Image
 from tiny import make_base, make_module, make_world
 
 from oms_app import GenerateRequest, Studio
 
 MODELS, REQUESTS, THREADS = 6, 200, 4
+CLIENTS, ROUNDS, ASKED = 20, 3, 3
+MiB = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +79,39 @@ def test_200_requests_over_six_models_under_a_budget_for_three(six: Path, tmp_pa
     assert greatest <= studio.statistics().budget + of_one
     figures = studio.statistics()
     assert figures.evictions > 10 and figures.hits > 10
+
+
+@pytest.mark.slow
+def test_20_clients_at_once_get_their_own_pictures(presets: Path, tmp_path: Path) -> None:
+    """Each asks three times; every picture is that of its own prompt and seed, and the server's memory stays flat."""
+
+    def wanted(studio: Studio, client: int, turn: int) -> list[np.ndarray]:
+        request = GenerateRequest(prompt=prompt_of(client), seed=100 * client + turn)
+        return [np.asarray(image.image, int) for image in studio.generate(request).images]
+
+    def prompt_of(client: int) -> str:
+        return f"{('black', 'white', 'red', 'blue')[client % 4]} mountains"
+
+    alone = Studio(presets=presets, device="cpu", home=tmp_path / "alone")
+    environment = {"OMS_PRESETS": str(presets), "OMS_HOME": str(tmp_path / "served")}
+    with running_app(environment, tmp_path / "app.txt") as address:
+        (server,) = (
+            child for child in psutil.Process().children() if any(part.endswith("app.py") for part in child.cmdline())
+        )
+
+        def ask(client: int) -> float:
+            studio, worst = Client(address, verbose=False), 0.0
+            for turn in range(ASKED):
+                answer = studio.predict(prompt=prompt_of(client), seed=100 * client + turn, api_name="/generate")
+                for got, right in zip(answer["images"], wanted(alone, client, turn), strict=True):
+                    with Image.open(got["image"]) as picture:
+                        worst = max(worst, float(np.abs(np.asarray(picture, int) - right).max()))
+            studio.close()
+            return worst
+
+        memory = []
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            for _ in range(ROUNDS):  # the first one fills the caches
+                assert max(pool.map(ask, range(CLIENTS))) <= 1  # of 255
+                memory.append(server.memory_info().rss)
+    assert memory[-1] - memory[-2] <= 20 * MiB, [round(size / MiB) for size in memory]

@@ -171,8 +171,9 @@ def check_folder(folder: Path) -> str:
     for part, described in index.items():
         if part.startswith("_") or not isinstance(described, list):
             continue
-        if not described or not isinstance(described[0], str | None) or described[0] not in LIBRARIES:
-            raise StudioError(f"{folder}: {part} asks for code from {described[:1]}, which is never run here")
+        library = described[0] if described else ""
+        if not isinstance(library, str | None) or library not in LIBRARIES:
+            raise StudioError(f"{folder}: {part} asks for code from {library!r}, which is never run here")
         _refuse_pickle(folder / part)
     return str(name)
 

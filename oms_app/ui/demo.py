@@ -30,7 +30,7 @@ from oms_app.ui.painting import DEVICE, Save
 from oms_app.ui.work import Engine, Library, here
 
 HERE = Path(__file__).parent
-MAX_WAITING = 16  # requests in the queue; the next is told to come back
+MAX_WAITING = 32  # requests in the queue; the next is told to come back
 DAY = 24 * 60 * 60  # seconds
 HEADER = """
 <header class="oms-header"><h1>OMS Studio</h1>

@@ -94,7 +94,8 @@ def connect(c: Components, shelf: Shelf, demo: gr.Blocks) -> None:
             look = shelf.find(str(event._data["look"]))
         except StudioError as error:
             return {c["status"]: readout.alert(str(error))}
-        made = look.wrap(unwrap(prompt, *before))
+        # Its own words may stand there from a visit before, which the browser remembers and this page does not.
+        made = look.wrap(unwrap(unwrap(prompt, *before), look.prefix, look.suffix))
         return {
             **{c[name]: value for name, value in oms_fields(look).items()},
             c["prompt"]: made,
