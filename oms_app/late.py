@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
@@ -57,6 +58,7 @@ class LateStudio:
         self._pace = Pace(user_folder(home) / "pace.json")
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
         self._studio: Future[Studio] | None = None
+        self._starting = threading.Lock()
 
     @property
     def examples(self) -> Path:
@@ -64,10 +66,15 @@ class LateStudio:
         return self._catalog.root / "assets/lumen/examples"
 
     def start(self) -> Future[Studio]:
-        """Begins to load the engine, once. torch and diffusers take seconds to import."""
-        if self._studio is None:
-            self._studio = self._loader.submit(self._load)
-        return self._studio
+        """Begins to load the engine, once. torch and diffusers take seconds to import.
+
+        Whatever else imports a part of them waits for it first: diffusers loads its classes lazily, and two threads
+        that do so at once can each find the other's modules half made (ImportError).
+        """
+        with self._starting:
+            if self._studio is None:
+                self._studio = self._loader.submit(self._load)
+            return self._studio
 
     def _load(self) -> Studio:
         from oms_app.studio import Studio
@@ -89,6 +96,7 @@ class LateStudio:
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
         """Fetches an entry of the catalogue, see `hub.fetch`. Raises StudioError for an id that is not in it."""
+        self.start().result()
         from oms_app.models.hub import fetch  # half a second that the first page need not wait for
 
         entry = self._catalog.entries.get(model_id)
@@ -98,11 +106,13 @@ class LateStudio:
 
     def add_model(self, source: str) -> ModelInfo:
         """A folder or a .safetensors file on this machine, by its path. Raises StudioError, saying why not."""
+        self.start().result()
         return self._info(own.add(self._catalog, source))
 
     def keep_model(self, dropped: Path) -> ModelInfo:
         """A .safetensors file that was uploaded: it is moved into the user's folder. Raises StudioError, saying why
         not."""
+        self.start().result()
         return self._info(own.keep(self._catalog, dropped))
 
     def forget_model(self, model_id: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from conftest import make_examples
+from conftest import ROOT, make_examples
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -360,3 +360,12 @@ def test_the_address_by_default_with_a_password_and_on_a_space(monkeypatch: pyte
     assert app.arguments(["--host", "0.0.0.0", "--password", "secret"]).host == "0.0.0.0"
     monkeypatch.setenv("SPACE_ID", "someone/oms-studio")
     assert app.arguments([]).host == "0.0.0.0"
+
+
+def test_each_block_of_the_style_sheet_is_closed() -> None:
+    """A browser says nothing about a lost brace: all that follows then holds for a phone's width alone."""
+    depth = 0
+    for number, line in enumerate((ROOT / "oms_app/ui/style.css").read_text().splitlines(), 1):
+        assert not (depth and line[:1] not in ("", " ", "}")), f"line {number} stands in an open block"
+        depth += line.count("{") - line.count("}")
+    assert depth == 0

@@ -38,6 +38,7 @@ def tab(browser: Browser, page: str) -> Iterator[Page]:
     broken: list[str] = []
     view.on("pageerror", lambda error: broken.append(str(error)))
     view.set_default_timeout(30_000)
+    view.add_init_script("localStorage.setItem('oms-studio-tour', 'seen')")  # no first visit, but for its own test
     view.goto(page)
     expect(view.get_by_role("button", name="Generate")).to_be_enabled()
     yield view
@@ -267,3 +268,23 @@ def test_the_compare_tab_paints_every_remedy_in_a_row(tab: Page) -> None:
     expect(tab.locator("#compare-status").get_by_role("alert")).to_contain_text("choose so that there are 1 to 6")
     tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
+
+
+def test_the_first_visit_leads_through_raw_oms_and_the_slider(browser: Browser, page: str) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    view = context.new_page()
+    view.goto(page)
+    card = view.get_by_role("region", name="First steps")
+    expect(card).to_contain_text("paints grey")
+    card.get_by_role("button", name="Open a pair").click()
+    expect(view.locator("#summary")).to_contain_text("ready-made")
+    expect(view.locator("#raw-image img")).to_be_visible()
+    card.get_by_role("button", name="Next").click()
+    expect(card).to_contain_text("Move the slider")
+    card.get_by_role("button", name="Try it").click()
+    expect(view.locator("#oms-mix")).to_be_visible()
+    expect(card).to_be_hidden()
+    view.reload()
+    expect(view.get_by_role("button", name="Generate")).to_be_enabled()
+    expect(view.locator(".oms-tour")).to_be_hidden()
+    context.close()

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from tiny import make_world
 
 from oms_app import GenerateRequest, StudioError
 from oms_app.late import LateStudio
+from oms_app.models import hub, own
 from oms_app.models.catalog import MARKER, OWN, open_catalog
 from oms_app.models.hub import _require_room, fetch
 from oms_app.requests import Lora, Stopped, Transfer, Variant
@@ -139,6 +142,36 @@ def test_models_of_ones_own_paint_and_are_remembered(late: LateStudio, base: Pat
         late.generate(bold.request.model_copy(update={"model": "lumen"}))
     with pytest.raises(StudioError, match="no model that you added"):
         late.forget_model("lumen")
+
+
+def test_nothing_of_the_engine_is_imported_beside_its_loading(
+    late: LateStudio, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """diffusers loads its classes lazily: two threads that do so at once find each other's modules half made."""
+    gate = threading.Event()
+    order: list[str] = []
+    load, add = late._load, own.add
+
+    def noted(*given: Any) -> Any:
+        order.append("add")
+        return add(*given)
+
+    def slowly() -> Any:
+        assert gate.wait(PATIENCE / 1000)
+        order.append("loaded")
+        return load()
+
+    monkeypatch.setattr(late, "_load", slowly)
+    monkeypatch.setattr(own, "add", noted)
+    monkeypatch.setattr(hub, "fetch", lambda *given, **named: order.append("fetch"))
+    with ThreadPoolExecutor() as pool:
+        asked: list[Future[Any]] = [pool.submit(late.add_model, str(base)), pool.submit(late.download, "lumen")]
+        done, _ = wait(asked, timeout=0.5)
+        assert not done and not order
+        gate.set()
+        for each in asked:
+            each.result()
+    assert order[0] == "loaded" and sorted(order[1:]) == ["add", "fetch"]
 
 
 def test_a_dropped_file_is_kept_in_the_users_folder(late: LateStudio, tmp_path: Path, own_home: Path) -> None:

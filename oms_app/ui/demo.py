@@ -22,7 +22,7 @@ from oms_app.requests import (
     StudioError,
     Variant,
 )
-from oms_app.ui import compare_tab, create_tab, explore_tab, light, looks_panel, models_tab, remember
+from oms_app.ui import compare_tab, create_tab, explore_tab, light, looks_panel, models_tab, remember, tour
 from oms_app.ui import examples as ready_made
 from oms_app.ui.form import explain
 from oms_app.ui.looks_panel import Shelf
@@ -75,6 +75,8 @@ def create_demo(studio: House, *, local: bool = True) -> gr.Blocks:
                 show = create_tab.connect(components, studio, pairs, studio.measure, save)
                 looks_panel.connect(components, looks, demo)
                 remember.connect(demo, components, studio)
+                if pairs:
+                    tour.build()
             with gr.Tab("Explore", id="explore") as room:
                 grid = explore_tab.build(models, [look for look, _ in looks.looks()])
                 explore_tab.connect(grid, studio, save, looks, studio.estimate, studio.save_sheet, room)
