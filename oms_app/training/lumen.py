@@ -41,6 +41,7 @@ NOISY_WEIGHT = 5.0  # at most; the words' meaning is decided at high noise, wher
 # The lowest frequencies, light and colour, are a thousandth of ε's values, so they have a loss of their own: the error
 # averaged over a 4 × 4 grid, and a weight that the cap does not touch before T.
 LOWEST_CELLS, LOWEST_WEIGHT = 4, 60.0
+FIRST_STEPS_SHARE = 1 / 3  # of a batch, at the noisiest tenth of the timesteps
 # Until which share of the budget: latents averaged by this factor, pictures a step. Small latents cost less than half
 # and teach words and layout; whole ones finish. A run that goes on from finished weights has whole ones only.
 GROWTH = ((0.4, 2, 32), (1.0, 1, 32))
@@ -209,6 +210,21 @@ def unet_weight(snr: torch.Tensor, most: float = NOISY_WEIGHT) -> torch.Tensor:
     return torch.clamp((1 + snr) / snr, max=most) * torch.clamp(SNR_GAMMA / snr, max=1.0)
 
 
+def spread_timesteps(batch: int, count: int) -> torch.Tensor:
+    """A batch's timesteps, of 0 to count - 1: `FIRST_STEPS_SHARE` of them spread evenly over the noisiest tenth, the
+    others over all. int64 of shape (batch,).
+
+    The sampler's first steps settle a picture's light and colours, and there the words weigh most against the noise.
+    """
+
+    def evenly(n: int) -> torch.Tensor:
+        return (torch.arange(n) + torch.rand(n)) / max(n, 1)
+
+    first = round(FIRST_STEPS_SHARE * batch)
+    places = torch.cat((0.9 + 0.1 * evenly(first), evenly(batch - first)))
+    return (places * count).long().clamp(max=count - 1)
+
+
 def unet_loss(
     models: torch.nn.ModuleDict,
     batch: Batch,
@@ -223,12 +239,11 @@ def unet_loss(
     ours gives unit variance before it.
 
     The noise of averaged latents would be `factor` times as weak; they are made that much stronger instead, so that a
-    timestep hides the same shapes at each size. A batch's timesteps are spread evenly.
+    timestep hides the same shapes at each size. Timesteps: see `spread_timesteps`.
     """
     x0 = factor * F.avg_pool2d(batch["latents"], factor)
     count = len(alphas_cumprod)
-    spread = (torch.arange(len(x0), device=x0.device) + torch.rand(len(x0), device=x0.device)) / len(x0)
-    t = (spread * count).long().clamp(max=count - 1)
+    t = spread_timesteps(len(x0), count).to(x0.device)
     alpha_bar = alphas_cumprod[t].view(-1, 1, 1, 1)
     noise = torch.randn_like(x0)
     hidden = models["text"](batch["tokens"]).last_hidden_state
