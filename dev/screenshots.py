@@ -1,7 +1,7 @@
 """Every tab of the page as a person sees it, in both themes, on a desktop and on a phone: `make screenshots`.
 
 Starts the app with the embedded model in a folder of its own, paints what each tab is for, and writes
-docs/screens/TAB-THEME-WIDTH.jpg.
+docs/screens/TAB-THEME-WIDTH.jpg, and the first visit as it opens.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ def main() -> None:
                         view = browser.new_page(viewport={"width": width, "height": height})
                         view.set_default_timeout(60_000)
                         view.goto(f"http://127.0.0.1:{port}/?__theme={theme}")
+                        tour = view.locator(".oms-tour")
+                        expect(tour).to_be_visible()
+                        view.wait_for_timeout(1500)  # the page's last parts are drawn
+                        view.screenshot(path=out / f"first-visit-{theme}-{device}.jpg", type="jpeg", quality=72)
+                        tour.locator("[data-close]").click()
                         for tab in ("create", "explore", "compare", "models"):
                             _show(view, tab)
                             view.screenshot(
