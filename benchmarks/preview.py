@@ -1,25 +1,21 @@
 """Milliseconds from a moved control of OMS to the new light on the screen: `python -m benchmarks.preview`.
 
-The real page with the embedded model in a real browser (chromium of the development requirements). The strength moves
-by one notch at a time, as an arrow key moves it; the clock is the browser's own and stops once the new picture is
-decoded and a frame has been drawn. Target: a median of at most 300.
+The real page with the embedded model in a real browser. The strength moves by one notch at a time, as an arrow key
+moves it; the clock is the browser's own and stops once the new picture is decoded and a frame has been drawn. Target: a
+median of at most 300.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
+
+from benchmarks.browser import PATIENCE, app_and_browser
 
 MOVES = 30
-PATIENCE = 120_000  # milliseconds; the first preview loads the engine and the model
 MOVE = """notches => new Promise(resolve => {
   const light = document.querySelector('#light');
   const control = document.querySelector('#oms-cfg input[type=range]');
@@ -48,23 +44,8 @@ def measure(page: Page, address: str) -> list[float]:
 
 
 def main() -> int:
-    app = Path(__file__).parents[1] / "app.py"
-    with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
-        environment = os.environ | {"OMS_HOME": home, "PYTHONUNBUFFERED": "1"}
-        process = subprocess.Popen(
-            [sys.executable, str(app)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        try:
-            assert process.stdout is not None
-            address = process.stdout.readline().split()[-1]
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-            )
-            milliseconds = measure(browser.new_page(), address)
-            browser.close()
-        finally:
-            process.terminate()
-            process.wait()
+    with app_and_browser() as (address, browser):
+        milliseconds = measure(browser.new_page(), address)
     figures = {"median": statistics.median(milliseconds), "greatest": max(milliseconds)}
     print(json.dumps({name: round(value) for name, value in figures.items()} | {"moves": MOVES}))
     return 0

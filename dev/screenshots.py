@@ -35,6 +35,7 @@ def main() -> None:
         )
         try:
             _await(f"http://127.0.0.1:{port}")
+            expect.set_options(timeout=60_000)
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
                 for device, (width, height) in WIDTHS.items():

@@ -38,6 +38,8 @@ PANELS = {
     "oms": ("oms", "With OMS", "The picture with one more step"),
     "plain": (PLAIN, "OMS, no CFG", "The picture with one more step at strength 1"),
 }
+# Where the progress will be shown, until there is any.
+KEYS = '<p class="oms-keys"><kbd>Ctrl</kbd> + <kbd>Enter</kbd> generates, <kbd>Esc</kbd> stops.</p>'
 
 
 def build(
@@ -73,7 +75,7 @@ def _prompt_and_buttons(c: Components) -> None:
         c["generate"] = gr.Button("Generate", variant="primary", elem_id="generate", scale=3, min_width=120)
         c["stop"] = gr.Button("Stop", elem_id="stop", interactive=False, scale=1, min_width=80)
     with gr.Column(elem_id="status-place", min_width=0):
-        c["status"] = gr.HTML("", elem_id="status")
+        c["status"] = gr.HTML(KEYS, elem_id="status")
         c["waiting"] = gr.HTML("", elem_id="waiting")
 
 

@@ -64,7 +64,7 @@ def build() -> gr.HTML:
     """The card, at the lower edge of the window. It needs the Create tab's components by their ids."""
     items = "".join(
         f'<li data-at="{at}" hidden><h3>{number}. {title}</h3><p>{text}</p>'
-        f'<p><button type="button">{button}</button></p></li>'
+        f'<div><button type="button">{button}</button></div></li>'
         for number, (title, text, button, at) in enumerate(STEPS, 1)
     )
     return gr.HTML(
