@@ -16,7 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from oms_app.models.text import Embedding
-from oms_app.requests import SchedulerName, Stopped, StudioError
+from oms_app.requests import SchedulerName, Stopped, StudioError, one_line
 
 SCHEDULER_CLASSES: dict[SchedulerName, str] = {
     "ddim": "DDIMScheduler",
@@ -70,9 +70,8 @@ def make_scheduler(config: Any, name: SchedulerName, steps: int, device: torch.d
     try:
         scheduler.set_timesteps(steps, device=device)
     except (ValueError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise StudioError(
-            f"the scheduler {name} cannot make {steps} steps ({reason}): take more, or another"
+            f"the scheduler {name} cannot make {steps} steps ({one_line(error)}): take more, or another"
         ) from error
     return scheduler
 

@@ -47,6 +47,11 @@ class StudioError(ValueError):
     """Something the user can mend. The message names the value, the permitted range and the remedy, in one line."""
 
 
+def one_line(error: BaseException) -> str:
+    """What a library says, for the brackets of a StudioError."""
+    return " ".join(str(error).split())[:200]
+
+
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 

@@ -43,7 +43,7 @@ from oms_app.models.store import Statistics, Store
 from oms_app.models.text import Embedding, TextEncoder, unknown_words
 from oms_app.prestep.schedule import is_flow_matching
 from oms_app.prestep.step import check_hand_over, check_prediction, check_terminal_snr
-from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress, StudioError
+from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress, StudioError, one_line
 from oms_app.resolve import Corrector, Filled, Resolver, fill
 from oms_app.run import Run
 
@@ -153,7 +153,7 @@ class Studio:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = " ".join(str(error).split())[:160]
+                reason = one_line(error)
             else:
                 if relief == Relief.NONE:
                     return result

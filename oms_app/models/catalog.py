@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from oms_app.home import user_folder
-from oms_app.requests import Frozen, SchedulerName, StudioError
+from oms_app.requests import Frozen, SchedulerName, StudioError, one_line
 
 PROJECT = Path(__file__).resolve().parents[2]
 PICKLES = {".ckpt", ".bin", ".pt", ".pth", ".pkl"}
@@ -136,9 +136,7 @@ class Catalog:
             told = json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else []
             given = list(told)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self.complaints.append(
-                f"{path} cannot be read ({' '.join(str(error).split())[:100]}): add your models again"
-            )
+            self.complaints.append(f"{path} cannot be read ({one_line(error)}): add your models again")
             return
         for one in given:
             try:
@@ -219,9 +217,7 @@ class Catalog:
             return entry
         path = Path(source).expanduser()
         if path.suffix.lower() in PICKLES:
-            raise StudioError(
-                f"{source!r} is a pickle, which can run any code when it is read: convert it to .safetensors first"
-            )
+            raise pickle_refused(source)
         if path.suffix.lower() == ".safetensors" and path.is_file() and kind == "base":
             return self._single_file(path.resolve())
         if not path.is_dir():
@@ -256,9 +252,7 @@ class Catalog:
             return folder if folder.is_file() else next(folder.glob("*.safetensors"))
         path = Path(source).expanduser()
         if path.suffix.lower() in PICKLES:
-            raise StudioError(
-                f"{source!r} is a pickle, which can run any code when it is read: convert it to .safetensors first"
-            )
+            raise pickle_refused(source)
         if path.suffix.lower() != ".safetensors" or not path.is_file():
             known = ", ".join(self.ids("lora")) or "none yet"
             raise StudioError(f"unknown LoRA {source!r}: choose one of {known}, or name a .safetensors file")
@@ -278,6 +272,12 @@ class Catalog:
             domain=DOMAINS[family],
             defaults=defaults,
         )
+
+
+def pickle_refused(source: object) -> StudioError:
+    return StudioError(
+        f"{source} is a pickle, which can run any code when it is read: convert it to .safetensors first"
+    )
 
 
 def _refuse_links(models: Path, folder: Path) -> None:

@@ -27,7 +27,7 @@ from huggingface_hub.utils import build_hf_headers, filter_repo_objects
 from tqdm import tqdm
 
 from oms_app.models.catalog import MARKER, PICKLES, Entry
-from oms_app.requests import Stopped, StudioError, Transfer
+from oms_app.requests import Stopped, StudioError, Transfer, one_line
 
 NEVER = [f"*{suffix}" for suffix in sorted(PICKLES)] + ["*.py", "*.pkl", "*.msgpack", "*.h5", "*.onnx"]
 PARTS = ".parts"  # in a model's folder, while it is incomplete: a folder for each commit, with the files' beginnings
@@ -86,9 +86,8 @@ def fetch(
             "the hub is switched off (HF_HUB_OFFLINE): unset that, or give a folder of your own"
         ) from error
     except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
         raise StudioError(
-            f"{entry.repository} cannot be fetched ({reason}): try again, it goes on where it was"
+            f"{entry.repository} cannot be fetched ({one_line(error)}): try again, it goes on where it was"
         ) from error
     return folder
 

@@ -18,14 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from oms_app.models import domain as domains
-from oms_app.models.catalog import PICKLES
+from oms_app.models.catalog import PICKLES, pickle_refused
 from oms_app.models.lora import Adapters, melt
 from oms_app.models.memory import Mode, is_out_of_memory, place
 from oms_app.models.single_file import load_single_file
 from oms_app.models.text import SdxlTextEncoder, TextEncoder, load_encoder
 from oms_app.prestep.leak import LeakStatistics
 from oms_app.prestep.unet import TimeFreeUNet
-from oms_app.requests import StudioError
+from oms_app.requests import StudioError, one_line
 
 TITLES = {"oms": "an OMS module", "singdiffusion": "a SingDiffusion module"}
 PIPELINES: dict[str, Any] = {
@@ -257,13 +257,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
-
-
 def _refuse_pickle(folder: Path) -> None:
     if not folder.is_dir() or any(folder.glob("*.safetensors")):
         return
     for path in folder.iterdir():
         if path.suffix in PICKLES:
-            raise StudioError(f"{path} is a pickle, which can run any code when it is read: convert it to .safetensors")
+            raise pickle_refused(path)

@@ -14,7 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from oms_app.requests import StudioError
+from oms_app.requests import StudioError, one_line
 
 Adapters = tuple[tuple[Path, float], ...]  # files, and how strongly each is applied
 NAME = "lora"
@@ -42,8 +42,9 @@ def melt(pipeline: Any, adapters: Sequence[tuple[Path, float]]) -> None:
                 pipeline.fuse_lora(components=parts, lora_scale=scale)
             pipeline.unload_lora_weights()
         except (ValueError, RuntimeError, KeyError, TypeError, IndexError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise StudioError(f"the LoRA {path} does not fit this base model ({reason}): take another") from error
+            raise StudioError(
+                f"the LoRA {path} does not fit this base model ({one_line(error)}): take another"
+            ) from error
         asked = sum(name.endswith(DOWN) for name in tensors)
         if len(layers) != asked:  # what fits nowhere is passed over in silence by the libraries
             raise StudioError(
@@ -57,8 +58,9 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise StudioError(f"the LoRA {path} cannot be read as safetensors ({reason}): fetch it again") from error
+        raise StudioError(
+            f"the LoRA {path} cannot be read as safetensors ({one_line(error)}): fetch it again"
+        ) from error
     if not any("lora" in name for name in tensors):
         raise StudioError(f"{path} is no LoRA: none of its tensors is called so")
     if any(not torch.isfinite(tensor).all() for tensor in tensors.values()):

@@ -19,7 +19,7 @@ import psutil
 import torch
 import torch.nn.functional as F
 
-from oms_app.requests import StudioError
+from oms_app.requests import StudioError, one_line
 
 log = logging.getLogger(__name__)
 GiB = 2**30
@@ -145,7 +145,7 @@ def choose_attention(device: torch.device, dtype: torch.dtype) -> tuple[str, str
         try:
             from xformers.ops import memory_efficient_attention
         except (ImportError, OSError) as error:
-            chosen = "PyTorch", f"xformers cannot be imported ({' '.join(str(error).split())[:80]})"
+            chosen = "PyTorch", f"xformers cannot be imported ({one_line(error)})"
         else:
             # The first block of Stable Diffusion 1.5 at 512 px, with classifier-free guidance.
             q = torch.randn(2, 4096, 8, 40, device=device, dtype=dtype)
@@ -153,8 +153,7 @@ def choose_attention(device: torch.device, dtype: torch.dtype) -> tuple[str, str
             try:
                 theirs = _milliseconds(lambda: memory_efficient_attention(q, q, q))
             except (RuntimeError, NotImplementedError, ValueError) as error:
-                reason = " ".join(str(error).split())[:80]
-                chosen = "PyTorch", f"xformers has no kernel for this GPU and precision ({reason})"
+                chosen = "PyTorch", f"xformers has no kernel for this GPU and precision ({one_line(error)})"
             else:
                 own = _milliseconds(lambda: F.scaled_dot_product_attention(heads, heads, heads))
                 name = "xformers" if theirs < 0.95 * own else "PyTorch"

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from oms_app.models.catalog import PROJECT
 from oms_app.models.text import clip_tokenizer
-from oms_app.requests import StudioError
+from oms_app.requests import StudioError, one_line
 
 Family = Literal["sd15", "sd21", "sdxl"]
 CONFIGS = PROJECT / "presets/configs"  # one folder a family: a diffusers pipeline without weights
@@ -33,8 +33,7 @@ def names_of(path: Path) -> set[str]:
         with safe_open(path, framework="pt") as file:
             return set(file.keys())
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise StudioError(f"{path} cannot be read as safetensors ({reason}): fetch it again") from error
+        raise StudioError(f"{path} cannot be read as safetensors ({one_line(error)}): fetch it again") from error
 
 
 def family_of(path: Path) -> Family:
@@ -89,8 +88,9 @@ def load_single_file(path: Path, dtype: torch.dtype) -> Any:
             str(path), config=str(config), local_files_only=True, dtype=dtype, **given
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise StudioError(f"{path} looks like {family} but cannot be read as one ({reason}): fetch it again") from error
+        raise StudioError(
+            f"{path} looks like {family} but cannot be read as one ({one_line(error)}): fetch it again"
+        ) from error
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module) and any(tensor.is_meta for tensor in part.state_dict().values()):
             raise StudioError(f"{path} looks like {family} but its {name} is incomplete: fetch it again")

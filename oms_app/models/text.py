@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
-from oms_app.requests import StudioError
+from oms_app.requests import StudioError, one_line
 
 CLIP_TOKENS = 49_408
 T5_LENGTH = 77  # tokens, as many as CLIP reads; T5 itself would read more, and a module as many more rows
@@ -136,8 +136,7 @@ def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Text
         part, words = folder / "text_encoder_2", folder / "tokenizer_2"
         second = _load_part(str(folder), part, words, CLIPTextModelWithProjection, device, dtype)
     except (OSError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise StudioError(f"the text encoder at {folder} cannot be read ({reason}): restore it") from error
+        raise StudioError(f"the text encoder at {folder} cannot be read ({one_line(error)}): restore it") from error
     return SdxlTextEncoder(str(folder), first, second, zero_empty=False).for_modules()
 
 

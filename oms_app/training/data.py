@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from oms_app.requests import StudioError
+from oms_app.requests import StudioError, one_line
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -177,8 +177,7 @@ def _from_metadata(path: Path, root: Path) -> dict[Path, str]:
     except StudioError:
         raise
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise StudioError(f"{path} cannot be read as captions ({reason}): mend it") from error
+        raise StudioError(f"{path} cannot be read as captions ({one_line(error)}): mend it") from error
     return found
 
 
@@ -221,8 +220,9 @@ def _from_shard(path: Path, shown: str) -> tuple[list[Captioned], list[str]]:
     except StudioError:
         raise
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise StudioError(f"{path} cannot be read as an uncompressed .tar shard ({reason}): make it anew") from error
+        raise StudioError(
+            f"{path} cannot be read as an uncompressed .tar shard ({one_line(error)}): make it anew"
+        ) from error
     found = [
         Captioned(f"{shown}/{member.name}", captions[key], path, member.offset_data, member.size)
         for key, member in pictures.items()

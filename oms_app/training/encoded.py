@@ -21,7 +21,7 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from oms_app.models.text import TextEncoder
-from oms_app.requests import StudioError
+from oms_app.requests import StudioError, one_line
 from oms_app.training import autoencoder
 from oms_app.training.data import UNREADABLE, Captioned, open_square, some
 from oms_app.training.loop import Batch
@@ -132,7 +132,7 @@ def _encode_part(
                 squares.append(open_square(one, side, (5, number)))
                 numbers.append(number)
             except UNREADABLE as error:
-                log.warning("%s cannot be read (%s): skipped", one.name, " ".join(str(error).split())[:100])
+                log.warning("%s cannot be read (%s): skipped", one.name, one_line(error))
                 unread.append(number)
         if not squares:
             continue
