@@ -215,7 +215,7 @@ class Catalog:
             if not entry.folder:
                 _refuse_links(self.downloads, self.folder(entry))
             return entry
-        path = Path(source).expanduser()
+        path = local_path(source)
         if path.suffix.lower() in PICKLES:
             raise pickle_refused(source)
         if path.suffix.lower() == ".safetensors" and path.is_file() and kind == "base":
@@ -250,7 +250,7 @@ class Catalog:
                 _refuse_links(self.downloads, self.folder(entry))
             folder = self.folder(entry)
             return folder if folder.is_file() else next(folder.glob("*.safetensors"))
-        path = Path(source).expanduser()
+        path = local_path(source)
         if path.suffix.lower() in PICKLES:
             raise pickle_refused(source)
         if path.suffix.lower() != ".safetensors" or not path.is_file():
@@ -272,6 +272,17 @@ class Catalog:
             domain=DOMAINS[family],
             defaults=defaults,
         )
+
+
+def local_path(text: str) -> Path:
+    """The path that a text names, whether there is anything or not. Raises StudioError where nobody can look."""
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # no right to look, a name that is too long, a home that nobody has
+        reason = getattr(error, "strerror", None) or error
+        raise StudioError(f"{text[:200]!r} cannot be read ({reason}): check the path and who may read it") from error
+    return path
 
 
 def pickle_refused(source: object) -> StudioError:

@@ -11,7 +11,7 @@ import shutil
 import threading
 from pathlib import Path
 
-from oms_app.models.catalog import OWN, Catalog, Entry, re_id
+from oms_app.models.catalog import OWN, Catalog, Entry, local_path, re_id
 from oms_app.requests import StudioError
 
 LICENCE = "its maker's"
@@ -78,17 +78,12 @@ def _locate(source: str) -> Path:
         raise StudioError("no path was given: type the whole path of a folder or a .safetensors file on this machine")
     if len(text) > MAX_PATH or not text.isprintable():
         raise StudioError(f"{text[:60]!r}… is no path: type that of a folder or a .safetensors file on this machine")
-    try:
-        path = Path(text).expanduser()
-        if not path.is_absolute():
-            raise StudioError(f"{text!r} is not a whole path: begin with / or ~, on Windows with a drive such as C:\\")
-        there, path = path.exists(), path.resolve()
-    except (OSError, RuntimeError) as error:  # no right to look, a name that is too long, a home that nobody has
-        reason = getattr(error, "strerror", None) or error
-        raise StudioError(f"{text[:200]!r} cannot be read ({reason}): check the path and who may read it") from error
-    if not there:
+    path = local_path(text)
+    if not path.is_absolute():
+        raise StudioError(f"{text!r} is not a whole path: begin with / or ~, on Windows with a drive such as C:\\")
+    if not path.exists():
         raise StudioError(f"there is nothing at {text!r}: check the path")
-    return path
+    return path.resolve()
 
 
 def _examine(catalog: Catalog, path: Path) -> Entry:
