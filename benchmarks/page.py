@@ -10,6 +10,7 @@ stop: from Esc until Generate can be pressed again; as a share of one step of th
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import sys
 import time
@@ -29,14 +30,14 @@ WORK = """start => new Promise(resolve => {
   const look = () => {
     if (!stop.disabled) busy = true;
     if (busy && stop.disabled) return resolve((performance.now() - began) / 1000);
-    requestAnimationFrame(look);
+    setTimeout(look, 20);  // a frame's callback would make the browser draw sixty times a second
   };
   look();
 })"""
 IDLE = """() => new Promise(resolve => {
   const began = performance.now();
   const look = () => document.querySelector('#stop').disabled
-    ? resolve((performance.now() - began) / 1000) : requestAnimationFrame(look);
+    ? resolve((performance.now() - began) / 1000) : setTimeout(look, 10);
   document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape', bubbles: true}));
   look();
 })"""
@@ -58,18 +59,25 @@ def usable(browser: Browser, address: str) -> float:
 
 def work(view: Page, seed: int) -> tuple[float, float]:
     """Seconds of a pair, and of a new OMS picture beside the same raw one."""
-    view.locator("#seed input").fill(str(seed))
-    view.locator("#oms-prompt textarea, #oms-prompt input").fill("dark")
-    pair = float(view.evaluate(WORK, "#generate"))
-    view.locator("#oms-prompt textarea, #oms-prompt input").fill("light")
-    return pair, float(view.evaluate(WORK, "#generate"))
+    pair, changed = (
+        _generate(view, {"#seed input": str(seed), "#oms-prompt textarea, #oms-prompt input": words})
+        for words in ("dark", "light")
+    )
+    return pair, changed
+
+
+def _generate(view: Page, fields: dict[str, str]) -> float:
+    for field, value in fields.items():
+        view.locator(field).fill(value)
+    view.wait_for_timeout(1_000)  # the light that they bring is shown first
+    return float(view.evaluate(WORK, "#generate"))
 
 
 def stop(view: Page, seed: int) -> float:
     """Seconds from Esc, pressed amid the run, until it has ended."""
     view.locator("#seed input").fill(str(seed))
     view.locator("#generate").click()
-    expect(view.locator("#status")).to_contain_text("step 5 of", timeout=PATIENCE)
+    expect(view.locator("#status")).to_contain_text(re.compile(r"step \d+ of"), timeout=PATIENCE)
     return float(view.evaluate(IDLE))
 
 
@@ -85,6 +93,8 @@ def main() -> int:
         work(view, 0)  # loads the models
         opened = [usable(browser, address) for _ in range(RUNS)]
         pairs, changed = zip(*(work(view, seed) for seed in range(1, RUNS + 1)), strict=True)
+        view.get_by_role("button", name="Picture settings").click()
+        view.locator("#steps input").fill(str(10 * STEPS))  # so that Esc is pressed amid the run
         stops = [stop(view, seed) for seed in range(100, 100 + RUNS)]
     step = statistics.median(pairs) / STEPS
     figures = {

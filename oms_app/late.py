@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,10 @@ from oms_app.looks import Shelf
 from oms_app.measure.picture import measure
 from oms_app.models import own
 from oms_app.models.catalog import Entry, ModelInfo, open_catalog
+from oms_app.one_thread import OneThread
 from oms_app.pace import Pace
 from oms_app.requests import (
+    PREVIEW_PATIENCE,
     GenerateRequest,
     GenerateResult,
     ImageResult,
@@ -56,7 +58,7 @@ class LateStudio:
         self._catalog = open_catalog(home=home)
         self.looks = Shelf(own=None if pictures else user_folder(home) / "looks")
         self._pace = Pace(user_folder(home) / "pace.json")
-        self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
+        self._engine = OneThread("engine")
         self._studio: Future[Studio] | None = None
         self._starting = threading.Lock()
 
@@ -73,7 +75,7 @@ class LateStudio:
         """
         with self._starting:
             if self._studio is None:
-                self._studio = self._loader.submit(self._load)
+                self._studio = self._engine.submit(self._load)
             return self._studio
 
     def _load(self) -> Studio:
@@ -107,13 +109,13 @@ class LateStudio:
     def add_model(self, source: str) -> ModelInfo:
         """A folder or a .safetensors file on this machine, by its path. Raises StudioError, saying why not."""
         self.start().result()
-        return self._info(own.add(self._catalog, source))
+        return self._info(self._engine.do(lambda: own.add(self._catalog, source)))
 
     def keep_model(self, dropped: Path) -> ModelInfo:
         """A .safetensors file that was uploaded: it is moved into the user's folder. Raises StudioError, saying why
         not."""
         self.start().result()
-        return self._info(own.keep(self._catalog, dropped))
+        return self._info(self._engine.do(lambda: own.keep(self._catalog, dropped)))
 
     def forget_model(self, model_id: str) -> str:
         """Takes a model that the user added off the list and returns where its files still are."""
@@ -136,7 +138,11 @@ class LateStudio:
         """As `Studio.generate`. Raises StudioError also where the device asked for is not to be had."""
         if on_progress:
             on_progress(Progress(stage="load"))
-        result = self.start().result().generate(request, on_progress=on_progress, should_stop=should_stop)
+        studio = self.start().result()
+        result = self._engine.do(
+            lambda: studio.generate(request, on_progress=on_progress, should_stop=should_stop),
+            should_stop or (lambda: False),
+        )
         self._pace.learn(result)
         return result
 
@@ -146,7 +152,8 @@ class LateStudio:
 
     def preview(self, request: GenerateRequest) -> tuple[ImageResult, ...] | None:
         """As `Studio.preview`; the first one waits for the engine."""
-        return self.start().result().preview(request)
+        studio = self.start().result()
+        return self._engine.do_soon(lambda: studio.preview(request), PREVIEW_PATIENCE)
 
     def save(self, result: GenerateResult) -> GenerateResult:
         """The pictures as PNG with their settings, in `pictures`."""

@@ -26,7 +26,6 @@ from oms_app.prestep.schedule import x0_of_step
 from oms_app.requests import ImageResult, ImageStats, Preview, Variant
 from oms_app.resolve import Filled
 
-PATIENCE = 0.2  # seconds that a preview waits for the device: a running generation goes first
 MOST_CELLS = 64  # of the latents of a decoded preview, in each direction; light is smooth, and decoding costs by area
 LOOKS = 8  # previews of a run, about
 

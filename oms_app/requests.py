@@ -19,6 +19,7 @@ MAX_PROMPT_CHARACTERS = 2_000
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 16
 MAX_VARIANTS = 64
+PREVIEW_PATIENCE = 0.2  # seconds that a preview waits for the device: a running generation goes first
 
 CorrectionName = Literal["raw", "oms", "oms-sde", "oms-reference", "singdiffusion", "offset_noise", "signal_leak"]
 # Which of a variant's settings each correction reads; what it does not read must not be set.

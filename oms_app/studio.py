@@ -43,7 +43,16 @@ from oms_app.models.store import Statistics, Store
 from oms_app.models.text import Embedding, TextEncoder, unknown_words
 from oms_app.prestep.schedule import is_flow_matching
 from oms_app.prestep.step import check_hand_over, check_prediction, check_terminal_snr
-from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress, StudioError, one_line
+from oms_app.requests import (
+    PREVIEW_PATIENCE,
+    GenerateRequest,
+    GenerateResult,
+    ImageResult,
+    ImageStats,
+    Progress,
+    StudioError,
+    one_line,
+)
 from oms_app.resolve import Corrector, Filled, Resolver, fill
 from oms_app.run import Run
 
@@ -259,7 +268,7 @@ class Studio:
         """
         entry = self.catalog.find(request.model, "base")
         filled = fill(request.model_copy(update={"count": 1}), entry)
-        if not self._device_lock.acquire(timeout=previewing.PATIENCE):
+        if not self._device_lock.acquire(timeout=PREVIEW_PATIENCE):
             return None
         try:
             with ExitStack() as used:

@@ -163,9 +163,12 @@ def _connect_downloads(
                 rate, gone = Rate(), threading.Event()
                 which = f"{titles[model]} ({place} of {len(wanted)})" if len(wanted) > 1 else titles[model]
                 yield {status: transfer(which, None, None)}
+                # Once more, with the first news: where the page was still opening, its cards have come without it.
+                busy = {c["catalogue"]: catalogue(studio.models(), True, busy=True)}
                 for news in watch(fetching(model, stopped, gone), gone):
                     if isinstance(news, Transfer):
-                        yield {status: transfer(which, news, rate.left(news))}
+                        yield {status: transfer(which, news, rate.left(news)), **busy}
+                        busy = {}
             names = " and ".join(titles[model] for model in wanted)
             yield {status: readout.note(f"{names}: here now, in the lists of Create and Compare where it belongs.")}
         except Stopped:
@@ -188,7 +191,7 @@ def _connect_downloads(
     ran = checked.then(
         run,
         {plan},
-        [status],
+        [status, c["catalogue"]],
         concurrency_id="download",
         concurrency_limit=1,
         show_progress="hidden",

@@ -15,6 +15,7 @@ from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, Progr
 T = TypeVar("T")
 
 EMBEDDED = "lumen"
+SPACING = 0.25  # seconds between two steps told: showing one takes a browser's core for some 40 ms
 MAX_SESSIONS = 1_000  # open pages whose stop flag is remembered
 
 
@@ -114,8 +115,9 @@ def follow(studio: Engine, request: GenerateRequest, stop: threading.Event) -> I
 def watch(work: Callable[[Callable[[Any], None]], T], stop: threading.Event) -> Iterator[Any | T]:
     """What `work` tells while it runs, and last what it returns. Raises what it raises.
 
-    The work is done in a thread of its own, so that the page hears of every step; where the reader falls behind, it
-    gets the latest, with the latest previews. Closing the iterator (the page has gone) stops the work.
+    The work is done in a thread of its own, so that the page hears of it at once. Steps are told at most every
+    `SPACING` seconds, and where the reader falls behind, it gets the latest, with the latest previews. Closing the
+    iterator (the page has gone) stops the work.
     """
     news: queue.Queue[tuple[str, Any]] = queue.Queue()
 
@@ -126,13 +128,19 @@ def watch(work: Callable[[Callable[[Any], None]], T], stop: threading.Event) -> 
             news.put(("failed", error))  # raised again by the reader, who can tell the person
 
     threading.Thread(target=run, name="work", daemon=True).start()
+    told = 0.0  # when
     try:
         while True:
             state, item = news.get()
-            while state == "on the way" and not news.empty():
-                older, (state, item) = item, news.get()
+            while state == "on the way":  # a later step comes in its place, as long as it is not its turn
+                try:
+                    newer = news.get(timeout=max(0.0, told + SPACING - time.monotonic()) if _is_step(item) else 0.0)
+                except queue.Empty:
+                    break
+                older, (state, item) = item, newer
                 if isinstance(older, Progress) and isinstance(item, Progress) and not item.previews:
                     item = item.model_copy(update={"previews": older.previews})
+            told = time.monotonic()
             if state == "failed":
                 raise item
             yield item
@@ -141,3 +149,7 @@ def watch(work: Callable[[Callable[[Any], None]], T], stop: threading.Event) -> 
     except GeneratorExit:
         stop.set()
         raise
+
+
+def _is_step(item: Any) -> bool:
+    return isinstance(item, Progress) and item.stage == "denoise" and item.step > 0
