@@ -105,8 +105,10 @@ def _axes(c: Components, models: Sequence[Any], looks: Sequence[Any]) -> None:
 def _others(c: Components, models: Sequence[Any]) -> None:
     defaults = models[0].defaults if models else None
     with gr.Row():
-        c["seed"] = gr.Number(0, label="Seed", elem_id="explore-seed", min_width=120)
-        c["random_seed"] = gr.Checkbox(True, label="Random", container=False, min_width=90, elem_id="explore-random")
+        c["seed"] = gr.Number(0, label="Seed", elem_id="explore-seed", scale=2, min_width=140)
+        c["random_seed"] = gr.Checkbox(
+            True, label="Random", container=False, scale=1, min_width=90, elem_id="explore-random"
+        )
     with gr.Accordion("Picture settings", open=False, elem_id="explore-settings"):
         c["model"] = gr.Dropdown(
             [(info.title, info.id) for info in models],
