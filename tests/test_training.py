@@ -197,8 +197,8 @@ def test_a_timestep_hides_as_much_of_small_latents_as_of_whole_ones() -> None:
         torch.manual_seed(0)
         lumen.unet_loss(models, batch, alphas, factor)
         means = seen["x"].mean((2, 3))
-        found.append(float(means[0].mean() / (1 - alphas[seen["t"][0]]).sqrt()) * seen["x"].shape[-1])
-        assert torch.equal(seen["t"] // 20, torch.arange(50))  # spread evenly
+        clean = int(seen["t"].argmin())
+        found.append(float(means[clean].mean() / (1 - alphas[seen["t"][clean]]).sqrt()) * seen["x"].shape[-1])
     assert found[0] == pytest.approx(found[1], rel=0.05)
 
 

@@ -30,6 +30,7 @@ FIELDS = (
     "prompt", "kind", "oms_prompts", "oms_scales", "left", "right", "places", "seeds", "oms_guidance_scale", "looks",
     "models", "model", "negative_prompt", "num_inference_steps", "guidance_scale", "seed", "random_seed",
 )  # fmt: skip
+SPACING = 1.0  # seconds between two steps told: a grid takes long, and a browser that falls behind shows its rows late
 FIRST_LOOKS = ["plain", "night", "golden-hour", "fog", "high-key"]
 
 
@@ -300,7 +301,7 @@ def work(
         try:
             if flag.is_set():
                 raise Stopped("stopped")
-            for news in follow(studio, part.request, flag):
+            for news in follow(studio, part.request, flag, SPACING):
                 if isinstance(news, Progress):
                     step = news.step / news.steps * len(part.columns) if news.steps else 0.0
                     yield progress(news, len(board.cells) + step, board.grid.size, left(len(board.cells) + step))

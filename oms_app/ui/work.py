@@ -107,16 +107,20 @@ class Pace:
         return (now - began) / (news.step - step) * (news.steps - news.step) if news.step > step else None
 
 
-def follow(studio: Engine, request: GenerateRequest, stop: threading.Event) -> Iterator[Progress | GenerateResult]:
+def follow(
+    studio: Engine, request: GenerateRequest, stop: threading.Event, spacing: float = SPACING
+) -> Iterator[Progress | GenerateResult]:
     """What happens while the request runs, its result last. Raises what `studio.generate` raises. See `watch`."""
-    return watch(lambda tell: studio.generate(request, on_progress=tell, should_stop=stop.is_set), stop)
+    return watch(lambda tell: studio.generate(request, on_progress=tell, should_stop=stop.is_set), stop, spacing)
 
 
-def watch(work: Callable[[Callable[[Any], None]], T], stop: threading.Event) -> Iterator[Any | T]:
+def watch(
+    work: Callable[[Callable[[Any], None]], T], stop: threading.Event, spacing: float = SPACING
+) -> Iterator[Any | T]:
     """What `work` tells while it runs, and last what it returns. Raises what it raises.
 
     The work is done in a thread of its own, so that the page hears of it at once. Steps are told at most every
-    `SPACING` seconds, and where the reader falls behind, it gets the latest, with the latest previews. Closing the
+    `spacing` seconds, and where the reader falls behind, it gets the latest, with the latest previews. Closing the
     iterator (the page has gone) stops the work.
     """
     news: queue.Queue[tuple[str, Any]] = queue.Queue()
@@ -134,7 +138,7 @@ def watch(work: Callable[[Callable[[Any], None]], T], stop: threading.Event) -> 
             state, item = news.get()
             while state == "on the way":  # a later step comes in its place, as long as it is not its turn
                 try:
-                    newer = news.get(timeout=max(0.0, told + SPACING - time.monotonic()) if _is_step(item) else 0.0)
+                    newer = news.get(timeout=max(0.0, told + spacing - time.monotonic()) if _is_step(item) else 0.0)
                 except queue.Empty:
                     break
                 older, (state, item) = item, newer
