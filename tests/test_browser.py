@@ -217,7 +217,7 @@ def test_two_people_at_once_see_their_own_pictures(tab: Page, browser: Browser, 
     people = ((tab, "snow forest", 11), (other, "sea at sunset", 22))
     for view, prompt, seed in people:
         short(view)
-        view.locator("#steps input").fill("200" if view is tab else "40")  # the second has time to wait
+        view.locator("#steps input").fill("100" if view is tab else "20")  # the second has time to wait
         view.locator(PROMPT).fill(prompt)
         view.locator("#seed input").fill(str(seed))
         expect(view.get_by_label("Random")).not_to_be_checked()

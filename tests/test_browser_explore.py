@@ -157,7 +157,7 @@ def test_stop_keeps_the_cells_that_are_finished(tab: Page) -> None:
     tab.get_by_label("OMS slider × seed").check()
     expect(tab.locator("#explore-seeds")).to_be_visible()
     tab.get_by_role("button", name="Picture settings").last.click()
-    tab.locator("#explore-steps input").fill("200")
+    tab.locator("#explore-steps input").fill("100")
     tab.get_by_role("button", name="Paint the grid").click()
     tab.locator("#explore-table button").first.wait_for(timeout=PATIENCE)  # the first row is there
     tab.keyboard.press("Escape")

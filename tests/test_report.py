@@ -22,6 +22,7 @@ TINY = Extent(captions=14, seeds=1, light_prompts=1, light_seeds=1, fidelity=1, 
 
 def test_a_report_in_miniature(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporting.first_page, "start_once", lambda: 1.5)
+    monkeypatch.setattr("oms_app.evaluate.quality.HALVES", 4)
     held = [Held(caption=f"{word} hills", scene_seeds=(1, 2, 3, 4)) for word in ("dark", "light") for _ in range(7)]
     rng = np.random.default_rng(0)
     out = tmp_path / "docs" / "results.md"
