@@ -114,12 +114,13 @@ def test_only_what_may_stand_in_the_fields_comes_back_from_the_browser(saved: di
 
 
 def test_the_settings_come_back_from_the_browser_as_they_were() -> None:
-    saved = {name: FIELDS[name] for name in remember.KEPT}
-    assert remember.valid(saved, ["lumen"]) == saved
-    without = remember.valid(saved, ["another"])
+    saved = {**{name: FIELDS.get(name) for name in remember.KEPT}, "loras": ["bold"], "lora_scale": 0.5}
+    assert remember.valid(saved, ["lumen"], ["bold", "soft"]) == saved
+    assert "loras" not in remember.valid(saved, ["lumen"], ["soft"]), "one that has gone"
+    without = remember.valid(saved, ["another"], ["bold"])
     assert not {"model", *remember.OF_MODEL} & set(without) and without["prompt"] == saved["prompt"]
     wrong: list[Any] = [None, [], "text", {"prompt": "x" * 9_999}, {"seed": float("nan")}, {"oms_mode": "<b>"}]
-    for nonsense in wrong:
+    for nonsense in [*wrong, {"loras": "bold"}]:
         assert remember.valid(nonsense, ["lumen"]) == {}
 
 

@@ -194,9 +194,16 @@ def test_a_reload_keeps_the_settings(tab: Page) -> None:
     tab.get_by_label("Slide between two").check()
     tab.get_by_label("Left end").fill("storm")
     expect(tab.get_by_label("Random")).not_to_be_checked()
-    tab.wait_for_function("localStorage.getItem('oms-studio-create') !== null")
     expect(tab.locator("#oms-mix")).to_be_visible()
     expect(tab.locator("#steps input")).to_have_value("4")
+    tab.wait_for_function(  # every change has been written
+        """() => {
+            const [now, before] = [localStorage.getItem('oms-studio-create'), window.writtenBefore];
+            window.writtenBefore = now;
+            return now !== null && now === before;
+        }""",
+        polling=1000,
+    )
     tab.reload()
     expect(tab.locator(PROMPT)).to_have_value("a red house")
     expect(tab.locator("#oms-cfg input[type=number]")).to_have_value("2.5")

@@ -468,6 +468,9 @@ def test_on_the_page(
         view.locator("#prompt textarea").fill("sea")
         view.get_by_role("button", name="Generate").click()
         expect(view.locator("#summary")).to_contain_text("sea", timeout=PATIENCE)
+        view.reload()  # what was chosen is still, though the page was laid out before either of them came
+        expect(view.locator("#model input")).to_have_value("My Model")
+        expect(view.locator("#loras")).to_contain_text("Bold")
         view.get_by_role("tab", name="Models").click()
         expect(view.locator("#statistics")).to_contain_text("set aside for models")
         view.locator("article[data-model=my-model]").get_by_role("button", name="Take off the list").click()

@@ -93,9 +93,9 @@ def create_demo(studio: House, *, local: bool = True) -> gr.Blocks:
             tabs = ((create_tab, components), (explore_tab, grid), (compare_tab, compared))
             return {part: list_ for tab, c in tabs for part, list_ in tab.lists(c, studio, chosen).items()}
 
-        followers = [components[name] for name in ("model", "loras", "lora_settings")]
-        followers += [grid["model"], grid["models"], compared["models"], compared["oms_module"]]
-        models_tab.connect(shown, studio, room, lists, followers)
+        remembered = [components[name] for name in ("model", "loras", "lora_settings")]
+        others = [grid["model"], grid["models"], compared["models"], compared["oms_module"]]
+        models_tab.connect(shown, studio, room, lists, [*remembered, *others], remembered)
         _endpoint(studio, save)
         light.endpoint(studio, _file)
         _statistics(studio)

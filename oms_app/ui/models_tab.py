@@ -83,10 +83,13 @@ def _own(c: Components) -> None:
     c["drop"] = gr.File(label="Or drop a .safetensors file", height=170, elem_id="own-drop")
 
 
-def connect(c: Components, studio: Library, room: gr.Tab, lists: Lists, followers: Sequence[Any]) -> None:
+def connect(
+    c: Components, studio: Library, room: gr.Tab, lists: Lists, followers: Sequence[Any], remembered: Sequence[Any] = ()
+) -> None:
     """Wires the components to the studio; every event is private.
 
-    followers: the components that `lists` fills; it is given what is chosen in them.
+    followers: the components that `lists` fills; it is given what is chosen in them. remembered: those of them that the
+    visitor's browser fills when the page opens (`remember.connect`).
     """
     chosen = {component for component in followers if not isinstance(component, gr.Column)}
     local = "status" in c
@@ -106,7 +109,12 @@ def connect(c: Components, studio: Library, room: gr.Tab, lists: Lists, follower
     blocks = gr.context.Context.root_block
     assert isinstance(blocks, gr.Blocks)
     # A page is laid out when the app starts; what came since is told when it opens.
-    blocks.load(everything, chosen, [c["catalogue"], *followers], **QUICK)
+    told = [c["catalogue"], *(one for one in followers if one not in remembered)]
+
+    def opened(data: Mapping[Any, Any]) -> dict[Any, Any]:
+        return {component: update for component, update in everything(data).items() if component in told}
+
+    blocks.load(opened, chosen, told, **QUICK)
     if local:
         _connect_downloads(c, studio, everything, chosen, followers)
         _connect_own(c, studio, everything, chosen, followers)

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from oms_app.requests import MAX_PROMPT_CHARACTERS, MAX_SEED, SCHEDULERS
+from oms_app.ui.create_tab import lists
 from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT
 from oms_app.ui.painting import QUICK
 from oms_app.ui.work import Engine, here
@@ -21,16 +22,17 @@ TEXTS = ("prompt", "negative_prompt", "oms_prompt", "oms_prompt_left", "oms_prom
 SWITCHES = ("oms_on", "oms_plain", "random_seed")
 NUMBERS: dict[str, tuple[float, float]] = {
     "oms_mix": (0, 1), "oms_guidance_scale": (0, 4), "guidance_scale": (0, 30), "num_inference_steps": (1, 200),
-    "width": (64, 2048), "height": (64, 2048), "seed": (0, MAX_SEED),
+    "width": (64, 2048), "height": (64, 2048), "seed": (0, MAX_SEED), "lora_scale": (-2, 2),
 }  # fmt: skip
-OF_MODEL = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale")  # without it they mean nothing
-KEPT = (*TEXTS, *SWITCHES, *NUMBERS, "oms_mode", "model", "scheduler")
+# Without the model they mean nothing:
+OF_MODEL = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale", "loras")
+KEPT = (*TEXTS, *SWITCHES, *NUMBERS, "oms_mode", "model", "scheduler", "loras")
 # Not a secret: localStorage belongs to this page's own origin. Gradio draws another at each start if none is given.
 STORAGE = {"storage_key": "oms-studio-create", "secret": "oms-studio"}
 
 
-def valid(saved: Any, models: Sequence[str]) -> dict[str, Any]:
-    """Those of the saved values that may stand in the fields, by name. models: ids of those that are here."""
+def valid(saved: Any, models: Sequence[str], loras: Sequence[str] = ()) -> dict[str, Any]:
+    """Those of the saved values that may stand in the fields, by name. models, loras: ids of those that are here."""
     if not isinstance(saved, dict):
         return {}
     choices = {"oms_mode": (ONE_PROMPT, BETWEEN_TWO), "model": models, "scheduler": SCHEDULERS}
@@ -44,6 +46,8 @@ def valid(saved: Any, models: Sequence[str]) -> dict[str, Any]:
             low, high = NUMBERS[name]
             number = isinstance(value, int | float) and not isinstance(value, bool)
             return number and math.isfinite(value) and low <= value <= high
+        if name == "loras":
+            return isinstance(value, list) and all(one in loras for one in value)
         return isinstance(value, str) and value in choices[name]
 
     good = {name: saved[name] for name in KEPT if name in saved and passes(name, saved[name])}
@@ -58,11 +62,14 @@ def connect(demo: gr.Blocks, c: dict[str, Any], studio: Engine) -> None:
     fields = [c[name] for name in names]
     store = gr.BrowserState({}, **STORAGE)
 
-    def restore(saved: Any) -> list[Any]:
-        good = valid(saved, [info.id for info in here(studio, "base")])
-        return [good.get(name, gr.skip()) for name in names]
+    def restore(saved: Any) -> dict[Any, Any]:
+        """The fields, and with them the lists of models and LoRAs as they are now: both at once, or the later of the
+        two would undo the other's choice."""
+        good = valid(saved, *([info.id for info in here(studio, kind)] for kind in ("base", "lora")))
+        chosen = {c[name]: good.pop(name, c[name].value) for name in ("model", "loras")}
+        return {**lists(c, studio, chosen), **{c[name]: value for name, value in good.items()}}
 
-    demo.load(restore, store, fields, **QUICK)
+    demo.load(restore, store, [*fields, c["lora_settings"]], **QUICK)
     gr.on(  # in the browser alone
         [field.change for field in fields],
         None,
