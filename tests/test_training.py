@@ -176,6 +176,17 @@ def test_an_error_of_light_weighs_more_than_one_of_detail() -> None:
     assert ratios["high noise"] > 5
 
 
+def test_errors_at_the_border_weigh_more() -> None:
+    true = torch.zeros(1, 3, 64, 64)
+    inside, border = true.clone(), true.clone()
+    inside[..., 20:28, :32] = 0.5
+    border[..., :8, :32] = 0.5
+    none = autoencoder._distance(true, true)
+    gain = (autoencoder._distance(border, true) - none) / (autoencoder._distance(inside, true) - none)
+    weight = autoencoder.BORDER_WEIGHT
+    assert float(gain) == pytest.approx(32 * weight / (8 * weight + 24), rel=1e-3)  # 8 columns of `inside` lie in it
+
+
 def test_a_timestep_hides_as_much_of_small_latents_as_of_whole_ones() -> None:
     """Averaged 2 × 2 and twice as strong, latents of a flat picture have the same SNR of their mean."""
     seen = {}
