@@ -469,6 +469,7 @@ def test_on_the_page(
         view.get_by_role("button", name="Generate").click()
         expect(view.locator("#summary")).to_contain_text("sea", timeout=PATIENCE)
         view.reload()  # what was chosen is still, though the page was laid out before either of them came
+        view.get_by_role("button", name="Picture settings").click()
         expect(view.locator("#model input")).to_have_value("My Model")
         expect(view.locator("#loras")).to_contain_text("Bold")
         view.get_by_role("tab", name="Models").click()
