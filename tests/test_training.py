@@ -17,7 +17,7 @@ from oms_app.models import domain as domains
 from oms_app.models.loading import OWN_ENCODER, load_module, load_statistics
 from oms_app.models.text import load_encoder
 from oms_app.prestep.unet import TimeFreeUNet
-from oms_app.training import autoencoder, curves, leak, lumen, oms, scenes, words
+from oms_app.training import autoencoder, curves, denoiser, leak, lumen, oms, scenes, words
 from oms_app.training.loop import Batch, Plan, State, grown, learning_rate, optimizers, train
 from oms_app.training.muon import Muon, orthogonalized
 
@@ -129,17 +129,79 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
 
 def test_a_third_of_the_timesteps_are_those_of_the_first_steps() -> None:
     torch.manual_seed(0)
-    t = torch.stack([lumen.spread_timesteps(30, 1000) for _ in range(200)])
+    t = torch.stack([denoiser.spread_timesteps(30, 1000) for _ in range(200)])
     assert t.dtype == torch.int64 and t.min() >= 0 and t.max() == 999
     assert ((t >= 900).sum(1) >= 10).all() and ((t >= 900).sum(1) <= 13).all(), "10 of 30, and a tenth of the others"
     tenths = torch.histc(t.float(), 10, 0, 1000) / t.numel()
     assert tenths[:9].tolist() == pytest.approx([2 / 30] * 9, rel=0.15)
-    assert 0 <= lumen.spread_timesteps(1, 1000).item() < 1000
+    assert 0 <= denoiser.spread_timesteps(1, 1000).item() < 1000
+
+
+def test_timesteps_come_in_random_order() -> None:
+    """A batch's first pictures are those whose ground is named; they must not have the noisiest timesteps alone."""
+    torch.manual_seed(0)
+    t = torch.stack([denoiser.spread_timesteps(30, 1000) for _ in range(200)]).float()
+    assert t[:, :10].mean() == pytest.approx(t[:, 10:].mean(), rel=0.05)
+
+
+def test_a_share_of_each_batch_names_the_ground(family: Path) -> None:
+    facts = [
+        scenes.Facts("solid", ground="red"),
+        scenes.Facts("landscape", "sea"),
+        scenes.Facts("shape", "star", "teal"),
+    ]
+    told = [["a wall", "solid crimson background"], ["red sea"], ["star", "star on turquoise"]]
+    encoded = lumen.Encoded(np.zeros((3, 4, 32, 32), np.float16), told, facts)
+    tokenizer = StableDiffusionPipeline.from_pretrained(family / "lumen", local_files_only=True).tokenizer
+    batch = next(lumen.unet_batches(encoded, tokenizer, lambda: 12, torch.device("cpu"), (0,), 0.5))
+    assert batch["named"].tolist() == [True] * 6 + [False] * 6
+    said = tokenizer.batch_decode(batch["tokens"], skip_special_tokens=True)
+    assert {text.strip() for text in said[:6]} == {"solid crimson background", "star on turquoise"}
+    assert set(batch["scenes"][:6].tolist()) == {0, 2}
+
+
+def test_the_noise_of_named_grounds_has_a_mean_of_its_own_at_first() -> None:
+    assert [denoiser.offset_strength(u) for u in (0.0, 0.2, 0.5, 1.0)] == [denoiser.OFFSET, denoiser.OFFSET, 0.0, 0.0]
+    seen = {}
+
+    class Spy(torch.nn.Module):
+        def forward(self, x: torch.Tensor, t: torch.Tensor, hidden: torch.Tensor) -> SimpleNamespace:
+            seen["x"] = x
+            return SimpleNamespace(sample=torch.zeros_like(x))
+
+    class Text(torch.nn.Module):
+        def forward(self, tokens: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(last_hidden_state=tokens)
+
+    models = torch.nn.ModuleDict({"unet": Spy(), "text": Text()})
+    named = torch.arange(200) < 100
+    batch = {"latents": torch.zeros(200, 4, 32, 32), "tokens": torch.zeros(200, 1), "named": named}
+    denoiser.unet_loss(models, batch, lumen.scheduler().alphas_cumprod[-10:], offset=0.1)
+    spread = [float(seen["x"][part].mean((2, 3)).std()) for part in (named, ~named)]
+    assert spread == pytest.approx([(0.1**2 + 1 / 32**2) ** 0.5, 1 / 32], rel=0.15)
+
+
+def test_the_encoder_goes_on_reading_while_the_unet_learns() -> None:
+    """The loss of a reader that tells every fact is small, that of one that knows nothing is not."""
+    facts = [scenes.Facts("shape", "star", ground) for ground in ("red", "blue")]
+    reading = words.Reading(facts, 2, end_token=9)
+    hidden = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]).expand(2, 3, 2)
+    ids, index = torch.tensor([[8, 1, 9], [8, 2, 9]]), torch.tensor([0, 1])
+    unknown = float(reading(torch.zeros(2, 3, 2), ids, index))
+    ground = list(words._answers(facts)).index("ground")
+    weights = reading.state_dict()
+    for value in weights.values():
+        value.zero_()
+    weights[f"heads.{ground}.weight"].copy_(torch.tensor([[-9.0, 9.0], [9.0, -9.0]]))  # its classes: blue, red
+    assert float(reading(hidden, ids, index)) < 0.001 < unknown
+    assert float(reading(hidden, ids, index.flip(0))) > 1
 
 
 def test_the_weight_is_that_of_v_prediction_between_its_caps() -> None:
     snr = torch.tensor([1e-4, 0.5, 5.0, 500.0])
-    assert lumen.unet_weight(snr).tolist() == pytest.approx([lumen.NOISY_WEIGHT, 3.0, 1.2, 1.002 * 0.01], rel=1e-3)
+    assert denoiser.unet_weight(snr).tolist() == pytest.approx(
+        [denoiser.NOISY_WEIGHT, 3.0, 1.2, 1.002 * 0.01], rel=1e-3
+    )
 
 
 def test_an_error_of_light_weighs_more_than_one_of_detail() -> None:
@@ -170,7 +232,7 @@ def test_an_error_of_light_weighs_more_than_one_of_detail() -> None:
         for kind, error in errors.items():
             models = torch.nn.ModuleDict({"unet": Wrong(error, schedule), "text": Text()})
             torch.manual_seed(0)
-            losses[kind] = lumen.unet_loss(models, batch, schedule, strength=2.0).item()
+            losses[kind] = denoiser.unet_loss(models, batch, schedule, strength=2.0).item()
         ratios[when] = losses["light"] / losses["detail"]
     assert 2 < ratios["all"] < ratios["high noise"]
     assert ratios["high noise"] > 5
@@ -206,7 +268,7 @@ def test_a_timestep_hides_as_much_of_small_latents_as_of_whole_ones() -> None:
     found = []
     for factor in (1, 2):
         torch.manual_seed(0)
-        lumen.unet_loss(models, batch, alphas, factor)
+        denoiser.unet_loss(models, batch, alphas, factor)
         means = seen["x"].mean((2, 3))
         clean = int(seen["t"].argmin())
         found.append(float(means[clean].mean() / (1 - alphas[seen["t"][clean]]).sqrt()) * seen["x"].shape[-1])

@@ -275,6 +275,11 @@ class Speaker:
         return text
 
 
+def names_ground(caption: str, facts: Facts) -> bool:
+    """Whether a caption of a scene tells the colour of its plain ground, shaded or not."""
+    return bool(facts.ground) and any(re.search(rf"\b{word}\b", caption) for word in COLOUR_SYNONYMS[facts.ground])
+
+
 def _vocabulary(*more: str) -> tuple[str, ...]:
     sources: list[str] = [*COLOURS, *MOODS, *MEDIA, *more]
     for table in (COLOUR_SYNONYMS, SHADES, SUBJECTS, TIMES, WEATHERS, SIDES):

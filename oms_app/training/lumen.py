@@ -19,15 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import PartialState
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from tqdm.auto import tqdm
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from oms_app.prestep.schedule import add_noise
 from oms_app.training import autoencoder, scenes, words
-from oms_app.training.captions import Facts
+from oms_app.training.captions import Facts, names_ground
+from oms_app.training.denoiser import offset_strength, unet_loss
 from oms_app.training.loop import Batch, Plan, State, bfloat16_pays, grown, pick_device
 from oms_app.training.loop import train as train_loop
 
@@ -36,12 +35,7 @@ STAGES = ("autoencoder", "latents", "text", "unet", "decoder", "export")
 MINUTES = {"autoencoder": 22.0, "text": 3.0, "unet": 60.0, "decoder": 15.0}  # defaults, on 2 CPU cores
 HELD_OUT = 10_000_000  # scenes from this seed on are never trained on
 CAPTION_DROPOUT = 0.1
-SNR_GAMMA = 5.0  # Hang et al. 2023, min-SNR: the weight of nearly clean latents is capped
-NOISY_WEIGHT = 5.0  # at most; the words' meaning is decided at high noise, where ε alone would weigh it little
-# The lowest frequencies, light and colour, are a thousandth of ε's values, so they have a loss of their own: the error
-# averaged over a 4 × 4 grid, and a weight that the cap does not touch before T.
-LOWEST_CELLS, LOWEST_WEIGHT = 4, 60.0
-FIRST_STEPS_SHARE = 1 / 3  # of a batch, at the noisiest tenth of the timesteps
+NAMED_SHARE = 1 / 3  # of a batch: scenes on plain grounds whose captions name the ground's colour
 # Until which share of the budget: latents averaged by this factor, pictures a step. Small latents cost less than half
 # and teach words and layout; whole ones finish. A run that goes on from finished weights has whole ones only.
 GROWTH = ((0.4, 2, 32), (1.0, 1, 32))
@@ -191,66 +185,28 @@ def unet_batches(
     size: Callable[[], int],
     device: torch.device,
     seed: tuple[int, ...],
+    named_share: float = 0.0,
 ) -> Iterator[Batch]:
-    """Random scenes, each with one of its captions; a tenth of the captions is empty, for guidance."""
+    """Random scenes, each with one of its captions; a tenth of the captions is empty, for guidance.
+
+    named_share: of each batch, its first scenes, those drawn from the captions that name a ground's colour ("named").
+    """
     latents, captions = encoded.latents, encoded.captions
+    naming = [(i, c) for i, facts in enumerate(encoded.facts) for c in captions[i] if names_ground(c, facts)]
     rng = np.random.default_rng((*seed, PartialState().process_index))
     while True:
-        index = rng.integers(len(latents), size=size())
+        count = size()
+        index = rng.integers(len(latents), size=count)
         told = ["" if rng.random() < CAPTION_DROPOUT else str(rng.choice(captions[i])) for i in index]
+        named = round(named_share * count) if naming else 0
+        for place in range(named):
+            index[place], told[place] = naming[rng.integers(len(naming))]
         yield {
             "latents": torch.from_numpy(latents[index].astype(np.float32)).to(device),
             "tokens": words.tokens(tokenizer, told).to(device),
+            "scenes": torch.from_numpy(index).to(device),
+            "named": (torch.arange(count) < named).to(device),
         }
-
-
-def unet_weight(snr: torch.Tensor, most: float = NOISY_WEIGHT) -> torch.Tensor:
-    """The weight of ‖ε̂ - ε‖² at a signal-to-noise ratio: v-prediction's, (1 + SNR)/SNR, at most `most` at high noise,
-    times min-SNR's at low noise. It is the same for all of x_T, so the flaw is learned as SD learned it."""
-    return torch.clamp((1 + snr) / snr, max=most) * torch.clamp(SNR_GAMMA / snr, max=1.0)
-
-
-def spread_timesteps(batch: int, count: int) -> torch.Tensor:
-    """A batch's timesteps, of 0 to count - 1: `FIRST_STEPS_SHARE` of them spread evenly over the noisiest tenth, the
-    others over all. int64 of shape (batch,).
-
-    The sampler's first steps settle a picture's light and colours, and there the words weigh most against the noise.
-    """
-
-    def evenly(n: int) -> torch.Tensor:
-        return (torch.arange(n) + torch.rand(n)) / max(n, 1)
-
-    first = round(FIRST_STEPS_SHARE * batch)
-    places = torch.cat((0.9 + 0.1 * evenly(first), evenly(batch - first)))
-    return (places * count).long().clamp(max=count - 1)
-
-
-def unet_loss(
-    models: torch.nn.ModuleDict,
-    batch: Batch,
-    alphas_cumprod: torch.Tensor,
-    factor: int = 1,
-    strength: float = autoencoder.SCALING,
-) -> torch.Tensor:
-    """‖ε̂ - ε‖², weighted by `unet_weight`, on latents averaged `factor` × `factor`; and the same of its lowest
-    frequencies, which changes no optimum, only how soon the words for light and colour are learned.
-
-    strength: the standard deviation of the latents, which the weight's SNR counts in: the VAE's scaling factor, since
-    ours gives unit variance before it.
-
-    The noise of averaged latents would be `factor` times as weak; they are made that much stronger instead, so that a
-    timestep hides the same shapes at each size. Timesteps: see `spread_timesteps`.
-    """
-    x0 = factor * F.avg_pool2d(batch["latents"], factor)
-    count = len(alphas_cumprod)
-    t = spread_timesteps(len(x0), count).to(x0.device)
-    alpha_bar = alphas_cumprod[t].view(-1, 1, 1, 1)
-    noise = torch.randn_like(x0)
-    hidden = models["text"](batch["tokens"]).last_hidden_state
-    made = models["unet"](add_noise(x0, noise, alpha_bar), t, hidden).sample
-    error, snr = made.float() - noise, strength**2 * alpha_bar / (1 - alpha_bar)
-    lowest = F.avg_pool2d(error, error.shape[-1] // LOWEST_CELLS)
-    return (unet_weight(snr) * error**2).mean() + (unet_weight(snr, LOWEST_WEIGHT) * lowest**2).mean()
 
 
 @dataclass(frozen=True)
@@ -366,7 +322,8 @@ def _keep_autoencoder(run: Run, vae: AutoencoderKL) -> None:
 
 
 def _text_encoder(run: Run, encoded: Encoded | None) -> tuple[CLIPTokenizer, CLIPTextModel]:
-    """The encoder learns to read captions if that stage is asked for, or if nothing is started from."""
+    """The one in the work folder, else the one started from; it learns to read captions if that stage is asked for, or
+    if nothing is started from."""
     weights = run.work / "text-ema.pt"
     if run.started:
         tokenizer, text = run.started.tokenizer, run.started.text_encoder
@@ -378,7 +335,7 @@ def _text_encoder(run: Run, encoded: Encoded | None) -> tuple[CLIPTokenizer, CLI
         plan = run.plan("text", learning_rate=1e-3)
         words.learn_to_read(text, tokenizer, encoded.captions, encoded.facts, plan, work=run.work, device=run.device)
         run.keep(lambda: torch.save(text.state_dict(), weights))
-    elif weights.exists() and run.started is None:
+    elif weights.exists():
         text.load_state_dict(torch.load(weights, weights_only=True))
     return tokenizer, text
 
@@ -396,15 +353,21 @@ def _unet(
     alphas = scheduler().alphas_cumprod
     growth = run.recipe.growth[-1:] if run.started else run.recipe.growth
     plan = run.plan("unet", learning_rate=1e-3, ema_decay=0.9995, muon=True)
+    reading = words.reading_of(text, tokenizer, encoded.facts)
+    learners = torch.nn.ModuleDict({**models, "reading": reading})  # so that the encoder does not forget to read
 
     def loss(models: torch.nn.ModuleDict, batch: Batch, used: float) -> torch.Tensor:
         known = alphas.to(batch["latents"].device)
-        return unet_loss(models, batch, known, grown(growth, used)[0], vae.config.scaling_factor)
+        offset = 0.0 if run.started else offset_strength(used)  # what was started from reads the words already
+        return unet_loss(models, batch, known, grown(growth, used)[0], vae.config.scaling_factor, offset)
 
     def batches(where: torch.device, state: State) -> Iterator[Batch]:
-        return unet_batches(encoded, tokenizer, lambda: grown(growth, state.used(plan))[1], where, (2, state.step))
+        def size() -> int:
+            return grown(growth, state.used(plan))[1]
 
-    models = train_loop("unet", models, loss, batches, plan, work=run.work, device=run.device)
+        return unet_batches(encoded, tokenizer, size, where, (2, state.step), NAMED_SHARE)
+
+    train_loop("unet", learners, loss, batches, plan, work=run.work, device=run.device)
     run.keep(lambda: torch.save(models.state_dict(), weights))
     return models
 

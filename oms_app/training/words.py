@@ -90,6 +90,32 @@ def _answers(facts: Sequence[Facts]) -> dict[str, list[str]]:
     return asked
 
 
+class Reading(torch.nn.Module):
+    """What a caption tells: a linear head for each fact, asked at the end token, at the last place and in the mean.
+
+    facts: one a scene. What a caption leaves unsaid can only be guessed.
+    """
+
+    targets: torch.Tensor  # (scenes, facts): which of its classes each fact has
+
+    def __init__(self, facts: Sequence[Facts], width: int, end_token: int) -> None:
+        super().__init__()
+        answers = _answers(facts)
+        classes = [sorted(set(values)) for values in answers.values()]
+        targets = [[known.index(v) for v in values] for known, values in zip(classes, answers.values(), strict=True)]
+        self.register_buffer("targets", torch.tensor(targets).T, persistent=False)
+        self.heads = torch.nn.ModuleList([torch.nn.Linear(width, len(known)) for known in classes])
+        self.end_token = end_token
+
+    def forward(self, hidden: torch.Tensor, token_ids: torch.Tensor, scenes: torch.Tensor) -> torch.Tensor:
+        """The mean cross-entropy of captions: hidden (B, L, width), token_ids (B, L), scenes (B,): whose they are."""
+        end = (token_ids == self.end_token).int().argmax(1)
+        read = torch.stack([hidden[torch.arange(len(hidden)), end], hidden[:, -1], hidden.mean(1)], dim=1)
+        asked = self.targets[scenes].repeat_interleave(3, dim=0)
+        losses = [F.cross_entropy(head(read).float().flatten(0, 1), asked[:, k]) for k, head in enumerate(self.heads)]
+        return torch.stack(losses).mean()
+
+
 def learn_to_read(
     text: CLIPTextModel,
     tokenizer: CLIPTokenizer,
@@ -101,36 +127,30 @@ def learn_to_read(
     device: str,
     batch: int = 128,
 ) -> CLIPTextModel:
-    """Train the encoder to tell a scene's facts from a caption, at the end token, at the last place and in the mean.
+    """Train the encoder to tell a scene's facts from a caption. captions: several a scene; facts: one a scene.
 
-    captions: several a scene; facts: one a scene. What a caption leaves unsaid can only be guessed. Returns the encoder
-    with its EMA weights.
+    Returns the encoder with its EMA weights.
     """
-    answers = _answers(facts)
-    classes = {name: sorted(set(values)) for name, values in answers.items()}
-    targets = torch.tensor([[classes[n].index(v) for v in values] for n, values in answers.items()]).T
-    heads = torch.nn.ModuleList([torch.nn.Linear(text.config.hidden_size, len(c)) for c in classes.values()])
 
     def batches(where: torch.device, step: int) -> Iterator[Batch]:
         rng = np.random.default_rng((6, step, PartialState().process_index))
         while True:
             index = rng.integers(len(captions), size=batch)
             told = [str(rng.choice(captions[i])) for i in index]
-            yield {"tokens": tokens(tokenizer, told).to(where), "targets": targets[index].to(where)}
+            yield {"tokens": tokens(tokenizer, told).to(where), "scenes": torch.from_numpy(index).to(where)}
 
     def loss(models: torch.nn.ModuleDict, part: Batch, used: float) -> torch.Tensor:
         hidden = models["text"](part["tokens"]).last_hidden_state
-        end = (part["tokens"] == tokenizer.eos_token_id).int().argmax(1)
-        read = torch.stack([hidden[torch.arange(len(hidden)), end], hidden[:, -1], hidden.mean(1)], dim=1)
-        losses = [
-            F.cross_entropy(head(read).float().flatten(0, 1), part["targets"][:, k].repeat_interleave(3))
-            for k, head in enumerate(heads)
-        ]
-        return torch.stack(losses).mean()
+        read: torch.Tensor = models["reading"](hidden, part["tokens"], part["scenes"])
+        return read
 
-    models = torch.nn.ModuleDict({"text": text, "heads": heads})
+    models = torch.nn.ModuleDict({"text": text, "reading": reading_of(text, tokenizer, facts)})
     train("text", models, loss, lambda where, state: batches(where, state.step), plan, work=work, device=device)
     return text
+
+
+def reading_of(text: CLIPTextModel, tokenizer: CLIPTokenizer, facts: Sequence[Facts]) -> Reading:
+    return Reading(facts, text.config.hidden_size, tokenizer.eos_token_id)
 
 
 def save_text_encoder(text: CLIPTextModel, folder: Path) -> None:
