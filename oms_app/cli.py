@@ -13,6 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -224,6 +225,9 @@ def doctor(
 
 Captions = Annotated[int, typer.Option(min=2, max=1_000, help="How many held-out captions.")]
 Draw = Annotated[int, typer.Option(min=0, max=2**31, help="Draws the captions and the noise.")]
+Processes = Annotated[
+    int, typer.Option(min=1, max=64, help="That share the captions, each with the model and one CPU thread of its own.")
+]
 
 
 @evaluate_app.command()
@@ -232,6 +236,7 @@ def luminance(
     captions: Captions = 200,
     variants: Variants = "raw,oms",
     seed: Draw = 0,
+    processes: Processes = 1,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -241,9 +246,16 @@ def luminance(
         from oms_app.evaluate.luminance import luminance as measure
         from oms_app.evaluate.pictures import gather
 
-        report = measure(
-            gather(studio, model=model, captions=captions, variants=chosen, seed=seed, on_caption=bar.count)
+        seen = gather(
+            studio,
+            model=model,
+            captions=captions,
+            variants=chosen,
+            seed=seed,
+            on_caption=bar.count,
+            processes=processes,
         )
+        report = measure(seen)
     _answer(report, as_json, [f"{name}: {value}" for name, value in report.items()])
 
 
@@ -254,6 +266,7 @@ def quality(
     variants: Variants = "raw,oms",
     seed: Draw = 0,
     plot: Annotated[Path | None, typer.Option(help="A PNG of how often which mean comes (the paper's Fig. 6).")] = None,
+    processes: Processes = 1,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -266,7 +279,14 @@ def quality(
 
         clip = clips.load()
         seen = gather(
-            studio, model=model, captions=captions, variants=chosen, seed=seed, eye=clip.see, on_caption=bar.count
+            studio,
+            model=model,
+            captions=captions,
+            variants=chosen,
+            seed=seed,
+            eye=clip.see,
+            on_caption=bar.count,
+            processes=processes,
         )
         report = measure(seen, clip.read)
         if plot is not None:
@@ -286,6 +306,9 @@ def report(
     quick: Annotated[
         bool, typer.Option("--quick", help="Few of everything, in minutes, to docs/results-quick.md.")
     ] = False,
+    captions: Annotated[
+        int | None, typer.Option(min=14, max=1_000, help="How many held-out captions; 1,000, with --quick 20.")
+    ] = None,
     model: Model = "lumen",
     device: Device = "auto",
     as_json: AsJson = False,
@@ -296,6 +319,8 @@ def report(
 
         target = out or (reporting.QUICK_RESULTS if quick else reporting.RESULTS)
         extent = reporting.QUICK if quick else reporting.FULL
+        if captions is not None:
+            extent = replace(extent, captions=captions)
         done = reporting.write(studio, target, extent=extent, model=model)
     _answer({"out": str(done)}, as_json, [f"written to {done}"])
 

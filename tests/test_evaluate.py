@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import queue
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.linalg import sqrtm
 
 from oms_app import Studio, StudioError
@@ -103,6 +108,62 @@ def test_what_was_made_is_not_made_again_and_other_variants_add_to_it(
     assert again.scene_features.shape == (3, 4, 48)
     run(3, RAW, OMS)
     assert len(asked) == 5  # a variant is told by its settings, not by its name
+
+
+class AtOnce:
+    """Stands in for a multiprocessing context: a process does its work where it is started, some die of it."""
+
+    Queue = queue.Queue
+
+    def __init__(self, dying: int) -> None:
+        self.dying, self.started = dying, 0
+
+    def Process(self, target: Callable[..., None], args: tuple[Any, ...], daemon: bool) -> SimpleNamespace:
+        def start() -> None:
+            self.started += 1
+            if self.started > self.dying:
+                target(*args)
+
+        return SimpleNamespace(start=start, is_alive=lambda: False)
+
+
+@pytest.mark.parametrize("dying", [0, 1])
+def test_processes_share_the_captions_and_what_one_leaves_is_painted_all_the_same(
+    studio: Studio, own_home: Path, monkeypatch: pytest.MonkeyPatch, dying: int
+) -> None:
+    painted: list[int] = []
+
+    def paint(task: kept_pictures.Task, _: Studio, i: int, records: dict[str, Records]) -> None:
+        painted.append(i)
+        records["scenes"].add(i, [1.0 * i] * 4, None)
+        records["of raw"].add(i, 2.0 * i, None)
+
+    context = AtOnce(dying)
+    monkeypatch.setattr(kept_pictures.multiprocessing, "get_context", lambda kind: context)
+    monkeypatch.setattr(kept_pictures.Task, "paint", paint)
+    monkeypatch.setattr(kept_pictures, "Studio", lambda home, device: studio)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    held, told = HELD * 20, []
+
+    def gathered() -> Seen:
+        return gather(
+            studio,
+            captions=60,
+            variants=(RAW,),
+            seed=77,
+            held=held,
+            processes=2,
+            on_caption=lambda done, of: told.append((done, of)),
+        )
+
+    seen = gathered()
+    assert context.started == 2 and sorted(painted) == list(range(60))
+    assert painted[:30] == list(range(dying, 60, 2))  # the first share, or the second if the first died
+    assert seen.means["raw"].tolist() == [2.0 * i for i in range(60)]
+    assert told == [(i + 1, 60) for i in range(60)]
+    told.clear()
+    gathered()
+    assert context.started == 2 and len(painted) == 60 and told == [(60, 60)]
 
 
 def test_a_line_cut_off_while_it_was_written_is_made_again(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,12 @@ def test_a_report_in_miniature(studio: Studio, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(reporting.solid, "measure", lambda *_: asked.append("solid"))
     assert run() == text
     assert asked == []  # kept from the first time
+
+
+def test_the_page_names_the_command_that_wrote_it() -> None:
+    assert reporting.command(reporting.FULL) == "evaluate report"
+    assert reporting.command(reporting.QUICK) == "evaluate report --quick"
+    assert reporting.command(replace(reporting.FULL, captions=300)) == "evaluate report --captions 300"
 
 
 def test_parts_survive_a_stop(tmp_path: Path) -> None:

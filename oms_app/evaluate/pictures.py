@@ -9,7 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import multiprocessing
+import queue
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +28,7 @@ from oms_app.studio import Studio
 
 CAPTIONS = PROJECT / "assets/lumen/captions.json"
 REFERENCES = 4  # scenes a caption
+WORTH_SHARING = 25  # captions for each process: to start one takes seconds
 Means = NDArray[np.float64]
 Features = NDArray[np.float32]
 Eye = Callable[[NDArray[np.uint8]], Features]  # (B, H, W, 3) → (B, D)
@@ -76,12 +80,14 @@ def gather(
     on_caption: Callable[[int, int], None] | None = None,
     held: Sequence[Held] | None = None,
     draw_scene: Callable[[int], NDArray[np.uint8]] | None = None,
+    processes: int = 1,
 ) -> Seen:
     """One picture of each variant for each of `captions` captions, drawn by `seed`; caption i has the seed `seed + i`.
 
     eye: sees features in pictures and scenes (oms_app/training/clip.py); None keeps means alone. held, draw_scene:
     other captions than the shipped ones, and what a scene's seed shows. Records lie in the user's folder, in
-    evaluation/.
+    evaluation/. on_caption(done, of): where it stands. processes: how many share the captions, each with a model and
+    one thread of its own; on two cores two of them paint 1.4 times as fast as one that has both.
     Raises StudioError where fewer captions are held out than asked for.
     """
     everything = read_captions() if held is None else held
@@ -89,31 +95,100 @@ def gather(
         raise StudioError(f"--captions is {captions}: only {len(everything)} are held out")
     if seed + captions > MAX_SEED:
         raise StudioError(f"--seed is {seed}: take 0 to {MAX_SEED - captions}")
-    chosen = [everything[i] for i in np.random.default_rng(seed).permutation(len(everything))[:captions]]
+    chosen = tuple(everything[i] for i in np.random.default_rng(seed).permutation(len(everything))[:captions])
     folder = studio.home / "evaluation" / state_key(studio, model, seed, everything)
-    kept = {variant.name: Records(folder, variant) for variant in variants}
-    scenes = Records(folder, "scenes")
-    for i, entry in enumerate(chosen):
-        if not scenes.has(i, eye):
-            pictures = np.stack([(draw_scene or _draw_scene)(scene_seed) for scene_seed in entry.scene_seeds])
-            scenes.add(i, [float(picture.mean()) for picture in pictures], eye(pictures) if eye else None)
-        if todo := tuple(variant for variant in variants if not kept[variant.name].has(i, eye)):
-            request = GenerateRequest(prompt=entry.caption, model=model, variants=todo, seed=seed + i)
-            images = studio.generate(request).images
-            features = eye(np.stack([np.asarray(image.image) for image in images])) if eye else None
-            for k, image in enumerate(images):
-                kept[image.variant].add(i, image.stats.mean, None if features is None else features[k])
+    task = Task(folder, model, seed, chosen, tuple(variants), eye, draw_scene)
+    records = task.records()
+    missing = task.missing(records)
+
+    def told(left: int) -> None:
         if on_caption is not None:
-            on_caption(i + 1, captions)
+            on_caption(captions - left, captions)
+
+    if len(missing) < captions:
+        told(len(missing))
+    if processes > 1 and len(missing) >= WORTH_SHARING * processes:
+        _share_out(studio, task, len(missing), processes, told)
+        records = task.records()
+        missing = task.missing(records)
+    for left in range(len(missing) - 1, -1, -1):
+        task.paint(studio, missing[-1 - left], records)
+        told(left)
+    scenes = records["scenes"]
+    names = [variant.name for variant in variants]
     return Seen(
         model,
         seed,
         tuple(entry.caption for entry in chosen),
-        {name: records.means(captions) for name, records in kept.items()},
+        {name: records[f"of {name}"].means(captions) for name in names},
         scenes.means(captions),
-        {name: records.features(captions) for name, records in kept.items()} if eye else {},
+        {name: records[f"of {name}"].features(captions) for name in names} if eye else {},
         scenes.features(captions).reshape(captions, REFERENCES, -1) if eye else np.empty((0, 0, 0), np.float32),
     )
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be painted, as every process that takes a share of it knows it."""
+
+    folder: Path
+    model: str
+    seed: int
+    chosen: tuple[Held, ...]
+    variants: tuple[Variant, ...]
+    eye: Eye | None
+    draw_scene: Callable[[int], NDArray[np.uint8]] | None
+
+    def records(self) -> dict[str, Records]:
+        """What there is already: "scenes", and "of NAME" for each variant."""
+        made = {f"of {variant.name}": Records(self.folder, variant) for variant in self.variants}
+        return made | {"scenes": Records(self.folder, "scenes")}
+
+    def missing(self, records: dict[str, Records]) -> list[int]:
+        return [i for i in range(len(self.chosen)) if not all(kept.has(i, self.eye) for kept in records.values())]
+
+    def paint(self, studio: Studio, i: int, records: dict[str, Records]) -> None:
+        """Caption i's scenes and pictures, as far as they are not there."""
+        entry, eye = self.chosen[i], self.eye
+        if not records["scenes"].has(i, eye):
+            pictures = np.stack([(self.draw_scene or _draw_scene)(scene_seed) for scene_seed in entry.scene_seeds])
+            records["scenes"].add(i, [float(picture.mean()) for picture in pictures], eye(pictures) if eye else None)
+        todo = tuple(variant for variant in self.variants if not records[f"of {variant.name}"].has(i, eye))
+        if todo:
+            request = GenerateRequest(prompt=entry.caption, model=self.model, variants=todo, seed=self.seed + i)
+            images = studio.generate(request).images
+            features = eye(np.stack([np.asarray(image.image) for image in images])) if eye else None
+            for k, image in enumerate(images):
+                records[f"of {image.variant}"].add(i, image.stats.mean, None if features is None else features[k])
+
+
+def _share_out(studio: Studio, task: Task, left: int, processes: int, told: Callable[[int], None]) -> None:
+    """Paint in several processes of one thread each. What a process leaves undone is left to the caller."""
+    context = multiprocessing.get_context("spawn")
+    done = context.Queue()
+    helpers = [
+        context.Process(
+            target=_paint_share, args=(studio.home, str(studio.device), task, k, processes, done), daemon=True
+        )
+        for k in range(processes)
+    ]
+    for helper in helpers:
+        helper.start()
+    while any(helper.is_alive() for helper in helpers) or not done.empty():
+        with suppress(queue.Empty):
+            done.get(timeout=0.5)
+            left -= 1
+            told(left)
+
+
+def _paint_share(home: Path, device: str, task: Task, share: int, of: int, done: Any) -> None:
+    torch.set_num_threads(1)
+    studio = Studio(home=home, device=device)
+    records = task.records()
+    for i in task.missing(records):
+        if i % of == share:
+            task.paint(studio, i, records)
+            done.put(i)
 
 
 class Records:

@@ -58,6 +58,13 @@ FULL = Extent()
 QUICK = Extent(captions=20, seeds=2, light_prompts=3, light_seeds=1, fidelity=6, pair_runs=1, first_pages=1, sweeps=2)
 
 
+def command(extent: Extent) -> str:
+    """What was asked for on the command line."""
+    usual = QUICK if extent.seeds == QUICK.seeds else FULL
+    told = "evaluate report" + (" --quick" if usual is QUICK else "")
+    return told if extent.captions == usual.captions else f"{told} --captions {extent.captions}"
+
+
 class Parts:
     """Parts of a report by name, kept in one JSON file as each of them finishes."""
 
@@ -113,16 +120,17 @@ def write(
         subjects = part("fidelity", lambda: fidelity.measure(studio, extent.fidelity))
         told = part("told", lambda: fidelity.told(extent.fidelity))
         bar.set_postfix_str("captions")
-        clip = clips.load()
+        clip, before = clips.load(), bar.n
         seen = gather(
             studio,
             model=model,
             captions=extent.captions,
             variants=variants,
             eye=clip.see,
-            on_caption=lambda done, of: bar.update(),
+            on_caption=lambda done, of: bar.update(before + done - bar.n),
             held=held,
             draw_scene=draw_scene,
+            processes=(os.cpu_count() or 1) if studio.device.type == "cpu" else 1,
         )
         bar.set_postfix_str("light and quality")
         light = luminance(seen)
@@ -137,7 +145,7 @@ def write(
         inspected = part("inspect", lambda: studio.inspect(model))
 
     sections = [
-        page.head(extent.captions, torch.__version__, os.cpu_count() or 1, str(studio.device)),
+        page.head(command(extent), extent.captions, torch.__version__, os.cpu_count() or 1, str(studio.device)),
         page.light(solids, extent.seeds, words, light),
         page.words(subjects, told),
         page.methods(light, good, against_oms, clip_accuracy()),

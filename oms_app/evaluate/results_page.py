@@ -34,10 +34,10 @@ def met(yes: bool) -> str:
     return "yes" if yes else "**no**"
 
 
-def head(captions: int, torch_version: str, cores: int, device: str) -> str:
+def head(command: str, captions: int, torch_version: str, cores: int, device: str) -> str:
     return f"""# Results
 
-Written by `python -m oms_app evaluate report`, which measures everything anew: {captions} held-out captions, Lumen as
+Written by `python -m oms_app {command}`, which measures everything anew: {captions} held-out captions, Lumen as
 shipped, defaults (20 steps, DDIM, trailing spacing, CFG 5, 256 px, float32), {cores} CPU cores, device {device}, torch
 {torch_version}. Each table names the command that shows it alone. Intervals are at 95 %. What was tried on the way stands in
 [dev/LOG.md](../dev/LOG.md).
