@@ -15,6 +15,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
+from oms_app.models.recorded import recorded
 from oms_app.models.text import Embedding
 from oms_app.requests import SchedulerName, Stopped, StudioError, one_line
 
@@ -119,22 +120,23 @@ def denoise(
         if negative is not None and negative.pooled is not None:
             pooled["negative_pooled_prompt_embeds"] = negative.pooled.repeat(batch, 1)
     pipeline.scheduler = scheduler
-    clean = pipeline(
-        prompt=None,
-        prompt_embeds=prompt.hidden.repeat(batch, 1, 1),
-        negative_prompt_embeds=None if negative is None else negative.hidden.repeat(batch, 1, 1),
-        **pooled,
-        num_images_per_prompt=1,
-        height=latents.shape[-2] * factor,
-        width=latents.shape[-1] * factor,
-        num_inference_steps=steps,
-        guidance_scale=guidance_scale,
-        guidance_rescale=guidance_rescale,
-        latents=latents.to(pipeline.unet.dtype),
-        generator=list(generators),
-        output_type="latent",
-        callback_on_step_end=after_step,
-    ).images
+    with recorded(pipeline.unet):
+        clean = pipeline(
+            prompt=None,
+            prompt_embeds=prompt.hidden.repeat(batch, 1, 1),
+            negative_prompt_embeds=None if negative is None else negative.hidden.repeat(batch, 1, 1),
+            **pooled,
+            num_images_per_prompt=1,
+            height=latents.shape[-2] * factor,
+            width=latents.shape[-1] * factor,
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            latents=latents.to(pipeline.unet.dtype),
+            generator=list(generators),
+            output_type="latent",
+            callback_on_step_end=after_step,
+        ).images
     if pipeline.interrupt or should_stop():
         raise Stopped("stopped")
     require_finite(clean, "the base model's latents")
