@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 SMALL = 50_000_000  # parameters
-OFTEN = 20  # passes of one shape before they are recorded, which takes as long as ten or more of them
+OFTEN = 40  # passes of one shape before they are recorded, which takes as long as twenty or more of them
 MOST = 8  # shapes of one UNet; the one unused for longest goes
 
 
