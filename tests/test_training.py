@@ -127,6 +127,21 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     )
 
 
+class Text(torch.nn.Module):
+    """Stands in for an encoder: what it is given is its answer."""
+
+    def forward(self, tokens: torch.Tensor) -> SimpleNamespace:
+        return SimpleNamespace(last_hidden_state=tokens)
+
+
+class Spy(torch.nn.Module):
+    """Stands in for a UNet: keeps what it was given last."""
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, hidden: torch.Tensor) -> SimpleNamespace:
+        self.x, self.t = x, t
+        return SimpleNamespace(sample=torch.zeros_like(x))
+
+
 def test_a_third_of_the_timesteps_are_those_of_the_first_steps() -> None:
     torch.manual_seed(0)
     t = torch.stack([denoiser.spread_timesteps(30, 1000) for _ in range(200)])
@@ -162,22 +177,12 @@ def test_a_share_of_each_batch_names_the_ground(family: Path) -> None:
 
 def test_the_noise_of_named_grounds_has_a_mean_of_its_own_at_first() -> None:
     assert [denoiser.offset_strength(u) for u in (0.0, 0.2, 0.5, 1.0)] == [denoiser.OFFSET, denoiser.OFFSET, 0.0, 0.0]
-    seen = {}
-
-    class Spy(torch.nn.Module):
-        def forward(self, x: torch.Tensor, t: torch.Tensor, hidden: torch.Tensor) -> SimpleNamespace:
-            seen["x"] = x
-            return SimpleNamespace(sample=torch.zeros_like(x))
-
-    class Text(torch.nn.Module):
-        def forward(self, tokens: torch.Tensor) -> SimpleNamespace:
-            return SimpleNamespace(last_hidden_state=tokens)
-
-    models = torch.nn.ModuleDict({"unet": Spy(), "text": Text()})
+    spy = Spy()
+    models = torch.nn.ModuleDict({"unet": spy, "text": Text()})
     named = torch.arange(200) < 100
     batch = {"latents": torch.zeros(200, 4, 32, 32), "tokens": torch.zeros(200, 1), "named": named}
     denoiser.unet_loss(models, batch, lumen.scheduler().alphas_cumprod[-10:], offset=0.1)
-    spread = [float(seen["x"][part].mean((2, 3)).std()) for part in (named, ~named)]
+    spread = [float(spy.x[part].mean((2, 3)).std()) for part in (named, ~named)]
     assert spread == pytest.approx([(0.1**2 + 1 / 32**2) ** 0.5, 1 / 32], rel=0.15)
 
 
@@ -221,10 +226,6 @@ def test_an_error_of_light_weighs_more_than_one_of_detail() -> None:
             noise = x / (1 - self.alphas[t].view(-1, 1, 1, 1)).sqrt()  # the latents are zeros
             return SimpleNamespace(sample=noise + self.error)
 
-    class Text(torch.nn.Module):
-        def forward(self, tokens: torch.Tensor) -> SimpleNamespace:
-            return SimpleNamespace(last_hidden_state=tokens)
-
     alphas = lumen.scheduler().alphas_cumprod
     batch = {"latents": torch.zeros(50, 4, 32, 32), "tokens": torch.zeros(50, 1)}
     ratios = {}
@@ -252,27 +253,17 @@ def test_errors_at_the_border_weigh_more() -> None:
 
 def test_a_timestep_hides_as_much_of_small_latents_as_of_whole_ones() -> None:
     """Averaged 2 × 2 and twice as strong, latents of a flat picture have the same SNR of their mean."""
-    seen = {}
-
-    class Spy(torch.nn.Module):
-        def forward(self, x: torch.Tensor, t: torch.Tensor, hidden: torch.Tensor) -> SimpleNamespace:
-            seen["x"], seen["t"] = x, t
-            return SimpleNamespace(sample=torch.zeros_like(x))
-
-    class Text(torch.nn.Module):
-        def forward(self, tokens: torch.Tensor) -> SimpleNamespace:
-            return SimpleNamespace(last_hidden_state=tokens)
-
-    models = torch.nn.ModuleDict({"unet": Spy(), "text": Text()})
+    spy = Spy()
+    models = torch.nn.ModuleDict({"unet": spy, "text": Text()})
     alphas = lumen.scheduler().alphas_cumprod
     batch = {"latents": torch.full((50, 4, 32, 32), 1.0), "tokens": torch.zeros(50, 1)}
     found = []
     for factor in (1, 2):
         torch.manual_seed(0)
         denoiser.unet_loss(models, batch, alphas, factor)
-        means = seen["x"].mean((2, 3))
-        clean = int(seen["t"].argmin())
-        found.append(float(means[clean].mean() / (1 - alphas[seen["t"][clean]]).sqrt()) * seen["x"].shape[-1])
+        means = spy.x.mean((2, 3))
+        clean = int(spy.t.argmin())
+        found.append(float(means[clean].mean() / (1 - alphas[spy.t[clean]]).sqrt()) * spy.x.shape[-1])
     assert found[0] == pytest.approx(found[1], rel=0.05)
 
 

@@ -192,7 +192,9 @@ def unet_batches(
     named_share: of each batch, its first scenes, those drawn from the captions that name a ground's colour ("named").
     """
     latents, captions = encoded.latents, encoded.captions
-    naming = [(i, c) for i, facts in enumerate(encoded.facts) for c in captions[i] if names_ground(c, facts)]
+    naming: list[tuple[int, str]] = []
+    if named_share:
+        naming = [(i, c) for i, facts in enumerate(encoded.facts) for c in captions[i] if names_ground(c, facts)]
     rng = np.random.default_rng((*seed, PartialState().process_index))
     while True:
         count = size()
