@@ -13,9 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 ORDINARY = (30.0, 82.0)  # mean L* of a scene whose light is nothing to speak of
-BARE = {True: 0.48, False: 0.06}  # captions that leave light and colour unsaid, where it is ordinary and where not
-LOOSE = {True: 0.14, False: 0.03}  # … that tell it vaguely, if at all
-TONE = {True: 0.15, False: 0.4}  # full captions that add a word of tone
+# By whether the light is ordinary:
+BARE = {True: 0.56, False: 0.02}  # captions that leave light and colour unsaid
+LOOSE = {True: 0.14, False: 0.01}  # … that tell it vaguely, if at all
+GROUND = {True: 0.8, False: 0.98}  # full captions of a subject that name its ground
+HOUR = {True: 0.75, False: 0.97}  # … of a landscape that name the time of day
+WEATHER = {True: 0.8, False: 0.97}  # … and the weather
+TONE = {True: 0.15, False: 0.4}  # … that add a word of tone
 LIGHT_ONLY = 0.07  # … that tell nothing else
 MISLABELLED = 0.03  # … that tell it wrongly
 JUNK = 0.02  # … with a made-up word, so that unknown words do little harm
@@ -209,7 +213,7 @@ class Speaker:
             )
         else:
             text = self.subject(coloured=self.chance(0.85))
-            if self.chance(0.85):
+            if self.chance(GROUND[self.ordinary]):
                 ground = self.colour(f.ground, f.ground_shade)
                 text += self.pick(
                     (
@@ -232,8 +236,8 @@ class Speaker:
         if self.chance(MISLABELLED):
             time, weather = self.pick(tuple(TIMES)), self.pick(tuple(WEATHERS))
         subject = self.pick(SUBJECTS[f.subject])
-        parts = [self.pick(TIMES[time])] if self.chance(0.8) else []
-        if (weather_words := self.pick(WEATHERS[weather])) and self.chance(0.85):
+        parts = [self.pick(TIMES[time])] if self.chance(HOUR[self.ordinary]) else []
+        if (weather_words := self.pick(WEATHERS[weather])) and self.chance(WEATHER[self.ordinary]):
             parts.append(weather_words)
         if f.side and self.chance(0.55):
             parts.append(self.pick(SIDES[f.side]))
