@@ -15,6 +15,15 @@ from oms_app.models import recorded as recording
 from oms_app.models.recorded import recorded
 
 
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[int]:
+    """One thread, so that a batch stays whole, whatever the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield before
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def unet() -> torch.nn.Module:
     torch.manual_seed(0)
@@ -57,6 +66,31 @@ def test_what_comes_often_is_replayed_bit_for_bit(unet: torch.nn.Module, traced:
                 assert torch.equal(one_pass(unet, x, t, hidden), plain)
     assert traced == [2, 2], "one came twice only; the last is of another size"
     assert "forward" not in vars(unet)
+
+
+def test_each_core_takes_its_part_of_a_batch(unet: torch.nn.Module, traced: list[int]) -> None:
+    """Four pictures on two threads as two and two, three as they are, six on four as two and two and two."""
+    for threads, batch, part in ((2, 4, 2), (2, 3, 3), (4, 6, 2)):
+        torch.set_num_threads(threads)
+        x, t, hidden = given(batch)
+        singly = torch.cat([one_pass(unet, x[i : i + 1], t, hidden[i : i + 1]) for i in range(batch)])
+        with recorded(unet):
+            for _ in range(4):
+                assert torch.allclose(one_pass(unet, x, t, hidden), singly, atol=1e-5)
+        assert torch.get_num_threads() == threads
+        assert part in traced
+    assert traced == [2, 3], "the parts of six are of a size that was recorded before"
+
+
+def test_a_batch_with_a_timestep_for_each_is_not_cut(unet: torch.nn.Module, traced: list[int]) -> None:
+    torch.set_num_threads(2)
+    x, _, hidden = given(2)
+    t = torch.tensor([900, 100])
+    plain = one_pass(unet, x, t, hidden)
+    with recorded(unet):
+        for _ in range(4):
+            assert torch.allclose(one_pass(unet, x, t, hidden), plain, atol=1e-5)
+    assert traced == [2]
 
 
 def test_what_is_out_of_the_usual_is_left_to_the_unet(unet: torch.nn.Module, traced: list[int]) -> None:

@@ -1,16 +1,20 @@
-"""A small UNet's passes on the CPU, recorded once and replayed without Python.
+"""A small UNet's passes on the CPU, recorded once and replayed without Python, the batch shared out among the cores.
 
 A third of a pass of Lumen is Python's: 70 modules, a thousand operations, each waiting for the interpreter, which the
-page's threads want too. TorchScript replays the same operations on the same weights, bit for bit: on 2 cores a pass of
-two pictures takes 31 ms instead of 46, of four 47 instead of 68. A large UNet gains nothing by it.
+page's threads want too. TorchScript replays the same operations on the same weights, bit for bit, and without the
+interpreter's lock, so each core can take its own part of the batch. Where the cores share each operation instead,
+they wait for one another a thousand times a pass, and a browser that draws on one of them holds up both.
+`python -m benchmarks.unet_pass` measures it. A large UNet gains nothing by it.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -58,6 +62,32 @@ class _Recordings:
 
 
 _RECORDINGS: WeakKeyDictionary[torch.nn.Module, _Recordings] = WeakKeyDictionary()
+_CORES = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="pass")
+
+
+def _parts(sample: torch.Tensor, timestep: torch.Tensor) -> int:
+    """Into how many equal parts a batch is cut: at most one for each thread that torch computes with here."""
+    at_most = min(len(sample), torch.get_num_threads()) if timestep.ndim == 0 else 1
+    return max(parts for parts in range(1, at_most + 1) if len(sample) % parts == 0)
+
+
+def _side_by_side(
+    recording: Any, parts: int, sample: torch.Tensor, timestep: torch.Tensor, hidden: torch.Tensor
+) -> torch.Tensor:
+    """The recorded pass of a batch, its parts at once, each in a thread of its own with its share of the cores."""
+    threads = torch.get_num_threads()
+
+    @torch.no_grad()
+    def one(x: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+        if torch.get_num_threads() != threads // parts:
+            torch.set_num_threads(threads // parts)  # of this thread, and of those that begin after it
+        made: torch.Tensor = recording(x, timestep, words)
+        return made
+
+    try:
+        return torch.cat(list(_CORES.map(one, sample.chunk(parts), hidden.chunk(parts))))
+    finally:
+        torch.set_num_threads(threads)  # so that those that begin after it have all
 
 
 def _worth_recording(unet: Any) -> bool:
@@ -94,9 +124,11 @@ def recorded(unet: Any) -> Iterator[None]:
         usual = not return_dict and not positional and all(value is None for value in more.values())
         if usual and isinstance(timestep, torch.Tensor) and not torch.jit.is_tracing():
             given = (sample, timestep, encoder_hidden_states)
-            recording = recordings.of(unet, given)
+            parts = _parts(sample, timestep)
+            share = len(sample) // parts
+            recording = recordings.of(unet, (sample[:share], timestep, encoder_hidden_states[:share]))
             if recording is not None:
-                return (recording(*given),)
+                return (recording(*given) if parts == 1 else _side_by_side(recording, parts, *given),)
         return forward(sample, timestep, encoder_hidden_states, *positional, return_dict=return_dict, **more)
 
     unet.forward = replay
