@@ -36,8 +36,8 @@ WORK = """start => new Promise(resolve => {
 })"""
 IDLE = """() => new Promise(resolve => {
   const began = performance.now();
-  const look = () => document.querySelector('#stop').disabled
-    ? resolve((performance.now() - began) / 1000) : setTimeout(look, 10);
+  const look = () => document.querySelector('#generate').disabled  // #stop is so at once: it has been pressed
+    ? setTimeout(look, 10) : resolve((performance.now() - began) / 1000);
   document.dispatchEvent(new KeyboardEvent('keydown', {key: 'Escape', bubbles: true}));
   look();
 })"""

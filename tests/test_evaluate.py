@@ -166,6 +166,22 @@ def test_processes_share_the_captions_and_what_one_leaves_is_painted_all_the_sam
     assert context.started == 2 and len(painted) == 60 and told == [(60, 60)]
 
 
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_process_ends_where_its_parent_was_killed(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool
+) -> None:
+    painted: list[int] = []
+    task: Any = SimpleNamespace(
+        records=dict, missing=lambda records: [4, 5, 6], paint=lambda studio, i, records: painted.append(i)
+    )
+    monkeypatch.setattr(kept_pictures, "Studio", lambda home, device: studio)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    parent = SimpleNamespace(is_alive=lambda: alive)
+    monkeypatch.setattr(kept_pictures.multiprocessing, "parent_process", lambda: parent)
+    kept_pictures._paint_share(tmp_path, "cpu", task, 0, 2, queue.Queue())
+    assert painted == ([4, 6] if alive else [])
+
+
 def test_a_line_cut_off_while_it_was_written_is_made_again(tmp_path: Path) -> None:
     records = Records(tmp_path, RAW)
     records.add(0, 1.5, np.array([1.0, 2.0], np.float32))

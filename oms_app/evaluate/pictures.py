@@ -184,8 +184,10 @@ def _share_out(studio: Studio, task: Task, left: int, processes: int, told: Call
 def _paint_share(home: Path, device: str, task: Task, share: int, of: int, done: Any) -> None:
     torch.set_num_threads(1)
     studio = Studio(home=home, device=device)
-    records = task.records()
+    records, parent = task.records(), multiprocessing.parent_process()
     for i in task.missing(records):
+        if parent is not None and not parent.is_alive():
+            return  # killed, so nobody waits for this
         if i % of == share:
             task.paint(studio, i, records)
             done.put(i)

@@ -180,7 +180,7 @@ def connect(
         time_said = about(seconds) if seconds is not None else "how long is known once the first row is there"
         return _line(f"{_pictures(grid.size)}, {time_said}.")
 
-    def paint(grid: Grid, flag: threading.Event) -> Iterator[dict[Any, Any]]:
+    def paint(grid: Grid, flag: threading.Event, rest: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
         board = Board(grid)
         yield {
             c["board"]: board,
@@ -208,6 +208,7 @@ def connect(
             c["table"]: table(board),
             c["board"]: board,
             **sheet(board),
+            **rest,
         }
 
     def sheet(board: Board) -> dict[Any, Any]:

@@ -41,7 +41,7 @@ def wire(
     None when there will be no more, however it ended. waiting: where Gradio tells the place in the queue.
     """
 
-    def run(asked: list[GenerateRequest], flag: threading.Event) -> Iterator[dict[Any, Any]]:
+    def run(asked: list[GenerateRequest], flag: threading.Event, rest: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
         results: list[GenerateResult] = []
         pace = Pace()
         try:
@@ -53,15 +53,15 @@ def wire(
                         yield {status: readout.progress(news, pace.left(news)), **look(news)}
                     else:
                         results.append(keep(save, news))
-            yield {**look(None), **show(results)}
+            yield {**look(None), **show(results), **rest}
         except Stopped:
-            yield {**look(None), status: readout.note("Stopped. Your settings are as you left them.")}
+            yield {**look(None), status: readout.note("Stopped. Your settings are as you left them."), **rest}
         except StudioError as error:
-            yield {**look(None), status: readout.alert(str(error))}
+            yield {**look(None), status: readout.alert(str(error)), **rest}
         except Exception as error:  # the edge of the program: the log gets the traceback, the person a plain line
             logger.exception("a request failed")
             what = f"Something broke while painting ({type(error).__name__}: {error})."
-            yield {**look(None), status: readout.alert(f"{what} Your settings are kept; please try again.")}
+            yield {**look(None), status: readout.alert(f"{what} Your settings are kept; please try again."), **rest}
 
     attach(
         start=start,
@@ -93,15 +93,17 @@ def attach(
     fields: Mapping[str, Any],
     outputs: Sequence[Any],
     ask: Callable[[dict[str, Any]], Any],
-    run: Callable[[Any, threading.Event], Iterator[dict[Any, Any]]],
+    run: Callable[[Any, threading.Event, dict[Any, Any]], Iterator[dict[Any, Any]]],
     waiting: gr.HTML | None = None,
 ) -> None:
     """`start` runs what the fields ask for, one at a time on the device; `stop` sets its flag. All events are private.
 
     fields: components by the names that `ask` knows their values by; it raises StudioError for what a person can mend.
-    run: takes what `ask` gave and the flag, and yields updates of `outputs` and `status`.
+    run: takes what `ask` gave, the flag, and the updates that let `start` be pressed again, and yields updates of
+        `outputs` and `status`; the last holds those that it was given, so that no further request is needed for them.
     """
     stops = Stops()
+    rest = {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
 
     def check(data: dict[Any, Any], session: gr.Request) -> dict[Any, Any]:
         try:
@@ -118,12 +120,9 @@ def attach(
 
     def follow_up(asked: Any, session: gr.Request) -> Iterator[dict[Any, Any]]:
         if asked is None:  # check has told the person why
-            yield {requests: None}
+            yield {requests: None, **rest}
             return
-        yield from run(asked, stops.of(session.session_hash))
-
-    def rest() -> dict[Any, Any]:
-        return {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
+        yield from run(asked, stops.of(session.session_hash), rest)
 
     def end(session: gr.Request) -> dict[Any, Any]:
         stops.of(session.session_hash).set()
@@ -133,12 +132,12 @@ def attach(
     ran = checked.then(
         follow_up,
         requests,
-        [*outputs, requests, status],
+        [*outputs, requests, status, start, stop],
         concurrency_id=DEVICE,
         concurrency_limit=1,
         show_progress="minimal" if waiting else "hidden",
         show_progress_on=waiting,
         api_visibility="private",
     )
-    ran.then(rest, None, [start, stop], **QUICK)
+    ran.failure(lambda: rest, None, [start, stop], **QUICK)  # the queue was full, or the server went
     stop.click(end, None, stop, **QUICK)
