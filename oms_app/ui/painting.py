@@ -53,15 +53,16 @@ def wire(
                         yield {status: readout.progress(news, pace.left(news)), **look(news)}
                     else:
                         results.append(keep(save, news))
-            yield {**look(None), **show(results), **rest}
+            last = show(results)
         except Stopped:
-            yield {**look(None), status: readout.note("Stopped. Your settings are as you left them."), **rest}
+            last = {status: readout.note("Stopped. Your settings are as you left them.")}
         except StudioError as error:
-            yield {**look(None), status: readout.alert(str(error)), **rest}
+            last = {status: readout.alert(str(error))}
         except Exception as error:  # the edge of the program: the log gets the traceback, the person a plain line
             logger.exception("a request failed")
             what = f"Something broke while painting ({type(error).__name__}: {error})."
-            yield {**look(None), status: readout.alert(f"{what} Your settings are kept; please try again."), **rest}
+            last = {status: readout.alert(f"{what} Your settings are kept; please try again.")}
+        yield {**look(None), **last, **rest}
 
     attach(
         start=start,
