@@ -33,7 +33,7 @@ def unet() -> torch.nn.Module:
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The batch sizes that were recorded, after two passes rather than forty."""
+    """The batch sizes that were recorded, after two passes rather than twenty."""
     sizes: list[int] = []
     real = torch.jit.trace
 

@@ -22,18 +22,31 @@ from weakref import WeakKeyDictionary
 import torch
 
 SMALL = 50_000_000  # parameters
-OFTEN = 40  # passes of one shape before they are recorded, which takes as long as twenty or more of them
+OFTEN = 20  # passes of one shape before they are recorded, which takes as long as about ten of them
 MOST = 8  # shapes of one UNet; the one unused for longest goes
 
 
 class _Pass(torch.nn.Module):
+    """Holds all weights of a UNet itself: one module is recorded in a third of the time that seventy take."""
+
     def __init__(self, unet: torch.nn.Module) -> None:
         super().__init__()
-        self.unet = unet
+        for place, (_, weight) in enumerate(unet.named_parameters()):
+            self.register_parameter(f"parameter_{place}", weight)
+        for place, (_, tensor) in enumerate(unet.named_buffers()):
+            self.register_buffer(f"buffer_{place}", tensor)
+        self._unet = (unet,)  # not as a module: its weights are here already
 
     def forward(self, sample: torch.Tensor, timestep: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        made: torch.Tensor = self.unet(sample, timestep, encoder_hidden_states=hidden, return_dict=False)[0]
+        made: torch.Tensor = self._unet[0](sample, timestep, encoder_hidden_states=hidden, return_dict=False)[0]
         return made
+
+
+def _replay(recording: Any, given: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Without TorchScript's optimizer, which thinks for as long as fifteen passes and makes none of them faster."""
+    with torch.jit.optimized_execution(False):
+        made: torch.Tensor = recording(*given)
+    return made
 
 
 class _Recordings:
@@ -81,8 +94,7 @@ def _side_by_side(
     def one(x: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         if torch.get_num_threads() != threads // parts:
             torch.set_num_threads(threads // parts)  # of this thread, and of those that begin after it
-        made: torch.Tensor = recording(x, timestep, words)
-        return made
+        return _replay(recording, (x, timestep, words))
 
     try:
         return torch.cat(list(_CORES.map(one, sample.chunk(parts), hidden.chunk(parts))))
@@ -128,7 +140,7 @@ def recorded(unet: Any) -> Iterator[None]:
             share = len(sample) // parts
             recording = recordings.of(unet, (sample[:share], timestep, encoder_hidden_states[:share]))
             if recording is not None:
-                return (recording(*given) if parts == 1 else _side_by_side(recording, parts, *given),)
+                return (_replay(recording, given) if parts == 1 else _side_by_side(recording, parts, *given),)
         return forward(sample, timestep, encoder_hidden_states, *positional, return_dict=return_dict, **more)
 
     unet.forward = replay
