@@ -143,7 +143,7 @@ def _write(request: GenerateRequest, image: ImageResult, folder: Path, stamp: st
 def _keep(picture: Image.Image, info: PngInfo, folder: Path, stem: str) -> Path:
     temporary = folder / f".{stem}-{os.getpid()}-{threading.get_ident()}.tmp"
     try:
-        picture.save(temporary, format="PNG", pnginfo=info)
+        picture.save(temporary, format="PNG", pnginfo=info, compress_level=4)  # a third of the time of 6, the default
         for number in range(1, 10_000):
             path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
             try:

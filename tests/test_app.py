@@ -250,7 +250,7 @@ def test_examples_may_be_absent_or_incomplete(tmp_path: Path) -> None:
     assert examples.cards(found).count("data:image/png") == 2
 
 
-def test_follow_tells_every_stage_and_then_the_result(studio: Studio) -> None:
+def test_follow_tells_how_far_it_is_and_then_the_result(studio: Studio) -> None:
     *steps, result = follow(studio, to_request(FIELDS), threading.Event())
     assert isinstance(result, GenerateResult) and len(result.images) == 2
     assert all(isinstance(step, Progress) for step in steps)
@@ -299,6 +299,18 @@ def call(address: str, *values: Any) -> tuple[str, Any]:
     started = json.loads(ask(address, "/gradio_api/call/generate", list(values)))
     lines = ask(address, f"/gradio_api/call/generate/{started['event_id']}").strip().splitlines()
     return lines[-2].removeprefix("event: "), json.loads(lines[-1].removeprefix("data: "))
+
+
+def test_news_on_the_way_is_cheap_to_tell(page: str) -> None:
+    """Each piece builds all outputs of its event anew, and goes through all parts that were ever told of progress."""
+    config = json.loads(ask(page, "/config"))
+    kinds = {part["id"]: part["type"] for part in config["components"]}
+    on_the_way = [event for event in config["dependencies"] if event["types"]["generator"]]
+    assert len(on_the_way) >= 4, "Create, Explore, Compare and Models"
+    for event in on_the_way:
+        assert not {"image", "imageslider"} & {kinds[part] for part in event["outputs"]}
+    told = {part for event in config["dependencies"] for part in event["show_progress_on"] or event["outputs"]}
+    assert len(told) <= 5, [kinds[part] for part in told]
 
 
 def test_two_endpoints_are_public(page: str) -> None:

@@ -324,10 +324,11 @@ def connect(
         status=c["status"],
         requests=c["requests"],
         fields={name: c[name] for name in FIELDS},
-        outputs=[*shown, *panes.values(), *_seeds(c)],
+        outputs=[*shown, *_seeds(c)],
         ask=lambda values: [to_request(values)],
         show=show,
         look=lambda news: live.look(panes, news),
+        seen=list(panes.values()),
         waiting=c["waiting"],
     )
     light.connect(c, studio)

@@ -68,7 +68,7 @@ def create_demo(studio: House, *, local: bool = True) -> gr.Blocks:
     models, modules, looks, save = here(studio, "base"), here(studio, "oms"), studio.looks, studio.save
     pairs = ready_made.load(studio.examples)
     with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=(DAY, DAY), fill_width=True) as demo:
-        gr.HTML(HEADER)
+        header = gr.HTML(HEADER)
         with gr.Tabs(elem_id="rooms") as rooms:
             with gr.Tab("Create", id="create"):
                 components = create_tab.build(models, here(studio, "lora"), pairs, looks)
@@ -99,8 +99,20 @@ def create_demo(studio: House, *, local: bool = True) -> gr.Blocks:
         _endpoint(studio, save)
         light.endpoint(studio, _file)
         _statistics(studio)
+    _hush(demo, header)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     return demo
+
+
+def _hush(demo: gr.Blocks, part: gr.HTML) -> None:
+    """Events that show no progress tell theirs to one part alone, where Gradio would tell it to all their outputs.
+
+    With each piece of news of any event the page goes through all parts that were ever told of progress, and copies
+    their contents; there were fifty of them, for half of what a browser has to do while a picture is painted.
+    """
+    for event in demo.fns.values():
+        if event.show_progress == "hidden":
+            event.show_progress_on = [part]
 
 
 def launch_settings() -> dict[str, Any]:

@@ -32,14 +32,20 @@ def wire(
     ask: Callable[[dict[str, Any]], list[GenerateRequest]],
     show: Callable[[list[GenerateResult]], dict[Any, Any]],
     look: Callable[[Progress | None], dict[Any, Any]] = lambda news: {},
+    seen: Sequence[Any] = (),
     waiting: gr.HTML | None = None,
 ) -> None:
     """`start` paints what the fields ask for, `stop` ends it; the pictures are shown when all of them are there.
 
     `ask` as for `attach`. Where it gives several requests, the first may draw the seed, and the others take it from
-    there. outputs: the components that `show` and `look` fill. look: what else is to be seen of each piece of news;
-    None when there will be no more, however it ended. waiting: where Gradio tells the place in the queue.
+    there. outputs: the components that `show` fills. look: what else is to be seen of each piece of news, in the
+    components `seen`; None when there will be no more, however it ended. waiting: where Gradio tells the place in the
+    queue.
+
+    The pictures come by an event of their own: with each piece of news Gradio builds every output of its event anew,
+    changed or not, which for all of a tab's outputs takes longer than a step of a small model.
     """
+    finished = gr.State()  # the results, on their way from the one event to the other
 
     def run(asked: list[GenerateRequest], flag: threading.Event, rest: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
         results: list[GenerateResult] = []
@@ -53,28 +59,43 @@ def wire(
                         yield {status: readout.progress(news, pace.left(news)), **look(news)}
                     else:
                         results.append(keep(save, news))
-            last = show(results)
+            last: dict[Any, Any] = {finished: results}
         except Stopped:
-            last = {status: readout.note("Stopped. Your settings are as you left them.")}
+            last = {status: readout.note("Stopped. Your settings are as you left them."), **rest}
         except StudioError as error:
-            last = {status: readout.alert(str(error))}
+            last = {status: readout.alert(str(error)), **rest}
         except Exception as error:  # the edge of the program: the log gets the traceback, the person a plain line
-            logger.exception("a request failed")
-            what = f"Something broke while painting ({type(error).__name__}: {error})."
-            last = {status: readout.alert(f"{what} Your settings are kept; please try again.")}
-        yield {**look(None), **last, **rest}
+            last = {status: broke(error), **rest}
+        yield {**look(None), **last}
 
-    attach(
+    def finish(results: list[GenerateResult] | None) -> dict[Any, Any]:
+        if results is None:  # `run` has told the person why
+            return {finished: None}
+        try:
+            shown = show(results)
+        except Exception as error:
+            shown = {status: broke(error)}
+        return {finished: None, **shown, start: gr.update(interactive=True), stop: gr.update(interactive=False)}
+
+    ran = attach(
         start=start,
         stop=stop,
         status=status,
         requests=requests,
         fields=fields,
-        outputs=outputs,
+        outputs=[*seen, finished],
         ask=ask,
         run=run,
         waiting=waiting,
     )
+    ran.success(finish, finished, [*outputs, finished, status, start, stop], **QUICK)
+
+
+def broke(error: Exception) -> str:
+    """What the person is told of a fault of ours; the log gets the traceback. To be called where it is caught."""
+    logger.exception("a request failed")
+    what = f"Something broke while painting ({type(error).__name__}: {error})."
+    return readout.alert(f"{what} Your settings are kept; please try again.")
 
 
 def keep(save: Save, result: GenerateResult) -> GenerateResult:
@@ -96,12 +117,13 @@ def attach(
     ask: Callable[[dict[str, Any]], Any],
     run: Callable[[Any, threading.Event, dict[Any, Any]], Iterator[dict[Any, Any]]],
     waiting: gr.HTML | None = None,
-) -> None:
+) -> gr.events.Dependency:
     """`start` runs what the fields ask for, one at a time on the device; `stop` sets its flag. All events are private.
 
     fields: components by the names that `ask` knows their values by; it raises StudioError for what a person can mend.
     run: takes what `ask` gave, the flag, and the updates that let `start` be pressed again, and yields updates of
-        `outputs` and `status`; the last holds those that it was given, so that no further request is needed for them.
+        `outputs` and `status`; the last holds those that it was given, so that no further request is needed for them,
+        or leaves them to an event that follows the one returned.
     """
     stops = Stops()
     rest = {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
@@ -142,3 +164,4 @@ def attach(
     )
     ran.failure(lambda: rest, None, [start, stop], **QUICK)  # the queue was full, or the server went
     stop.click(end, None, stop, **QUICK)
+    return ran

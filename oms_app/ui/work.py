@@ -15,7 +15,7 @@ from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, Progr
 T = TypeVar("T")
 
 EMBEDDED = "lumen"
-SPACING = 0.25  # seconds between two steps told: showing one takes a browser's core for some 40 ms
+SPACING = 0.25  # seconds between two pieces of news: showing one takes a browser's core for some 40 ms
 MAX_SESSIONS = 1_000  # open pages whose stop flag is remembered
 
 
@@ -119,9 +119,9 @@ def watch(
 ) -> Iterator[Any | T]:
     """What `work` tells while it runs, and last what it returns. Raises what it raises.
 
-    The work is done in a thread of its own, so that the page hears of it at once. Steps are told at most every
-    `spacing` seconds, and where the reader falls behind, it gets the latest, with the latest previews. Closing the
-    iterator (the page has gone) stops the work.
+    The work is done in a thread of its own, so that the page hears of it at once. News is told at most every `spacing`
+    seconds, the latest with the latest previews, and the result at once. Closing the iterator (the page has gone) stops
+    the work.
     """
     news: queue.Queue[tuple[str, Any]] = queue.Queue()
 
@@ -136,9 +136,9 @@ def watch(
     try:
         while True:
             state, item = news.get()
-            while state == "on the way":  # a later step comes in its place, as long as it is not its turn
+            while state == "on the way":  # later news come in its place, as long as it is not its turn
                 try:
-                    newer = news.get(timeout=max(0.0, told + spacing - time.monotonic()) if _is_step(item) else 0.0)
+                    newer = news.get(timeout=max(0.0, told + spacing - time.monotonic()))
                 except queue.Empty:
                     break
                 older, (state, item) = item, newer
@@ -153,7 +153,3 @@ def watch(
     except GeneratorExit:
         stop.set()
         raise
-
-
-def _is_step(item: Any) -> bool:
-    return isinstance(item, Progress) and item.stage == "denoise" and item.step > 0
