@@ -9,13 +9,14 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 from tiny import IMAGE, WIDTH, WORDS
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
@@ -25,7 +26,7 @@ from oms_app.models.catalog import MARKER
 from oms_app.models.loading import OWN_ENCODER, load_module
 from oms_app.models.text import load_encoder
 from oms_app.requests import StudioError
-from oms_app.training import any_base, oms
+from oms_app.training import any_base, loop, oms
 from oms_app.training.data import UNREADABLE, find, open_square
 from oms_app.training.encoded import _array
 from oms_app.training.loop import Plan, State, train
@@ -436,6 +437,16 @@ def test_the_papers_hyper_parameters_are_the_defaults() -> None:
     assert Plan(minutes=1, learning_rate=1).weight_decay == 0.01
 
 
+@pytest.fixture
+def float32(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Training in float32, where bfloat16 pays too. accelerate keeps its precision for the whole process."""
+    monkeypatch.setattr(loop, "bfloat16_pays", lambda where: False)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("float32")
 def test_gradients_added_up_are_those_of_one_large_batch(tmp_path: Path) -> None:
     data = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
 
