@@ -45,7 +45,7 @@ def wire(
     The pictures come by an event of their own: with each piece of news Gradio builds every output of its event anew,
     changed or not, which for all of a tab's outputs takes longer than a step of a small model.
     """
-    finished = gr.State()  # the results, on their way from the one event to the other
+    finished = gr.State()  # `Finished`, on its way from the one event to the other
 
     def run(asked: list[GenerateRequest], flag: threading.Event, rest: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
         results: list[GenerateResult] = []
@@ -59,7 +59,7 @@ def wire(
                         yield {status: readout.progress(news, pace.left(news)), **look(news)}
                     else:
                         results.append(keep(save, news))
-            last: dict[Any, Any] = {finished: results}
+            last: dict[Any, Any] = {finished: Finished(results)}
         except Stopped:
             last = {status: readout.note("Stopped. Your settings are as you left them."), **rest}
         except StudioError as error:
@@ -68,16 +68,14 @@ def wire(
             last = {status: broke(error), **rest}
         yield {**look(None), **last}
 
-    def finish(results: list[GenerateResult] | None) -> dict[Any, Any]:
-        if results is None:  # `run` has told the person why
-            return {finished: None}
+    def finish(pictures: Finished) -> dict[Any, Any]:
         try:
-            shown = show(results)
+            shown = show(pictures.take())
         except Exception as error:
             shown = {status: broke(error)}
-        return {finished: None, **shown, start: gr.update(interactive=True), stop: gr.update(interactive=False)}
+        return {**shown, start: gr.update(interactive=True), stop: gr.update(interactive=False)}
 
-    ran = attach(
+    attach(
         start=start,
         stop=stop,
         status=status,
@@ -88,7 +86,19 @@ def wire(
         run=run,
         waiting=waiting,
     )
-    ran.success(finish, finished, [*outputs, finished, status, start, stop], **QUICK)
+    finished.change(finish, finished, [*outputs, status, start, stop], **QUICK)
+
+
+class Finished:
+    """The results of one run. Compared by identity, so that every run is a change, whatever it painted."""
+
+    def __init__(self, results: list[GenerateResult]) -> None:
+        self._results = results
+
+    def take(self) -> list[GenerateResult]:
+        """They are not kept: a page that stays open would hold them for ever."""
+        results, self._results = self._results, []
+        return results
 
 
 def broke(error: Exception) -> str:
@@ -117,13 +127,13 @@ def attach(
     ask: Callable[[dict[str, Any]], Any],
     run: Callable[[Any, threading.Event, dict[Any, Any]], Iterator[dict[Any, Any]]],
     waiting: gr.HTML | None = None,
-) -> gr.events.Dependency:
+) -> None:
     """`start` runs what the fields ask for, one at a time on the device; `stop` sets its flag. All events are private.
 
     fields: components by the names that `ask` knows their values by; it raises StudioError for what a person can mend.
     run: takes what `ask` gave, the flag, and the updates that let `start` be pressed again, and yields updates of
         `outputs` and `status`; the last holds those that it was given, so that no further request is needed for them,
-        or leaves them to an event that follows the one returned.
+        or leaves them to an event of its own.
     """
     stops = Stops()
     rest = {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
@@ -164,4 +174,3 @@ def attach(
     )
     ran.failure(lambda: rest, None, [start, stop], **QUICK)  # the queue was full, or the server went
     stop.click(end, None, stop, **QUICK)
-    return ran
