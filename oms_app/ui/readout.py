@@ -95,7 +95,7 @@ def summary(result: GenerateResult, change_line: str) -> str:
         parts.append(f"CFG {request.guidance_scale:g}")
     if request.scheduler is not None:
         parts.append(request.scheduler)
-    parts.append(f"{result.seconds.total:.1f} s")
+    parts.append(f"{result.seconds.total:.1f} s" if result.painted else "painted before")
     return headline(request.prompt, change_line, parts)
 
 
