@@ -88,6 +88,9 @@ def test_a_prompt_gives_two_different_pictures_with_their_figures(tab: Page) -> 
     expect(tab.get_by_label("Random")).to_be_checked()
     tab.get_by_role("button", name="Reuse last seed").click()
     expect(tab.get_by_label("Random")).not_to_be_checked()
+    tab.get_by_role("button", name="Generate").click()  # the same once more comes at once
+    expect(tab.locator("#summary")).to_contain_text("painted before")
+    expect(tab.get_by_role("button", name="Generate")).to_be_enabled()
     tab.get_by_role("tab", name="Slide over both").click()
     expect(tab.locator("#slider img").first).to_be_visible()
 
