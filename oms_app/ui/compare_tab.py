@@ -152,4 +152,4 @@ def connect(c: Components, studio: Engine, save: Save) -> None:
         ask=to_comparison,
         show=show,
     )
-    c["seed"].input(lambda: False, None, c["random_seed"], **QUICK)
+    c["seed"].input(None, None, c["random_seed"], js="() => false", **QUICK)

@@ -347,7 +347,7 @@ def connect(
         **QUICK,
     )
     # A seed that was typed is meant: it would be a surprise if Random threw it away.
-    c["seed"].input(lambda: False, None, c["random_seed"], **QUICK)
+    c["seed"].input(None, None, c["random_seed"], js="() => false", **QUICK)
     c["reuse"].click(lambda seed: (seed, False), c["last_seed"], [c["seed"], c["random_seed"]], **QUICK)
     c["model"].input(choose_model, c["model"], [c[name] for name in MODEL_FIELDS], **QUICK)
     if examples:

@@ -247,7 +247,7 @@ def connect(
     c["kind"].change(
         lambda kind: [gr.update(visible=kind == one) for one in KINDS], c["kind"], [c[one] for one in KINDS], **QUICK
     )
-    c["seed"].input(lambda: False, None, c["random_seed"], **QUICK)
+    c["seed"].input(None, None, c["random_seed"], js="() => false", **QUICK)
 
 
 def open_in_create(c: Components, create: Components, rooms: gr.Tabs, show: Callable[..., dict[Any, Any]]) -> None:
