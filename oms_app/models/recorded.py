@@ -31,9 +31,9 @@ class _Pass(torch.nn.Module):
 
     def __init__(self, unet: torch.nn.Module) -> None:
         super().__init__()
-        for place, (_, weight) in enumerate(unet.named_parameters()):
+        for place, weight in enumerate(unet.parameters()):
             self.register_parameter(f"parameter_{place}", weight)
-        for place, (_, tensor) in enumerate(unet.named_buffers()):
+        for place, tensor in enumerate(unet.buffers()):
             self.register_buffer(f"buffer_{place}", tensor)
         self._unet = (unet,)  # not as a module: its weights are here already
 

@@ -108,7 +108,7 @@ def _hush(demo: gr.Blocks, part: gr.HTML) -> None:
     """Events that show no progress tell theirs to one part alone, where Gradio would tell it to all their outputs.
 
     With each piece of news of any event the page goes through all parts that were ever told of progress, and copies
-    their contents; there were fifty of them, for half of what a browser has to do while a picture is painted.
+    their contents: more than forty, and half of what its scripts did while a picture was painted.
     """
     for event in demo.fns.values():
         if event.show_progress == "hidden":

@@ -60,20 +60,16 @@ def wire(
                     else:
                         results.append(keep(save, news))
             last: dict[Any, Any] = {finished: Finished(results)}
-        except Stopped:
-            last = {status: readout.note("Stopped. Your settings are as you left them."), **rest}
-        except StudioError as error:
-            last = {status: readout.alert(str(error)), **rest}
-        except Exception as error:  # the edge of the program: the log gets the traceback, the person a plain line
-            last = {status: broke(error), **rest}
+        except Exception as error:
+            last = {status: why(error), **rest}
         yield {**look(None), **last}
 
     def finish(pictures: Finished) -> dict[Any, Any]:
         try:
             shown = show(pictures.take())
         except Exception as error:
-            shown = {status: broke(error)}
-        return {**shown, start: gr.update(interactive=True), stop: gr.update(interactive=False)}
+            shown = {status: why(error)}
+        return {**shown, **at_rest(start, stop)}
 
     attach(
         start=start,
@@ -101,8 +97,18 @@ class Finished:
         return results
 
 
-def broke(error: Exception) -> str:
-    """What the person is told of a fault of ours; the log gets the traceback. To be called where it is caught."""
+def at_rest(start: gr.Button, stop: gr.Button) -> dict[Any, Any]:
+    """The updates that let `start` be pressed again."""
+    return {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
+
+
+def why(error: Exception) -> str:
+    """What the person is told of a run that did not come to its end. To be called where the error is caught."""
+    if isinstance(error, Stopped):
+        return readout.note("Stopped. Your settings are as you left them.")
+    if isinstance(error, StudioError):
+        return readout.alert(str(error))
+    # The edge of the program: the log gets the traceback, the person a plain line.
     logger.exception("a request failed")
     what = f"Something broke while painting ({type(error).__name__}: {error})."
     return readout.alert(f"{what} Your settings are kept; please try again.")
@@ -136,7 +142,7 @@ def attach(
         or leaves them to an event of its own.
     """
     stops = Stops()
-    rest = {start: gr.update(interactive=True), stop: gr.update(interactive=False)}
+    rest = at_rest(start, stop)
 
     def check(data: dict[Any, Any], session: gr.Request) -> dict[Any, Any]:
         try:
@@ -153,7 +159,7 @@ def attach(
 
     def follow_up(asked: Any, session: gr.Request) -> Iterator[dict[Any, Any]]:
         if asked is None:  # check has told the person why
-            yield {requests: None, **rest}
+            yield rest
             return
         yield from run(asked, stops.of(session.session_hash), rest)
 
@@ -165,7 +171,7 @@ def attach(
     ran = checked.then(
         follow_up,
         requests,
-        [*outputs, requests, status, start, stop],
+        [*outputs, status, start, stop],
         concurrency_id=DEVICE,
         concurrency_limit=1,
         show_progress="minimal" if waiting else "hidden",

@@ -15,7 +15,7 @@ from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, Progr
 T = TypeVar("T")
 
 EMBEDDED = "lumen"
-SPACING = 0.5  # seconds between two pieces of news: showing one takes a core of a browser for some 40 ms
+SPACING = 0.5  # seconds between two pieces of news: showing one takes a browser's core for some 40 ms
 MAX_SESSIONS = 1_000  # open pages whose stop flag is remembered
 
 
