@@ -42,8 +42,8 @@ def main(given: Sequence[str] | None = None) -> int:
     space = "SPACE_ID" in os.environ
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"  # read when diffusers is imported
-    from oms_app.late import LateStudio
-    from oms_app.requests import StudioError
+    from oms_app.engine.service import StudioService
+    from oms_app.schema import StudioError
     from oms_app.ui.demo import create_demo, launch_settings
 
     logging.basicConfig(format="%(message)s")
@@ -51,7 +51,9 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         # On a Space every visitor is a stranger to the others: files lie where no address leads to them.
         pictures = Path(tempfile.mkdtemp()) if space else None
-        studio = LateStudio(device=chosen.device, precision=chosen.precision, memory=chosen.memory, pictures=pictures)
+        studio = StudioService(
+            device=chosen.device, precision=chosen.precision, memory=chosen.memory, pictures=pictures
+        )
     except StudioError as error:
         print(error, file=sys.stderr)
         return 2

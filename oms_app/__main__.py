@@ -2,7 +2,7 @@
 
 import sys
 
-from oms_app.cli import main
+from oms_app.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

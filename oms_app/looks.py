@@ -17,10 +17,11 @@ from typing import Annotated
 from PIL import Image
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from oms_app.requests import Frozen, GenerateRequest, Prompt, StudioError, Variant
+from oms_app.paths import PRESETS
+from oms_app.schema import Frozen, GenerateRequest, Prompt, StudioError, Variant
 
 logger = logging.getLogger(__name__)
-SHIPPED = Path(__file__).resolve().parents[1] / "presets/looks"
+SHIPPED = PRESETS / "looks"
 PLAIN = "plain"  # the look that adds nothing: it comes first
 THUMBNAIL = 96  # pixels
 MAX_BYTES = 64 * 1024  # of a look's JSON file: the largest there can be takes less

@@ -18,8 +18,8 @@ from PIL import Image
 
 import app
 from oms_app import Studio
-from oms_app.late import LateStudio
-from oms_app.requests import (
+from oms_app.engine.service import StudioService
+from oms_app.schema import (
     CORRECTIONS,
     GenerateRequest,
     GenerateResult,
@@ -221,10 +221,10 @@ def test_the_colour_cast_is_named_by_its_hue() -> None:
     for rgb, name in (((255, 0, 0), "red"), ((255, 255, 0), "yellow"), ((0, 0, 255), "blue"), ((0, 255, 0), "green"),
                       ((0, 255, 255), "cyan"), ((255, 140, 0), "orange"), ((255, 0, 255), "magenta"),
                       ((255, 192, 203), "pink"), ((135, 206, 250), "blue")):  # fmt: skip
-        stats = LateStudio.measure(Image.new("RGB", (4, 4), rgb))
+        stats = StudioService.measure(Image.new("RGB", (4, 4), rgb))
         said, strength = readout.cast(stats).split()
         assert said == name and int(strength) > 20
-    grey = LateStudio.measure(Image.new("RGB", (4, 4), (90, 90, 90)))
+    grey = StudioService.measure(Image.new("RGB", (4, 4), (90, 90, 90)))
     assert readout.cast(grey) == "none" and "Colour cast" in readout.figures(grey)
     assert "none → blue 3" in readout.change(grey, STATS)
 
@@ -272,12 +272,12 @@ def test_stop_is_heard_and_closing_the_page_stops_too(studio: Studio) -> None:
 
 
 @pytest.fixture
-def late(presets: Path, monkeypatch: pytest.MonkeyPatch) -> LateStudio:
+def late(presets: Path, monkeypatch: pytest.MonkeyPatch) -> StudioService:
     monkeypatch.setenv("OMS_PRESETS", str(presets))
-    return LateStudio(device="cpu")
+    return StudioService(device="cpu")
 
 
-def test_the_late_studio_paints_and_keeps_pictures(late: LateStudio, own_home: Path) -> None:
+def test_the_late_studio_paints_and_keeps_pictures(late: StudioService, own_home: Path) -> None:
     assert late._studio is None, "the engine waits until it is asked for"
     result = late.save(late.generate(GenerateRequest(prompt="night", num_inference_steps=1, seed=1)))
     for image in result.images:

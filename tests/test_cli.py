@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from oms_app import cli
+from oms_app.cli import entry as cli
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,7 +59,7 @@ def test_every_option_of_generate_reaches_the_request(capsys: pytest.CaptureFixt
         "snow", "--guidance-scale", "3", "--steps", "2", "--scheduler", "euler", "--width", "72", "--height", "64",
         "--device", "cpu", "--seed", "3",
     )  # fmt: skip
-    from oms_app.gallery import read
+    from oms_app.output.png import read
 
     restored = read(Path(got["images"][1]["path"]), {"lumen", "lumen-oms"}).request
     variant = restored.variants[1]
@@ -176,7 +176,7 @@ def test_models_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_ctrl_c_is_tidy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from oms_app.studio import Studio
+    from oms_app.engine.studio import Studio
 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -213,7 +213,7 @@ def test_a_true_process(tmp_path: Path) -> None:
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
-    code = "import sys, oms_app.cli; print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
+    code = "import sys, oms_app.cli.entry; print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
@@ -222,7 +222,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
 
 def test_no_remote_code_is_ever_run() -> None:
     code = (
-        "import sys; from oms_app import cli; assert cli.main(['doctor', '--json', '--device', 'cpu']) == 0; "
+        "from oms_app.cli.entry import main; assert main(['doctor', '--json', '--device', 'cpu']) == 0; "
         "from diffusers.utils.constants import DIFFUSERS_DISABLE_REMOTE_CODE; print(DIFFUSERS_DISABLE_REMOTE_CODE)"
     )
     done = subprocess.run(
@@ -234,6 +234,6 @@ def test_no_remote_code_is_ever_run() -> None:
 def test_what_training_tells_goes_to_stderr_once(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         with cli._working():
-            logging.getLogger("oms_app.training.lumen").info("latents: second moment %.4f", 3.9399)
+            logging.getLogger("oms_app.training.lumen.stages").info("latents: second moment %.4f", 3.9399)
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == "latents: second moment 3.9399\n" * 2

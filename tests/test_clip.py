@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from oms_app.training import clip as clips
-from oms_app.training import judge as judges
-from oms_app.training import scenes
+from oms_app.evaluate import scene_clip as clips
+from oms_app.evaluate import subject_classifier as judges
 from oms_app.training.loop import Plan, State, train
-from oms_app.training.lumen import HELD_OUT
+from oms_app.training.lumen.stages import HELD_OUT
+from oms_app.training.scenes import painter as scenes
 
 
 def test_its_scenes_are_its_own() -> None:

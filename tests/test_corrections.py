@@ -13,11 +13,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from oms_app import GenerateRequest, GenerateResult, Studio, StudioError, Variant
-from oms_app.denoise import draw
+from oms_app.engine.denoise import draw
 from oms_app.models.text import load_encoder
 from oms_app.prestep.leak import from_modes, low_modes
 from oms_app.prestep.unet import TimeFreeUNet
-from oms_app.requests import CORRECTIONS
+from oms_app.schema import CORRECTIONS
 
 
 def pixels(result: GenerateResult, variant: str) -> np.ndarray:

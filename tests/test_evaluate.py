@@ -20,7 +20,7 @@ from oms_app.evaluate.luminance import luminance
 from oms_app.evaluate.pictures import Held, Records, Seen, gather
 from oms_app.evaluate.plots import log_frequencies
 from oms_app.evaluate.quality import clip_scores, frechet_distance, manifold, quality
-from oms_app.requests import OMS, RAW, GenerateRequest, GenerateResult, Variant
+from oms_app.schema import OMS, RAW, GenerateRequest, GenerateResult, Variant
 
 HELD = [Held(caption=c, scene_seeds=(1, 2, 3, 4)) for c in ("black", "white", "red", "blue sea")]
 

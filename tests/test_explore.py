@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from oms_app import Studio, gallery
+from oms_app import Studio
+from oms_app.engine.estimates import Pace
 from oms_app.looks import Shelf
-from oms_app.pace import Pace
-from oms_app.requests import GenerateRequest, GenerateResult, Stopped, StudioError
+from oms_app.output import png as gallery
+from oms_app.schema import GenerateRequest, GenerateResult, Stopped, StudioError
 from oms_app.ui.board import WAITING, Board, Painted, table
 from oms_app.ui.explore_tab import about, work
 from oms_app.ui.form import to_fields, to_request

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from oms_app import GenerateRequest, GenerateResult, StudioError, Variant, gallery
-from oms_app.requests import RAW, ImageResult, ImageStats, Seconds
+from oms_app import GenerateRequest, GenerateResult, StudioError, Variant
+from oms_app.output import png as gallery
+from oms_app.schema import RAW, ImageResult, ImageStats, Seconds
 
 STATS = ImageStats(mean=0, lightness=0, p1=0, p99=0, a=0, b=0, histogram=(0,) * 64)
 SLIDER = Variant(name="oms 2", correction="oms", prompt="dark\nnight", prompt_b="light", mix=0.25, module="lumen-oms")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from oms_app import cli
+from oms_app.cli import entry as cli
 from oms_app.models.catalog import MARKER
 
 UNET = "unet/diffusion_pytorch_model.safetensors"

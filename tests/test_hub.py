@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from oms_app import GenerateRequest, Studio, StudioError, cli
+from oms_app import GenerateRequest, Studio, StudioError
+from oms_app.cli import entry as cli
 from oms_app.models.catalog import MARKER, Catalog, Entry, open_catalog
 from oms_app.models.hub import fetch
-from oms_app.requests import Lora
+from oms_app.schema import Lora
 
 STALL = 11 * 2**20  # bytes: a piece of huggingface_hub's and some more
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

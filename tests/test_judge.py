@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import fidelity, light_words
-from oms_app.training import judge as judges
-from oms_app.training import scenes
-from oms_app.training.captions import COLOURS
-from oms_app.training.figures import FIGURES, SHAPES
-from oms_app.training.landscapes import LANDSCAPES
-from oms_app.training.lumen import HELD_OUT
+from oms_app.evaluate import fidelity, light_words
+from oms_app.evaluate import subject_classifier as judges
+from oms_app.training.lumen.stages import HELD_OUT
+from oms_app.training.scenes import painter as scenes
+from oms_app.training.scenes.captions import COLOURS
+from oms_app.training.scenes.figures import FIGURES, SHAPES
+from oms_app.training.scenes.landscapes import LANDSCAPES
 
 
 def test_labels_name_every_kind_of_scene_once() -> None:

@@ -85,7 +85,7 @@ def test_the_engine_does_not_know_the_page() -> None:
     assert "ui" not in own_rooms(PACKAGE / "studio.py")
 
 
-@pytest.mark.parametrize("module", ["oms_app", "oms_app.requests", "oms_app.ui.demo", "oms_app.measure.picture"])
+@pytest.mark.parametrize("module", ["oms_app", "oms_app.schema", "oms_app.ui.demo", "oms_app.measure.picture"])
 def test_importing_loads_no_heavy_library(module: str) -> None:
     code = f"import sys, {module}; print(*sorted(set(sys.modules) & {HEAVY!r}))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from oms_app.home import user_folder
-from oms_app.late import LateStudio
+from oms_app.engine.service import StudioService
 from oms_app.looks import SHIPPED, THUMBNAIL, Look, Shelf
 from oms_app.models.text import unknown_words
-from oms_app.requests import StudioError
+from oms_app.paths import user_folder
+from oms_app.schema import StudioError
 from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT
 from oms_app.ui.looks_panel import cards, look_settings, oms_fields, unwrap
 
@@ -55,7 +55,7 @@ def test_a_saved_look_is_there_at_once_and_in_another_studio(shelf: Shelf, own_h
     settings = {"suffix": "at night", "oms_prompt": "dark", "oms_prompt_b": "light", "mix": 0.3}
     saved = shelf.save("  My   night ", BLUE, **settings)
     assert (saved.id, saved.title, saved.mix) == ("my-night", "My night", 0.3)
-    for other in (shelf, Shelf(own=own_home / "looks"), LateStudio(home=own_home).looks):
+    for other in (shelf, Shelf(own=own_home / "looks"), StudioService(home=own_home).looks):
         look, picture = other.looks()[-1]
         assert look == saved and picture is not None
         assert other.find("my-night") == saved
@@ -125,7 +125,7 @@ def test_a_broken_look_of_the_users_is_passed_over_and_a_shipped_one_is_an_error
 
 
 def test_where_visitors_are_strangers_nothing_is_saved(tmp_path: Path, own_home: Path) -> None:
-    looks = LateStudio(pictures=tmp_path).looks  # as on a Space
+    looks = StudioService(pictures=tmp_path).looks  # as on a Space
     assert not looks.can_save and len(looks.looks()) == len(Shelf(SHIPPED).looks())
     with pytest.raises(StudioError, match="cannot be saved here"):
         looks.save("mine")

@@ -11,8 +11,8 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
 from oms_app import GenerateRequest, Studio, StudioError
-from oms_app.models.lora import melt
-from oms_app.requests import Lora
+from oms_app.models.lora import fuse_loras
+from oms_app.schema import Lora
 
 RANK, ALPHA = 2, 1.0
 UNET = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -61,7 +61,7 @@ def test_the_weights_become_what_the_formula_says(lumen: Path, tmp_path: Path, m
     pipeline = StableDiffusionPipeline.from_pretrained(lumen, local_files_only=True)
     parts = {part: getattr(pipeline, part) for part in ("unet", "text_encoder")}
     before = {part: {k: v.clone() for k, v in model.state_dict().items()} for part, model in parts.items()}
-    melt(pipeline, [(write(tmp_path / "a.safetensors", made), 0.5)])
+    fuse_loras(pipeline, [(write(tmp_path / "a.safetensors", made), 0.5)])
     for part, kept in before.items():
         after = getattr(pipeline, part).state_dict()
         assert after.keys() == kept.keys()

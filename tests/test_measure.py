@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from oms_app.measure.color import srgb_to_lab
 from oms_app.measure.distances import bootstrap_interval, wasserstein
 from oms_app.measure.picture import PictureStats, measure
-from oms_app.requests import ImageStats
+from oms_app.schema import ImageStats
 
 numbers = st.floats(-1e3, 1e3, allow_nan=False)
 samples = st.lists(numbers, min_size=1, max_size=12)

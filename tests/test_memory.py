@@ -17,13 +17,13 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import CLIPTextModel
 
 from oms_app import GenerateRequest, GenerateResult, Studio, StudioError, Variant
-from oms_app import denoise as denoising
+from oms_app.engine import denoise as denoising
 from oms_app.models.loading import load_base
 from oms_app.models.memory import (
-    TOLD,
+    OOM_NOTES,
     Mode,
+    OomFallback,
     Policy,
-    Relief,
     Size,
     choose_attention,
     is_out_of_memory,
@@ -73,7 +73,7 @@ def test_once_short_of_memory_others_are_put_away_and_it_goes_on(
 ) -> None:
     with short_of_memory(what, lambda _, calls: calls == 1):
         result = own.generate(REQUEST)
-    assert TOLD[Relief.EVICT] in result.notes
+    assert OOM_NOTES[OomFallback.EVICT] in result.notes
     assert apart(result, studio.generate(REQUEST)) <= 1
     assert own.generate(REQUEST).notes == studio.generate(REQUEST).notes  # the next one is none the worse for it
 
@@ -85,12 +85,12 @@ def test_where_only_one_picture_fits_they_are_painted_singly(
     wanted = studio.generate(REQUEST)
     with short_of_memory(what, lambda x, _: len(x) > most) as calls:
         result = own.generate(REQUEST)
-        assert TOLD[Relief.ONE_BY_ONE] in result.notes
+        assert OOM_NOTES[OomFallback.ONE_BY_ONE] in result.notes
         assert apart(result, wanted) <= 1
         before = len(calls)
         again = own.generate(REQUEST.model_copy(update={"seed": 40}))
         assert all(n <= most for n in calls[before:])  # it is begun so at once now
-        assert TOLD[Relief.ONE_BY_ONE] in again.notes
+        assert OOM_NOTES[OomFallback.ONE_BY_ONE] in again.notes
 
 
 def test_where_nothing_helps_it_is_said_and_the_next_request_lives(own: Studio, studio: Studio) -> None:
@@ -120,15 +120,15 @@ def test_other_errors_are_not_taken_for_it(own: Studio) -> None:
 
 
 def test_the_ladder_ends_with_offload_on_a_gpu_and_before_it_on_the_cpu() -> None:
-    def climb(device: torch.device) -> list[Relief]:
-        steps, relief = [], Relief.NONE.next(device)
+    def climb(device: torch.device) -> list[OomFallback]:
+        steps, relief = [], OomFallback.NONE.next(device)
         while relief is not None:
             steps.append(relief)
             relief = relief.next(device)
         return steps
 
-    assert climb(CUDA) == [Relief.EVICT, Relief.ONE_BY_ONE, Relief.OFFLOAD]
-    assert climb(CPU) == [Relief.EVICT, Relief.ONE_BY_ONE]
+    assert climb(CUDA) == [OomFallback.EVICT, OomFallback.ONE_BY_ONE, OomFallback.OFFLOAD]
+    assert climb(CPU) == [OomFallback.EVICT, OomFallback.ONE_BY_ONE]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_layers_that_wait_in_main_memory_paint_the_same(lumen: Path) -> None:
 
 
 def test_attention_has_a_reason_and_is_shown_by_doctor(studio: Studio) -> None:
-    from oms_app.doctor import examine
+    from oms_app.cli.doctor import examine
 
     name, reason = choose_attention(CPU, torch.float32)
     assert name == "PyTorch" and "CUDA" in reason
@@ -210,7 +210,7 @@ def test_attention_has_a_reason_and_is_shown_by_doctor(studio: Studio) -> None:
 
 
 def test_a_picture_needs_little_more_memory_with_oms_beside_it() -> None:
-    from benchmarks.memory import full_size
+    from oms_app.bench.memory import full_size
 
     figures = full_size("sd15")
     assert figures["weights"]["unet"] == 2 * 859_520_964  # Stable Diffusion 1.5's, in float16
@@ -220,7 +220,7 @@ def test_a_picture_needs_little_more_memory_with_oms_beside_it() -> None:
 
 
 def test_allocations_are_counted_while_they_live() -> None:
-    from benchmarks.memory import Allocations
+    from oms_app.bench.memory import Allocations
 
     with Allocations() as counted:
         a = torch.empty(1_000, dtype=torch.uint8)

@@ -27,11 +27,12 @@ from test_hub import Hub, entry
 from tiny import make_world
 
 from oms_app import GenerateRequest, StudioError
-from oms_app.late import LateStudio
-from oms_app.models import hub, own
+from oms_app.engine.service import StudioService
+from oms_app.models import hub
+from oms_app.models import user_models as own
 from oms_app.models.catalog import MARKER, OWN, open_catalog
 from oms_app.models.hub import _require_room, fetch
-from oms_app.requests import Lora, Stopped, Transfer, Variant
+from oms_app.schema import Lora, Stopped, Transfer, Variant
 from oms_app.ui import models_tab
 from oms_app.ui.form import to_request
 
@@ -62,9 +63,9 @@ def base(lumen: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def late(presets: Path, monkeypatch: pytest.MonkeyPatch) -> LateStudio:
+def late(presets: Path, monkeypatch: pytest.MonkeyPatch) -> StudioService:
     monkeypatch.setenv("OMS_PRESETS", str(presets))
-    return LateStudio(device="cpu")
+    return StudioService(device="cpu")
 
 
 def test_a_download_tells_how_far_it_is_stops_and_goes_on(tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_what_a_base_needs_follows_from_its_latent_domain(own_home: Path) -> Non
     assert cards.count("<button") == models_tab.catalogue(list(infos.values()), True, busy=True).count(" disabled>")
 
 
-def test_models_of_ones_own_paint_and_are_remembered(late: LateStudio, base: Path, tmp_path: Path) -> None:
+def test_models_of_ones_own_paint_and_are_remembered(late: StudioService, base: Path, tmp_path: Path) -> None:
     lora = make_lora(tmp_path / "Bold style.safetensors")
     mine, style = late.add_model(f' "{base}" '), late.add_model(str(lora))
     assert (mine.id, mine.kind, mine.own, mine.available) == ("my-model", "base", True, True)
@@ -132,11 +133,11 @@ def test_models_of_ones_own_paint_and_are_remembered(late: LateStudio, base: Pat
     assert [image.variant for image in plain.images] == ["raw", "oms"], "its module was found by its latents"
     bold = late.generate(plain.request.model_copy(update={"loras": (Lora(id="bold-style"),), "variants": RAW}))
     assert np.any(np.asarray(plain.images[0].image) != np.asarray(bold.images[0].image))
-    again = LateStudio(device="cpu")
+    again = StudioService(device="cpu")
     assert {info.id for info in again.models() if info.own} == {"my-model", "bold-style"} and not again.complaints()
     assert late.forget_model("my-model") == str(base) and base.is_dir()
     lora.unlink()
-    [left] = [info for info in LateStudio(device="cpu").models() if info.own]
+    [left] = [info for info in StudioService(device="cpu").models() if info.own]
     assert (left.id, left.available) == ("bold-style", False)
     with pytest.raises(StudioError, match=r"'bold-style' is not at .* any more"):
         late.generate(bold.request.model_copy(update={"model": "lumen"}))
@@ -145,7 +146,7 @@ def test_models_of_ones_own_paint_and_are_remembered(late: LateStudio, base: Pat
 
 
 def test_nothing_of_the_engine_is_imported_beside_its_loading(
-    late: LateStudio, base: Path, monkeypatch: pytest.MonkeyPatch
+    late: StudioService, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """diffusers loads its classes lazily: two threads that do so at once find each other's modules half made."""
     gate = threading.Event()
@@ -174,7 +175,7 @@ def test_nothing_of_the_engine_is_imported_beside_its_loading(
     assert order[0] == "loaded" and sorted(order[1:]) == ["add", "fetch"]
 
 
-def test_a_dropped_file_is_kept_in_the_users_folder(late: LateStudio, tmp_path: Path, own_home: Path) -> None:
+def test_a_dropped_file_is_kept_in_the_users_folder(late: StudioService, tmp_path: Path, own_home: Path) -> None:
     for expected in ("style", "style-2"):
         dropped = make_lora(tmp_path / "Style.safetensors")
         info = late.keep_model(dropped)
@@ -186,14 +187,14 @@ def test_a_dropped_file_is_kept_in_the_users_folder(late: LateStudio, tmp_path: 
     assert len(list((own_home / "models/own").iterdir())) == 2
 
 
-def test_an_oms_module_of_ones_own(late: LateStudio, lumen: Path, tmp_path: Path) -> None:
+def test_an_oms_module_of_ones_own(late: StudioService, lumen: Path, tmp_path: Path) -> None:
     module = late.add_model(str(shutil.copytree(lumen / "oms", tmp_path / "my oms")))
     assert (module.id, module.kind) == ("my-oms", "oms")
     with pytest.raises(StudioError, match="in the list already, as Tiny OMS"):
         late.add_model(str(lumen / "oms"))
 
 
-def test_a_single_file_says_what_it_is(late: LateStudio, lumen: Path, tmp_path: Path) -> None:
+def test_a_single_file_says_what_it_is(late: StudioService, lumen: Path, tmp_path: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(lumen, local_files_only=True)
@@ -288,7 +289,7 @@ HOSTILE: dict[str, tuple[Callable[[Path, Path], Path | str], str]] = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_files_are_refused_in_one_line(
-    case: str, late: LateStudio, base: Path, tmp_path: Path, own_home: Path
+    case: str, late: StudioService, base: Path, tmp_path: Path, own_home: Path
 ) -> None:
     make, said = HOSTILE[case]
     with pytest.raises(StudioError) as refused:
@@ -297,7 +298,7 @@ def test_hostile_files_are_refused_in_one_line(
     assert not any(info.own for info in late.models()) and not (own_home / "models" / OWN).exists()
 
 
-def test_the_hubs_own_cache_may_link_to_its_blobs(late: LateStudio, base: Path, tmp_path: Path) -> None:
+def test_the_hubs_own_cache_may_link_to_its_blobs(late: StudioService, base: Path, tmp_path: Path) -> None:
     snapshot = tmp_path / "models--a--b/snapshots/0123"
     shutil.copytree(base, snapshot)
     blobs = tmp_path / "models--a--b/blobs"
@@ -340,9 +341,9 @@ def test_loras_go_into_the_request() -> None:
 
 LAYOUT = """
 import json
-from oms_app.late import LateStudio
+from oms_app.engine.service import StudioService
 from oms_app.ui.demo import create_demo
-late = LateStudio(device="cpu")
+late = StudioService(device="cpu")
 for local in (True, False):
     demo = create_demo(late, local=local)
     ids = [block.elem_id for block in demo.blocks.values() if getattr(block, "elem_id", None)]
@@ -369,7 +370,7 @@ def test_a_space_offers_no_paths_and_no_downloads(presets: Path, own_home: Path)
     assert handlers <= at_home[1] and not handlers & on_a_space[1]
 
 
-def test_the_figures_of_the_store(late: LateStudio) -> None:
+def test_the_figures_of_the_store(late: StudioService) -> None:
     assert "–" in models_tab.statistics(None)
     late.generate(GenerateRequest(prompt="sea", seed=1, num_inference_steps=1))
     counts = late.statistics()

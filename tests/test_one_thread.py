@@ -9,12 +9,12 @@ from functools import partial
 
 import pytest
 
-from oms_app.one_thread import OneThread
-from oms_app.requests import Stopped
+from oms_app.engine.worker import DeviceWorker
+from oms_app.schema import Stopped
 
 
 def test_all_work_is_done_in_one_thread_in_its_order() -> None:
-    hands, done = OneThread("hands"), list[int]()
+    hands, done = DeviceWorker("hands"), list[int]()
 
     def note(number: int) -> int:
         done.append(number)
@@ -33,7 +33,7 @@ def test_an_error_is_raised_where_the_work_was_asked_for(error: Exception) -> No
         time.sleep(0.06)  # longer than one look at the future
         raise error
 
-    hands = OneThread("hands")
+    hands = DeviceWorker("hands")
     with pytest.raises(type(error), match=str(error)):
         hands.do(fail)
     with pytest.raises(type(error), match=str(error)):
@@ -42,7 +42,7 @@ def test_an_error_is_raised_where_the_work_was_asked_for(error: Exception) -> No
 
 
 def test_what_waits_can_be_stopped_and_a_preview_gives_up() -> None:
-    hands, gate, stop, done = OneThread("hands"), threading.Event(), threading.Event(), list[str]()
+    hands, gate, stop, done = DeviceWorker("hands"), threading.Event(), threading.Event(), list[str]()
     running = hands.submit(gate.wait)
     assert hands.do_soon(lambda: done.append("preview"), patience=0.05) is None
     with ThreadPoolExecutor() as pool:

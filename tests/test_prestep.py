@@ -17,8 +17,8 @@ from torch import Tensor
 from oms_app.prestep import schedule, step
 from oms_app.prestep.corrections import CORRECTIONS, OffsetNoise, Start, copy_of
 from oms_app.prestep.leak import LeakStatistics, from_modes, low_modes
-from oms_app.requests import CORRECTIONS as REQUESTED_CORRECTIONS
-from oms_app.requests import SCHEDULERS as REQUESTED_SCHEDULERS
+from oms_app.schema import CORRECTIONS as REQUESTED_CORRECTIONS
+from oms_app.schema import SCHEDULERS as REQUESTED_SCHEDULERS
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",

@@ -13,13 +13,14 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
 
-from oms_app import GenerateRequest, Studio, StudioError, Variant, preview
-from oms_app.denoise import make_scheduler
+from oms_app import GenerateRequest, Studio, StudioError, Variant
+from oms_app.engine import preview
+from oms_app.engine.denoise import make_scheduler
 from oms_app.models.loading import Key, load
 from oms_app.prestep.schedule import x0_of_step
 from oms_app.prestep.step import guide, predicted_x0
 from oms_app.prestep.unet import TimeFreeUNet
-from oms_app.requests import OMS, RAW, SCHEDULERS, ImageResult, Progress, SchedulerName
+from oms_app.schema import OMS, RAW, SCHEDULERS, ImageResult, Progress, SchedulerName
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPT = "black mountains at night"

@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from test_browser import PATIENCE, browser  # noqa: F401
 from tiny import make_refused, make_world
 
-from oms_app import cli
+from oms_app.cli import entry as cli
 from oms_app.prestep.step import check_hand_over
 
 # by model: what the message names, and the remedy

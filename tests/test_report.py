@@ -16,7 +16,7 @@ from oms_app.evaluate import report as reporting
 from oms_app.evaluate.pictures import Held
 from oms_app.evaluate.report import Extent, Parts
 from oms_app.evaluate.results_page import compare, met, verdict
-from oms_app.sheets import labelled
+from oms_app.output.sheets import labelled
 
 TINY = Extent(captions=14, seeds=1, light_prompts=1, light_seeds=1, fidelity=1, pair_runs=1, first_pages=1, sweeps=2)
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from oms_app.measure.color import srgb_to_lab
-from oms_app.training import captions, scenes
-from oms_app.training.figures import FIGURES, MARKS, SHAPES
-from oms_app.training.landscapes import LANDSCAPES
+from oms_app.training.scenes import captions
+from oms_app.training.scenes import painter as scenes
+from oms_app.training.scenes.figures import FIGURES, MARKS, SHAPES
+from oms_app.training.scenes.landscapes import LANDSCAPES
 
 SAMPLE = range(500, 900)
 LIGHT_WORDS = (

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from oms_app import GenerateRequest, Studio, StudioError, Variant
 from oms_app.models import single_file
-from oms_app.models.catalog import PROJECT
+from oms_app.paths import PRESETS
 from oms_app.models.text import clip_tokenizer
 
 RAW = (Variant(name="raw"),)
@@ -180,7 +180,7 @@ def test_the_shipped_configurations_are_those_of_stable_diffusion() -> None:
         "sdxl": (2_567_463_684, 123_060_480),
     }
     for family, (unet_size, text_size) in sizes.items():
-        folder = PROJECT / "presets/configs" / family
+        folder = PRESETS / "configs" / family
         with init_empty_weights():
             unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
             text = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder"))

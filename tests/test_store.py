@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oms_app.caches import ByteCache
+from oms_app.engine.caches import ByteCache
 from oms_app.models.store import Bytes, Store, parameter_bytes
 
 KILOBYTE = 1_024

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oms_app import GenerateRequest, GenerateResult, Studio, StudioError, Variant
-from oms_app import denoise as denoising
+from oms_app.engine import denoise as denoising
 from oms_app.models import domain
 from oms_app.models.loading import Key, load
 from oms_app.prestep.schedule import first_alpha_bar
 from oms_app.prestep.step import for_scheduler, guide, ode_step, predicted_x0, sde_step
 from oms_app.prestep.unet import TimeFreeUNet
-from oms_app.requests import OMS, RAW, SCHEDULERS, Progress, SchedulerName, Stopped
+from oms_app.schema import OMS, RAW, SCHEDULERS, Progress, SchedulerName, Stopped
 
 PROMPT = "black mountains at night"
 CLASSES: dict[str, Any] = {

@@ -17,9 +17,14 @@ from oms_app.models import domain as domains
 from oms_app.models.loading import OWN_ENCODER, load_module, load_statistics
 from oms_app.models.text import load_encoder
 from oms_app.prestep.unet import TimeFreeUNet
-from oms_app.training import autoencoder, curves, denoiser, leak, lumen, oms, scenes, words
+from oms_app.training import curves, oms
+from oms_app.training import signal_leak as leak
 from oms_app.training.loop import Batch, Plan, State, grown, learning_rate, optimizers, train
+from oms_app.training.lumen import autoencoder, denoiser
+from oms_app.training.lumen import stages as lumen
+from oms_app.training.lumen import text_encoder as words
 from oms_app.training.muon import Muon, orthogonalized
+from oms_app.training.scenes import painter as scenes
 
 
 @pytest.fixture(scope="module")

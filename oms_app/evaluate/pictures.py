@@ -22,11 +22,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from oms_app.models.catalog import PROJECT
-from oms_app.requests import MAX_SEED, Frozen, GenerateRequest, StudioError, Variant
-from oms_app.studio import Studio
+from oms_app.engine.studio import Studio
+from oms_app.paths import EMBEDDED_FOLDER
+from oms_app.schema import MAX_SEED, Frozen, GenerateRequest, StudioError, Variant
 
-CAPTIONS = PROJECT / "assets/lumen/captions.json"
+CAPTIONS = EMBEDDED_FOLDER / "captions.json"
 REFERENCES = 4  # scenes a caption
 WORTH_SHARING = 25  # captions for each process: to start one takes seconds
 Means = NDArray[np.float64]
@@ -230,7 +230,7 @@ class Records:
 def state_key(studio: Studio, *more: object) -> str:
     """Tells apart all that figures hang on: our code, torch, the models' files (by size and date), and `more`."""
     digest = hashlib.sha256(repr((torch.__version__, str(studio.device), *more)).encode())
-    package = PROJECT / "oms_app"
+    package = Path(__file__).resolve().parents[1]
     for path in sorted(package.rglob("*.py")):
         if path.parent.name not in ("ui", "evaluate"):
             digest.update(path.read_bytes())
@@ -243,6 +243,6 @@ def state_key(studio: Studio, *more: object) -> str:
 
 
 def _draw_scene(seed: int) -> NDArray[np.uint8]:
-    from oms_app.training.scenes import draw
+    from oms_app.training.scenes.painter import draw
 
     return draw(seed).image

@@ -20,24 +20,25 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from benchmarks import fidelity, first_page, light_words, solid
-from benchmarks.pair import benchmark as pair_benchmark
+from oms_app.bench import first_page
+from oms_app.bench.pair import benchmark as pair_benchmark
+from oms_app.engine.studio import Studio
+from oms_app.evaluate import fidelity, light_words, solid
 from oms_app.evaluate import results_page as page
+from oms_app.evaluate import scene_clip as clips
 from oms_app.evaluate.luminance import folded, luminance
 from oms_app.evaluate.pictures import Held, Seen, gather, state_key
 from oms_app.evaluate.plots import log_frequencies
 from oms_app.evaluate.quality import quality
 from oms_app.measure.distances import bootstrap_interval
-from oms_app.models.catalog import PROJECT
+from oms_app.output.sheets import labelled
+from oms_app.paths import SHIPPED
 from oms_app.prestep.schedule import table1
-from oms_app.requests import OMS, RAW, GenerateRequest, Variant, variant_of
-from oms_app.sheets import labelled
-from oms_app.studio import Studio
-from oms_app.training import clip as clips
+from oms_app.schema import OMS, RAW, GenerateRequest, Variant, variant_of
 
 METHODS = ("raw", "oms", "singdiffusion", "offset_noise", "signal_leak")
-RESULTS = PROJECT / "docs/results.md"
-QUICK_RESULTS = PROJECT / "docs/results-quick.md"
+RESULTS = SHIPPED / "docs/results.md"
+QUICK_RESULTS = SHIPPED / "docs/results-quick.md"
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ def write(
 
     held, draw_scene: as for `gather`.
     """
-    bench = hashlib.sha256(b"".join(p.read_bytes() for p in sorted((PROJECT / "benchmarks").glob("*.py")))).hexdigest()
-    key = state_key(studio, "report", replace(extent, captions=0), bench)  # pictures of captions are kept elsewhere
+    figures = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+    key = state_key(studio, "report", replace(extent, captions=0), figures)  # pictures of captions are kept elsewhere
     parts = Parts(studio.home / "evaluation" / key / "report.json")
     pictures = out.parent / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)

@@ -82,11 +82,11 @@ def light(solids: Mapping[str, Any], seeds: int, words: Mapping[str, Any], figur
     means = figures["mean"]
     return f"""## Light
 
-`python -m benchmarks.solid`, "solid black background" and "solid white background", means of all RGB values, average (least …
+`python -m oms_app.evaluate.solid`, "solid black background" and "solid white background", means of all RGB values, average (least …
 greatest) of seeds 0 to {seeds - 1}:
 
 {table(("prompt", "measured", "target", "met"), solid_rows)}
-`python -m benchmarks.light_words`, prompts that say nothing of light × seeds, n = {words["n"]}:
+`python -m oms_app.evaluate.light_words`, prompts that say nothing of light × seeds, n = {words["n"]}:
 
 {table(("measure", "measured", "target", "met"), word_rows)}
 `python -m oms_app evaluate luminance --captions {figures["n"]}`, distance (Wasserstein) of the pictures' means from those of the
@@ -115,13 +115,13 @@ def words(figures: Mapping[str, Any], told: Mapping[str, float]) -> str:
     ]
     return f"""## Words
 
-`python -m benchmarks.fidelity`, {n} prompts like "a red circle on a blue background", {n} like "mountains at night", picture i
+`python -m oms_app.evaluate.fidelity`, {n} prompts like "a red circle on a blue background", {n} like "mountains at night", picture i
 with seed i; the subject judged by a classifier trained on scenes apart from the base, which names
 {figures["judge"]["accuracy"]:.1%} of {figures["judge"]["n"]} unseen scenes rightly:
 
 {table(("measure", "raw", "OMS CFG 1", "target (OMS)", "met"), rows)}
 Of OMS's own x̂0, decoded, {told["right"]:.0%} of the borders are within ΔE 20 of the named colour (median {told["median"]}, greatest
-{told["greatest"]}; `python -m benchmarks.fidelity --told`): the rest is lost in the base, which reads the chance of the noise too.
+{told["greatest"]}; `python -m oms_app.evaluate.fidelity --told`): the rest is lost in the base, which reads the chance of the noise too.
 """
 
 
@@ -264,7 +264,7 @@ def times(pair: Mapping[str, Any], first_page: float, runs: int, starts: int) ->
             f"{first_page:.2f} s, median of {starts}",
             "≤ 15 s",
             met(first_page <= 15),
-            "`python -m benchmarks.first_page`",
+            "`python -m oms_app.bench.first_page`",
         ),
     ]
     return f"""## Time

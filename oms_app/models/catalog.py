@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from oms_app.home import user_folder
-from oms_app.requests import Frozen, SchedulerName, StudioError, one_line
+from oms_app.paths import PRESETS, user_folder
+from oms_app.schema import Frozen, SchedulerName, StudioError, one_line
 
-PROJECT = Path(__file__).resolve().parents[2]
 PICKLES = {".ckpt", ".bin", ".pt", ".pth", ".pkl"}
 MARKER = "download.json"  # lies in a folder whose download is complete
 OWN = "own.json"  # the user's own models, in the folder of downloads: entries as here, with an absolute folder or file
@@ -111,7 +110,7 @@ class Catalog:
 
     def __init__(self, presets: Path | None = None, root: Path | None = None, home: Path | None = None) -> None:
         self.downloads = user_folder(home) / "models"
-        self.presets = (presets or PROJECT / "presets/models").resolve()
+        self.presets = (presets or PRESETS / "models").resolve()
         self.root = (root or self.presets.parents[1]).resolve()
         self.entries: dict[str, Entry] = {}
         if not self.presets.is_dir():

@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL
 from pydantic import Field, ValidationError
 
-from oms_app.requests import Frozen, StudioError
+from oms_app.schema import Frozen, StudioError
 
 FILE = "domain.json"
 PROBE = 64  # pixels a side

@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 
 from oms_app.models import domain as domains
 from oms_app.models.catalog import PICKLES, pickle_refused
-from oms_app.models.lora import Adapters, melt
+from oms_app.models.lora import Adapters, fuse_loras
 from oms_app.models.memory import Mode, is_out_of_memory, place
 from oms_app.models.single_file import load_single_file
 from oms_app.models.text import SdxlTextEncoder, TextEncoder, load_encoder
 from oms_app.prestep.leak import LeakStatistics
 from oms_app.prestep.unet import TimeFreeUNet
-from oms_app.requests import StudioError, one_line
+from oms_app.schema import StudioError, one_line
 
 TITLES = {"oms": "an OMS module", "singdiffusion": "a SingDiffusion module"}
 PIPELINES: dict[str, Any] = {
@@ -138,7 +138,7 @@ def load_base(
 ) -> Base:
     """A StableDiffusionPipeline from a diffusers folder or a single .safetensors file, with LoRAs melted in."""
     pipeline = load_single_file(folder, dtype) if folder.is_file() else _load_folder(folder, dtype)
-    melt(pipeline, adapters)
+    fuse_loras(pipeline, adapters)
     if dtype != torch.float32:
         pipeline.vae.to(torch.float32)
     known = domains.fingerprint(pipeline.vae)  # in full precision: the same whatever the model is run in

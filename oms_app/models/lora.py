@@ -14,7 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from oms_app.requests import StudioError, one_line
+from oms_app.schema import StudioError, one_line
 
 Adapters = tuple[tuple[Path, float], ...]  # files, and how strongly each is applied
 NAME = "lora"
@@ -27,7 +27,7 @@ DOWN = (
 )
 
 
-def melt(pipeline: Any, adapters: Sequence[tuple[Path, float]]) -> None:
+def fuse_loras(pipeline: Any, adapters: Sequence[tuple[Path, float]]) -> None:
     """W ← W + scale · (α/r) B A for every adapter, in the UNet and in the text encoder, in place.
 
     Raises StudioError where a file cannot be read, is no LoRA, or does not fit this pipeline.

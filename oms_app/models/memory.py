@@ -19,7 +19,7 @@ import psutil
 import torch
 import torch.nn.functional as F
 
-from oms_app.requests import StudioError, one_line
+from oms_app.schema import StudioError, one_line
 
 log = logging.getLogger(__name__)
 GiB = 2**30
@@ -172,7 +172,7 @@ def _milliseconds(work: Callable[[], object], times: int = 10) -> float:
     return 1000 * (time.perf_counter() - began) / times
 
 
-class Relief(IntEnum):
+class OomFallback(IntEnum):
     """What is given up when memory runs out, one after the other."""
 
     NONE = 0
@@ -180,17 +180,17 @@ class Relief(IntEnum):
     ONE_BY_ONE = 2  # pictures are painted singly, decoded singly and in tiles
     OFFLOAD = 3  # the model's layers wait in the host's memory
 
-    def next(self, device: torch.device) -> Relief | None:
+    def next(self, device: torch.device) -> OomFallback | None:
         """None where nothing is left to give up."""
-        last = Relief.ONE_BY_ONE if device.type == "cpu" else Relief.OFFLOAD
-        return None if self >= last else Relief(self + 1)
+        last = OomFallback.ONE_BY_ONE if device.type == "cpu" else OomFallback.OFFLOAD
+        return None if self >= last else OomFallback(self + 1)
 
 
 # What the person is told, by what it took in the end.
-TOLD = {
-    Relief.EVICT: "memory ran out, so other models were put away; they will be loaded again when they are needed",
-    Relief.ONE_BY_ONE: "memory ran out, so the pictures were painted one after the other, which takes longer",
-    Relief.OFFLOAD: "memory ran out, so the model waited in main memory layer by layer, which takes much longer",
+OOM_NOTES = {
+    OomFallback.EVICT: "memory ran out, so other models were put away; they will be loaded again when they are needed",
+    OomFallback.ONE_BY_ONE: "memory ran out, so the pictures were painted one after the other, which takes longer",
+    OomFallback.OFFLOAD: "memory ran out, so the model waited in main memory layer by layer, which takes much longer",
 }
 
 

@@ -4,7 +4,7 @@ A third of a pass of Lumen is Python's: 70 modules, a thousand operations, each 
 page's threads want too. TorchScript replays the same operations on the same weights, bit for bit, and without the
 interpreter's lock, so each core can take its own part of the batch. Where the cores share each operation instead,
 they wait for one another a thousand times a pass, and a browser that draws on one of them holds up both.
-`python -m benchmarks.unet_pass` measures it. A large UNet gains nothing by it.
+`python -m dev.unet_pass` measures it. A large UNet gains nothing by it.
 """
 
 from __future__ import annotations

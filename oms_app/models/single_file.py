@@ -14,12 +14,12 @@ import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors import SafetensorError, safe_open
 
-from oms_app.models.catalog import PROJECT
 from oms_app.models.text import clip_tokenizer
-from oms_app.requests import StudioError, one_line
+from oms_app.paths import PRESETS
+from oms_app.schema import StudioError, one_line
 
 Family = Literal["sd15", "sd21", "sdxl"]
-CONFIGS = PROJECT / "presets/configs"  # one folder a family: a diffusers pipeline without weights
+CONFIGS = PRESETS / "configs"  # one folder a family: a diffusers pipeline without weights
 NATIVE: dict[Family, int] = {"sd15": 512, "sd21": 768, "sdxl": 1024}  # pixels a side
 DOMAINS: dict[Family, str] = {"sd15": "sd", "sd21": "sd", "sdxl": "sdxl"}  # latent domains, as the catalogue names them
 UNET = "model.diffusion_model."

@@ -23,13 +23,13 @@ from oms_app.models import domain as domains
 from oms_app.models.catalog import Catalog, Entry
 from oms_app.models.loading import load_base
 from oms_app.models.text import TextEncoder, load_encoder
-from oms_app.requests import StudioError
+from oms_app.schema import StudioError
 from oms_app.training import oms
 from oms_app.training.data import find, some
 from oms_app.training.encoded import encode
 from oms_app.training.loop import Plan
 from oms_app.training.loop import train as train_loop
-from oms_app.training.lumen import vae_key, work_folder
+from oms_app.training.lumen.stages import vae_key, work_folder
 
 log = logging.getLogger(__name__)
 Size = Literal["S", "B", "L"]

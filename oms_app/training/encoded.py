@@ -21,11 +21,11 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from oms_app.models.text import TextEncoder
-from oms_app.requests import StudioError, one_line
-from oms_app.training import autoencoder
+from oms_app.schema import StudioError, one_line
 from oms_app.training.data import UNREADABLE, Captioned, open_square, some
 from oms_app.training.loop import Batch
-from oms_app.training.lumen import CAPTION_DROPOUT
+from oms_app.training.lumen import autoencoder
+from oms_app.training.lumen.stages import CAPTION_DROPOUT
 
 log = logging.getLogger(__name__)
 PART = 64  # pictures

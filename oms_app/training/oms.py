@@ -20,10 +20,10 @@ from transformers import CLIPTextModel
 from oms_app.models import domain as domains
 from oms_app.prestep.schedule import v_target
 from oms_app.prestep.unet import TimeFreeUNet
-from oms_app.training import lumen
 from oms_app.training.loop import Batch, Plan, grown, pick_device
 from oms_app.training.loop import train as train_loop
-from oms_app.training.words import save_text_encoder
+from oms_app.training.lumen import stages as lumen
+from oms_app.training.lumen.text_encoder import save_text_encoder
 
 log = logging.getLogger(__name__)
 Kind = Literal["oms", "singdiffusion"]

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from gradio import utils
 from gradio.processing_utils import save_pil_to_cache
 
-from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, Variant
+from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, Variant
 from oms_app.ui.grids import Grid, Part
 
 SHOWN = 256  # pixels: the largest side of a picture in the table

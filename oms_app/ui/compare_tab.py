@@ -7,14 +7,14 @@ from typing import Any
 
 import gradio as gr
 
-from oms_app.requests import (
+from oms_app.schema import (
     GenerateResult,
     ImageResult,
 )
 from oms_app.ui import readout
 from oms_app.ui.form import MAX_COMPARED, METHODS, to_comparison
 from oms_app.ui.painting import QUICK, Save, wire
-from oms_app.ui.work import Engine, here
+from oms_app.ui.work import Engine, available_models
 
 FIELDS = (
     "prompt", "methods", "models", "oms_prompt", "oms_guidance_scale", "offset_strength", "oms_module", "force", "seed",
@@ -94,7 +94,7 @@ def build(models: Sequence[Any], modules: Sequence[Any], ready: Sequence[str]) -
 
 def lists(c: Components, studio: Engine, chosen: Mapping[Any, Any]) -> dict[Any, Any]:
     """The lists of models and modules as they are now. chosen: as for `create_tab.lists`."""
-    models, modules = here(studio, "base"), here(studio, "oms")
+    models, modules = available_models(studio, "base"), available_models(studio, "oms")
     ids = [info.id for info in models]
     module = chosen[c["oms_module"]]
     return {

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from oms_app.requests import (
+from oms_app.schema import (
     SCHEDULERS,
     GenerateResult,
     ImageResult,
@@ -19,7 +19,7 @@ from oms_app.ui import examples as ready_made
 from oms_app.ui import light, live, looks_panel, readout
 from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT, PLAIN, to_request
 from oms_app.ui.painting import QUICK, Save, wire
-from oms_app.ui.work import EMBEDDED, Engine, here
+from oms_app.ui.work import EMBEDDED, Engine, available_models
 
 Components = dict[str, Any]
 Measure = Callable[[Image.Image], ImageStats]
@@ -299,7 +299,7 @@ def connect(
             # The pairs were made by the embedded model at its own settings.
             **(
                 {c["model"]: EMBEDDED, **choose_model(EMBEDDED)}
-                if EMBEDDED in {info.id for info in here(studio, "base")}
+                if EMBEDDED in {info.id for info in available_models(studio, "base")}
                 else {}
             ),
             c["loras"]: [],
@@ -370,7 +370,7 @@ def _seeds(c: Components) -> list[Any]:
 
 def lists(c: Components, studio: Engine, chosen: Mapping[Any, Any]) -> dict[Any, Any]:
     """The lists of models and LoRAs as they are now. chosen: what is chosen in them; what has gone is so no more."""
-    models, loras = here(studio, "base"), here(studio, "lora")
+    models, loras = available_models(studio, "base"), available_models(studio, "lora")
     ids, lora_ids = [info.id for info in models], [info.id for info in loras]
     model = chosen[c["model"]] if chosen[c["model"]] in ids else next(iter(ids), None)
     return {

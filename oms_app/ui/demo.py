@@ -13,7 +13,7 @@ from gradio.processing_utils import save_pil_to_cache
 from PIL import Image
 from pydantic import ValidationError
 
-from oms_app.requests import (
+from oms_app.schema import (
     CORRECTIONS,
     GenerateRequest,
     GenerateResult,
@@ -27,7 +27,7 @@ from oms_app.ui import examples as ready_made
 from oms_app.ui.form import explain
 from oms_app.ui.looks_panel import Shelf
 from oms_app.ui.painting import DEVICE, Save
-from oms_app.ui.work import Engine, Library, here
+from oms_app.ui.work import Engine, Library, available_models
 
 HERE = Path(__file__).parent
 MAX_WAITING = 32  # requests in the queue; the next is told to come back
@@ -40,7 +40,7 @@ one prompt, one seed, two pictures to compare.</p></header>
 
 
 class House(Library, Protocol):
-    """All that the page needs: `oms_app.late.LateStudio`, which says what each does and raises.
+    """All that the page needs: `oms_app.engine.service.StudioService`, which says what each does and raises.
 
     examples: a folder of ready-made pairs (see `examples.load`); it may be absent.
     """
@@ -65,13 +65,18 @@ def create_demo(studio: House, *, local: bool = True) -> gr.Blocks:
 
     local: the visitor may name files of this machine and have models downloaded; on a Space nobody may.
     """
-    models, modules, looks, save = here(studio, "base"), here(studio, "oms"), studio.looks, studio.save
+    models, modules, looks, save = (
+        available_models(studio, "base"),
+        available_models(studio, "oms"),
+        studio.looks,
+        studio.save,
+    )
     pairs = ready_made.load(studio.examples)
     with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=(DAY, DAY), fill_width=True) as demo:
         header = gr.HTML(HEADER)
         with gr.Tabs(elem_id="rooms") as rooms:
             with gr.Tab("Create", id="create"):
-                components = create_tab.build(models, here(studio, "lora"), pairs, looks)
+                components = create_tab.build(models, available_models(studio, "lora"), pairs, looks)
                 show = create_tab.connect(components, studio, pairs, studio.measure, save)
                 looks_panel.connect(components, looks, demo)
                 remember.connect(demo, components, studio)
@@ -83,7 +88,7 @@ def create_demo(studio: House, *, local: bool = True) -> gr.Blocks:
                 explore_tab.open_in_create(grid, components, rooms, show)
             with gr.Tab("Compare", id="compare"):
                 rare = ("singdiffusion", "signal_leak")
-                ready = [name for name in CORRECTIONS if name not in rare or here(studio, name)]
+                ready = [name for name in CORRECTIONS if name not in rare or available_models(studio, name)]
                 compared = compare_tab.build(models, modules, ready)
                 compare_tab.connect(compared, studio, save)
             with gr.Tab("Models", id="models") as room:
@@ -99,12 +104,12 @@ def create_demo(studio: House, *, local: bool = True) -> gr.Blocks:
         _endpoint(studio, save)
         light.endpoint(studio, _file)
         _statistics(studio)
-    _hush(demo, header)
+    limit_progress_outputs(demo, header)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     return demo
 
 
-def _hush(demo: gr.Blocks, part: gr.HTML) -> None:
+def limit_progress_outputs(demo: gr.Blocks, part: gr.HTML) -> None:
     """Events that show no progress tell theirs to one part alone, where Gradio would tell it to all their outputs.
 
     With each piece of news of any event the page goes through all parts that were ever told of progress, and copies
@@ -196,7 +201,7 @@ def _endpoint(studio: Engine, save: Save) -> None:
         Answers {"seed", "images": [{"variant", "seed", "mean", "lightness", "image"}], "notes"}; images are PNG files.
         Left out or null: the model's own default; for oms_prompt the main prompt, for seed a random one.
         """
-        known = {info.id for info in here(studio, "base")}
+        known = {info.id for info in available_models(studio, "base")}
         if model not in known:
             # Only the catalogue: a caller from outside names no folders of this machine.
             raise gr.Error(f"unknown model {model!r}: choose one of {', '.join(sorted(known))}", print_exception=False)

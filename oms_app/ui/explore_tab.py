@@ -13,14 +13,14 @@ from typing import Any
 
 import gradio as gr
 
-from oms_app.requests import GenerateRequest, GenerateResult, Progress, Seconds, Stopped, StudioError
+from oms_app.schema import GenerateRequest, GenerateResult, Progress, Seconds, Stopped, StudioError
 from oms_app.ui import create_tab, readout
 from oms_app.ui.board import CLICK_JS, Board, Painted, table
 from oms_app.ui.form import to_fields
 from oms_app.ui.grids import KINDS, LOOK_BY_MODEL, PROMPT_BY_CFG, SLIDER_BY_SEED, Grid, to_grid
 from oms_app.ui.looks_panel import Shelf
 from oms_app.ui.painting import QUICK, Save, attach, keep
-from oms_app.ui.work import Engine, follow, here
+from oms_app.ui.work import Engine, available_models, follow
 
 logger = logging.getLogger(__name__)
 Components = dict[str, Any]
@@ -142,7 +142,7 @@ def _choices(looks: Sequence[Any]) -> list[tuple[str, str]]:
 
 def lists(c: Components, studio: Engine, chosen: Mapping[Any, Any]) -> dict[Any, Any]:
     """The lists of models as they are now. chosen: as for `create_tab.lists`."""
-    models = here(studio, "base")
+    models = available_models(studio, "base")
     ids, choices = [info.id for info in models], [(info.title, info.id) for info in models]
     model = chosen[c["model"]] if chosen[c["model"]] in ids else next(iter(ids), None)
     return {

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from oms_app.requests import (
+from oms_app.schema import (
     MAX_PROMPT_CHARACTERS,
     MAX_SEED,
     RAW,

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from oms_app.requests import MAX_SEED, RAW, GenerateRequest, StudioError, Variant
+from oms_app.schema import MAX_SEED, RAW, GenerateRequest, StudioError, Variant
 from oms_app.ui.form import explain, whole
 
 PROMPT_BY_CFG = "OMS prompt × OMS CFG"

@@ -13,11 +13,11 @@ import gradio as gr
 from PIL import Image
 from pydantic import ValidationError
 
-from oms_app.requests import GenerateRequest, ImageResult, StudioError, Variant
+from oms_app.schema import GenerateRequest, ImageResult, StudioError, Variant
 from oms_app.ui import readout
 from oms_app.ui.form import explain, to_preview
 from oms_app.ui.painting import QUICK
-from oms_app.ui.work import Engine, here
+from oms_app.ui.work import Engine, available_models
 
 logger = logging.getLogger(__name__)
 # The fields that the light depends on.
@@ -107,7 +107,7 @@ def endpoint(studio: Engine, file: Callable[[ImageResult], dict[str, Any]]) -> N
         Answers {"seed", "mean", "lightness", "image"}; the image is a PNG file. An error where a request has the
         device. Left out or null: the model's own default; for oms_prompt the main prompt.
         """
-        known = {info.id for info in here(studio, "base")}
+        known = {info.id for info in available_models(studio, "base")}
         if model not in known:
             raise gr.Error(f"unknown model {model!r}: choose one of {', '.join(sorted(known))}", print_exception=False)
         settings = {"prompt": oms_prompt, "prompt_b": oms_prompt_b, "mix": oms_mix}

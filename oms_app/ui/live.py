@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from oms_app.requests import Progress
+from oms_app.schema import Progress
 from oms_app.ui.light import as_data
 
 SIDE = 256  # pixels, at most

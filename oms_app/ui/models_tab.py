@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from oms_app.requests import Stopped, StudioError, Transfer
+from oms_app.schema import Stopped, StudioError, Transfer
 from oms_app.ui import readout
 from oms_app.ui.painting import QUICK
 from oms_app.ui.work import Library, Stops, watch

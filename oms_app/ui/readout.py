@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from math import atan2, degrees, hypot, sqrt
 
-from oms_app.requests import GenerateResult, ImageStats, Progress
+from oms_app.schema import GenerateResult, ImageStats, Progress
 
 STAGES = {
     "load": "Getting the model ready",

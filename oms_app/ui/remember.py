@@ -12,11 +12,11 @@ from typing import Any
 
 import gradio as gr
 
-from oms_app.requests import MAX_PROMPT_CHARACTERS, MAX_SEED, SCHEDULERS
+from oms_app.schema import MAX_PROMPT_CHARACTERS, MAX_SEED, SCHEDULERS
 from oms_app.ui.create_tab import lists
 from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT
 from oms_app.ui.painting import QUICK
-from oms_app.ui.work import Engine, here
+from oms_app.ui.work import Engine, available_models
 
 TEXTS = ("prompt", "negative_prompt", "oms_prompt", "oms_prompt_left", "oms_prompt_right")
 SWITCHES = ("oms_on", "oms_plain", "random_seed")
@@ -65,7 +65,7 @@ def connect(demo: gr.Blocks, c: dict[str, Any], studio: Engine) -> None:
     def restore(saved: Any) -> dict[Any, Any]:
         """The fields, and with them the lists of models and LoRAs as they are now: both at once, or the later of the
         two would undo the other's choice."""
-        good = valid(saved, *([info.id for info in here(studio, kind)] for kind in ("base", "lora")))
+        good = valid(saved, *([info.id for info in available_models(studio, kind)] for kind in ("base", "lora")))
         chosen = {c[name]: good.pop(name, c[name].value) for name in ("model", "loras")}
         return {**lists(c, studio, chosen), **{c[name]: value for name, value in good.items()}}
 

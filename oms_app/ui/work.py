@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from oms_app.requests import GenerateRequest, GenerateResult, ImageResult, Progress, Transfer
+from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, Progress, Transfer
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Engine(Protocol):
 
 
 class Library(Engine, Protocol):
-    """What the page as a whole needs: `oms_app.late.LateStudio`, which says what each does and raises."""
+    """What the page as a whole needs: `oms_app.engine.service.StudioService`, which says what each does and raises."""
 
     def complaints(self) -> Sequence[str]: ...
 
@@ -84,7 +84,7 @@ class Stops:
         return flag or self.fresh(session)
 
 
-def here(studio: Engine, kind: str) -> list[Any]:
+def available_models(studio: Engine, kind: str) -> list[Any]:
     """The models of a kind that are on this machine, the embedded one first."""
     found = [info for info in studio.models() if info.available and info.kind == kind]
     return sorted(found, key=lambda info: info.id != EMBEDDED)

@@ -1,1 +1,0 @@
-"""Timings: run by hand, on a machine that does nothing else meanwhile."""

@@ -1,0 +1,50 @@
+"""Seconds from `python app.py` to the first page: `python -m oms_app.bench.first_page`.
+
+Median of 5 starts, warm disk.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+RUNS = 5
+PATIENCE = 120.0  # seconds
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_once() -> float:
+    """Seconds until GET / answers 200. Raises TimeoutError where it does not."""
+    port = free_port()
+    app = Path(__file__).parents[2] / "app.py"
+    began = time.monotonic()
+    process = subprocess.Popen([sys.executable, str(app), "--port", str(port)], stdout=subprocess.DEVNULL)
+    try:
+        while time.monotonic() - began < PATIENCE:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
+                    if page.status == 200:
+                        return time.monotonic() - began
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.05)
+        raise TimeoutError(f"no page within {PATIENCE} s")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+if __name__ == "__main__":
+    seconds = [start_once() for _ in range(RUNS)]
+    print(json.dumps({"median": round(statistics.median(seconds), 2), "runs": [round(s, 2) for s in seconds]}))

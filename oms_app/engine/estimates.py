@@ -1,0 +1,96 @@
+"""How long a request will take on this machine, from what it has painted before."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from oms_app.schema import GenerateRequest, GenerateResult
+
+logger = logging.getLogger(__name__)
+KEPT = 8  # runs remembered of each model; the median of them counts
+MAX_MODELS = 100
+
+
+class Notes(BaseModel):
+    """What the file holds: seconds per unit of work (see `work`), the newest last, by model."""
+
+    model_config = ConfigDict(extra="forbid")
+    rates: dict[str, list[float]] = Field(default_factory=dict)
+
+
+def work(request: GenerateRequest, pictures: int) -> float:
+    """pictures × steps × megapixels, twice that with guidance. Every default of the request must be filled in."""
+    assert request.width and request.height and request.num_inference_steps and request.guidance_scale is not None
+    passes = 2 if request.guidance_scale > 1 else 1
+    return pictures * request.num_inference_steps * passes * request.width * request.height / 1e6
+
+
+class Pace:
+    """Learns from results and estimates requests. file: where it is kept; made when something is learnt."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._lock = threading.Lock()
+        self._rates = self._read()
+
+    def learn(self, result: GenerateResult) -> None:
+        """Remembers how fast the pictures that this result's request really painted were made."""
+        if not result.painted:
+            return
+        seconds = result.seconds.correct + result.seconds.denoise + result.seconds.decode
+        rate = seconds / work(result.request, result.painted)
+        with self._lock:
+            rates = self._rates.pop(result.request.model, [])
+            self._rates[result.request.model] = [*rates, rate][-KEPT:]
+            while len(self._rates) > MAX_MODELS:
+                self._rates.pop(next(iter(self._rates)))
+            self._write()
+
+    def estimate(self, requests: Iterable[GenerateRequest], defaults: Mapping[str, Any]) -> float | None:
+        """Seconds for these requests together, each picture counted once; None where one of their models has not
+        painted here yet. defaults: of each model, by its id; they fill what a request leaves to the model.
+        """
+        seen: set[Any] = set()
+        seconds = 0.0
+        for request in requests:
+            rates, known = self._rates.get(request.model), defaults.get(request.model)
+            if not rates or known is None:
+                return None
+            names = ("width", "height", "num_inference_steps", "guidance_scale")
+            missing = {name: getattr(known, name) for name in names if getattr(request, name) is None}
+            filled = request.model_copy(update={**missing, "variants": (), "seed": None, "count": 1})
+            pictures = {
+                (filled, (request.seed or 0) + index, variant.model_copy(update={"name": "any"}))
+                for variant in request.variants
+                for index in range(request.count)
+            }
+            seconds += median(rates) * work(filled, len(pictures - seen))
+            seen |= pictures
+        return seconds
+
+    def _read(self) -> dict[str, list[float]]:
+        try:
+            kept = Notes.model_validate_json(self.file.read_bytes()).rates
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValidationError) as error:
+            logger.warning("%s is passed over: %s", self.file, str(error).splitlines()[0])
+            return {}
+        return {model: rates for model, rates in kept.items() if rates and all(0 < rate < 1e6 for rate in rates)}
+
+    def _write(self) -> None:
+        temporary = self.file.with_suffix(".tmp")
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps({"rates": self._rates}), encoding="utf-8")
+            temporary.replace(self.file)
+        except OSError as error:  # a full disk: the estimates of this session stay
+            logger.warning("%s cannot be written: %s", self.file, error)

@@ -1,0 +1,120 @@
+"""What can be seen before a picture is done: the light that OMS will bring, and x̂0 while the picture is painted.
+
+The light is the x̂0 that the correction mixes into the noise, decoded by the VAE; no denoising is needed for it. While
+the base denoises, x̂0 of each step is shown through a linear map from latents to colours, which costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
+
+from oms_app.engine import denoise as denoising
+from oms_app.engine.correct import CorrectionRunner, Job
+from oms_app.engine.resolve import ResolvedRequest
+from oms_app.measure.picture import measure
+from oms_app.models.loading import Base
+from oms_app.prestep.corrections import CORRECTIONS
+from oms_app.prestep.schedule import x0_of_step
+from oms_app.schema import ImageResult, ImageStats, Preview, Variant
+
+MOST_CELLS = 64  # of the latents of a decoded preview, in each direction; light is smooth, and decoding costs by area
+LOOKS = 8  # previews of a run, about
+
+
+def has_light(variant: Variant) -> bool:
+    """Whether the variant's correction brings an x̂0 of its own, so that there is something to preview."""
+    return CORRECTIONS[variant.correction].needs is not None
+
+
+def light(base: Base, request: ResolvedRequest, correcting: CorrectionRunner) -> tuple[ImageResult, ...]:
+    """The decoded x̂0 of each variant that has one, of the request's first picture; at most 64 cells a side."""
+    jobs = [Job(variant.name, variant, 0) for variant in request.variants if has_light(variant)]
+    if not jobs:
+        return ()
+    x0 = torch.cat(correcting.x0s(jobs))
+    small = adaptive_avg_pool2d(x0, (min(x0.shape[-2], MOST_CELLS), min(x0.shape[-1], MOST_CELLS)))
+    pictures, _ = denoising.decode(base.pipeline, small)
+    return tuple(
+        ImageResult(
+            variant=job.variant.name,
+            index=0,
+            seed=request.seed,
+            image=picture,
+            stats=ImageStats(**asdict(measure(np.asarray(picture)))),
+        )
+        for job, picture in zip(jobs, pictures, strict=True)
+    )
+
+
+def fit_rgb_map(latents: Tensor, rgb: Tensor) -> Tensor:
+    """The affine map from latents (B, C, h, w) to colours (B, 3, h, w) that errs least in the squares: (C + 1, 3).
+
+    Its last row is the constant. Exact where the colours are such a map of the latents.
+    """
+    seen = _cells(latents)
+    return torch.linalg.lstsq(torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1), _cells(rgb)).solution
+
+
+def apply_rgb_map(latents: Tensor, rgb_map: Tensor) -> Tensor:
+    """latents (B, C, h, w) through a map of `fit_rgb_map`: colours (B, 3, h, w)."""
+    weights, constant = rgb_map[:-1].to(latents), rgb_map[-1].to(latents)
+    return torch.einsum("bchw,cd->bdhw", latents, weights) + constant.view(1, -1, 1, 1)
+
+
+def rgb_map_of(pipeline: Any) -> Tensor:
+    """The map of a pipeline's VAE, (C + 1, 3), to colours of -1 to 1: fitted to eight pictures of smooth colours.
+
+    They go through the encoder, so that the latents are of the kind that pictures have, and come back decoded.
+    """
+    vae, generator = pipeline.vae, torch.Generator().manual_seed(0)
+    side = 8 * pipeline.vae_scale_factor
+    colours = interpolate(torch.rand((8, 3, 4, 4), generator=generator) * 2 - 1, size=(side, side), mode="bilinear")
+    with torch.no_grad():
+        encoded = vae.encode(colours.to(vae.device, vae.dtype)).latent_dist.mode()
+        latents = (encoded - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+        decoded = denoising.to_rgb(pipeline, latents).float()
+    return fit_rgb_map(latents.float().cpu(), interpolate(decoded, size=latents.shape[-2:], mode="area").cpu())
+
+
+class StepPreviewer:
+    """Sees every step of a scheduler, and shows what the pictures are becoming. The scheduler is the request's own."""
+
+    def __init__(self, base: Base, scheduler: Any) -> None:
+        self._base = base
+        self._x0: Tensor | None = None  # of the last step
+        step = scheduler.step
+
+        @functools.wraps(step)  # the pipeline asks for its parameters by name
+        def seen(output: Tensor, timestep: Any, sample: Tensor, *rest: Any, **settings: Any) -> Any:
+            self._x0 = x0_of_step(scheduler, output, timestep, sample)
+            return step(output, timestep, sample, *rest, **settings)
+
+        scheduler.step = seen
+
+    def previews(self, batch: Sequence[Job], step: int, steps: int) -> tuple[Preview, ...]:
+        """Small pictures of the batch after this step: about eight times in a run, and not after its last step."""
+        due = step * LOOKS // steps > (step - 1) * LOOKS // steps
+        if self._x0 is None or not due or step == steps:
+            return ()
+        if self._base.rgb_map is None:
+            self._base.rgb_map = rgb_map_of(self._base.pipeline)
+        colours = apply_rgb_map(self._x0.float().cpu(), self._base.rgb_map)
+        pixels = ((colours.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).numpy()
+        return tuple(
+            Preview(variant=job.variant.name, index=job.index, image=Image.fromarray(one))
+            for job, one in zip(batch, pixels, strict=True)
+        )
+
+
+def _cells(tensor: Tensor) -> Tensor:
+    """(B, C, h, w) → (B·h·w, C)."""
+    return tensor.movedim(1, -1).reshape(-1, tensor.shape[1])

@@ -1,0 +1,66 @@
+"""Progress, Stop and time of one running request."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from oms_app.schema import Preview, Progress, Seconds, Stopped
+
+Stage = Literal["load", "encode", "correct", "denoise", "decode"]
+STAGES: tuple[Stage, ...] = ("load", "encode", "correct", "denoise", "decode")
+
+
+class Run:
+    def __init__(self, on_progress: Callable[[Progress], None] | None, should_stop: Callable[[], bool] | None) -> None:
+        self._on_progress = on_progress
+        self.should_stop = should_stop or (lambda: False)
+        self._seconds = dict.fromkeys(STAGES, 0.0)
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[None]:
+        """Reports the stage, times it, and raises Stopped where Stop was pressed before it."""
+        self.check()
+        self.report(name)
+        started = time.perf_counter()
+        yield
+        self._seconds[name] += time.perf_counter() - started
+
+    def report(self, stage: Stage, step: int = 0, steps: int = 0, previews: tuple[Preview, ...] = ()) -> None:
+        if self._on_progress is not None:
+            self._on_progress(Progress(stage=stage, step=step, steps=steps, previews=previews))
+
+    def counter(
+        self, total: int, part: range, look: Callable[[int, int], tuple[Preview, ...]] = lambda step, steps: ()
+    ) -> Callable[[int, int], None]:
+        """(step, steps) → progress over all chunks, weighted by their pictures: the bar moves evenly, and once.
+
+        look: (step, steps) → the previews to send along; it is asked only where somebody listens.
+        """
+
+        def count(step: int, steps: int) -> None:
+            previews = look(step, steps) if self._on_progress is not None else ()
+            self.report("denoise", (part.start * steps + step * len(part)) // total, steps, previews)
+
+        return count
+
+    def check(self) -> None:
+        if self.should_stop():
+            raise Stopped("stopped")
+
+    @contextmanager
+    def holding(self, lock: threading.RLock) -> Iterator[None]:
+        """Waits for the device, yet can be stopped while it waits."""
+        while not lock.acquire(timeout=0.05):
+            self.check()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def seconds(self) -> Seconds:
+        return Seconds(**self._seconds, total=time.perf_counter() - self._started)

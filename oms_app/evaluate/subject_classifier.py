@@ -1,0 +1,145 @@
+"""What does a picture show? A small classifier trained on scenes alone, apart from the base model that it judges.
+
+python -m oms_app.evaluate.subject_classifier    train it, ship it, print its accuracy on unseen scenes
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+
+from oms_app.paths import EMBEDDED_FOLDER
+from oms_app.training.loop import Batch, Plan, State, train
+from oms_app.training.lumen.autoencoder import to_tensor
+from oms_app.training.lumen.stages import work_folder
+from oms_app.training.scenes import painter as scenes
+from oms_app.training.scenes.figures import FIGURES, MARKS, SHAPES
+from oms_app.training.scenes.landscapes import LANDSCAPES
+
+log = logging.getLogger(__name__)
+SIDE = 64  # pixels a side that it looks at
+FIRST = 20_000_000  # the judge's scenes: neither the base's nor the held-out ones
+COUNT, UNSEEN = 16_000, 1_000
+MINUTES = 2.5  # on 2 CPU cores
+WORK = work_folder(EMBEDDED_FOLDER, smoke=False)
+FOLDER = EMBEDDED_FOLDER / "judge"
+LABELS: tuple[str, ...] = (
+    "solid",
+    *(f"shape {name}" for name in SHAPES),
+    *(f"figure {name}" for name in FIGURES),
+    *(f"mark {name}" for name in MARKS),
+    *(f"landscape {name}" for name in LANDSCAPES),
+)
+
+
+def label(facts: scenes.Facts) -> str:
+    return "solid" if facts.kind == "solid" else f"{facts.kind} {facts.subject}"
+
+
+class Judge(torch.nn.Module):
+    """(B, 3, 64, 64) in [-1, 1] → (B, len(LABELS)) logits."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        sizes = (3, width, 2 * width, 3 * width, 4 * width)
+        layers: list[torch.nn.Module] = []
+        for into, out in pairwise(sizes):
+            layers += [
+                torch.nn.Conv2d(into, out, 3, padding=1, bias=False),
+                torch.nn.GroupNorm(8, out),
+                torch.nn.SiLU(),
+                torch.nn.MaxPool2d(2),
+            ]
+        self.body = torch.nn.Sequential(*layers, torch.nn.Conv2d(4 * width, 4 * width, 3, padding=1), torch.nn.SiLU())
+        self.head = torch.nn.Linear(4 * width * 4, len(LABELS))
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.head(F.adaptive_avg_pool2d(self.body(pictures), 2).flatten(1))
+
+
+def look(pictures: np.ndarray) -> torch.Tensor:
+    """(B, H, W, 3) uint8 → what the judge sees, (B, 3, 64, 64) in [-1, 1]."""
+    return F.interpolate(to_tensor(pictures), size=(SIDE, SIDE), mode="area")
+
+
+def _small_scene(seed: int) -> tuple[np.ndarray, int]:
+    scene = scenes.draw(seed)
+    small = np.asarray(Image.fromarray(scene.image).resize((SIDE, SIDE), Image.Resampling.BOX))
+    return small, LABELS.index(label(scene.facts))
+
+
+def _draw(first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    with ProcessPoolExecutor() as pool:
+        seeds = range(first, first + count)
+        drawn = list(tqdm(pool.map(_small_scene, seeds, chunksize=64), total=count, desc="drawing scenes"))
+    return np.stack([image for image, _ in drawn]), np.array([number for _, number in drawn])
+
+
+def _batches(pictures: np.ndarray, numbers: np.ndarray, state: State, size: int = 48) -> Iterator[Batch]:
+    """Scenes, mirrored, shifted, softened and made noisy at random: a sampler's pictures are a little of all that."""
+    rng = np.random.default_rng((5, state.step))
+    while True:
+        index = rng.integers(len(pictures), size=size)
+        x = to_tensor(pictures[index])
+        if rng.random() < 0.5:
+            x = x.flip(3)
+        dy, dx = (int(v) for v in rng.integers(-3, 4, size=2))
+        x = torch.roll(F.pad(x, (4, 4, 4, 4), mode="replicate"), (dy, dx), (2, 3))[:, :, 4:-4, 4:-4]
+        soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
+        x = torch.lerp(x, soft, torch.from_numpy(rng.random((size, 1, 1, 1), np.float32)))
+        gain = torch.from_numpy(rng.uniform(0.7, 1.15, (size, 1, 1, 1)).astype(np.float32))
+        x = (x + 1) * gain - 1 + 0.05 * torch.randn_like(x) * torch.rand(size, 1, 1, 1)
+        yield {"pictures": x.clamp(-1, 1), "numbers": torch.from_numpy(numbers[index])}
+
+
+def train_judge(work: Path, out: Path, minutes: float = MINUTES, count: int = COUNT, steps: int | None = None) -> Judge:
+    """Train a judge, or go on with the one in `work`; the same command resumes. Writes model.safetensors and its
+    accuracy on unseen scenes to `out`."""
+    torch.manual_seed(0)
+    pictures, numbers = _draw(FIRST, count + UNSEEN)
+    judge = Judge()
+    train(
+        "judge",
+        torch.nn.ModuleDict({"judge": judge}),
+        lambda m, batch, used: F.cross_entropy(m["judge"](batch["pictures"]).float(), batch["numbers"]),
+        lambda where, state: _batches(pictures[:count], numbers[:count], state),
+        Plan(minutes=minutes, steps=steps, learning_rate=2e-3),
+        work=work,
+        device="cpu",
+    )
+    right = judged(judge, pictures[count:]) == numbers[count:]
+    result = {"accuracy": round(float(right.mean()), 4), "n": UNSEEN}
+    log.info("the judge names %.1f %% of %d unseen scenes rightly", 100 * right.mean(), UNSEEN)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "accuracy.json").write_text(json.dumps(result) + "\n")
+    save_file(judge.state_dict(), out / "model.safetensors")
+    return judge
+
+
+def load(folder: Path = FOLDER) -> tuple[Judge, dict[str, float]]:
+    """The judge in a folder that `train_judge` wrote, and its accuracy on unseen scenes."""
+    judge = Judge().eval()
+    judge.load_state_dict(load_file(folder / "model.safetensors"))
+    return judge, json.loads((folder / "accuracy.json").read_text())
+
+
+@torch.no_grad()
+def judged(judge: Judge, pictures: np.ndarray) -> np.ndarray:
+    """Indices into LABELS, (B,), of pictures (B, H, W, 3) uint8."""
+    return torch.cat([judge(look(pictures[i : i + 64])).argmax(1) for i in range(0, len(pictures), 64)]).numpy()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    train_judge(WORK, FOLDER)

@@ -1,0 +1,155 @@
+"""Models of the user's own: a folder or a file is checked, taken into the catalogue and remembered in own.json.
+
+Nothing is copied but what was dropped on the page, and no weights are run: a header tells what a file is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from pathlib import Path
+
+from oms_app.models.catalog import OWN, Catalog, Entry, local_path, re_id
+from oms_app.schema import StudioError
+
+LICENCE = "its maker's"
+MAX_PATH = 4_096  # characters
+_LOCK = threading.Lock()  # the list is read, changed and written by one at a time
+
+
+def add(catalog: Catalog, source: str, title: str | None = None) -> Entry:
+    """Takes a diffusers folder, an OMS module's folder, a checkpoint or a LoRA into the catalogue, for good.
+
+    source: a whole path on this machine. title: what to call it, else as it is called there. Raises StudioError,
+    saying why, for anything that could not be used.
+    """
+    path = _locate(source)
+    for known in catalog.entries.values():
+        if catalog.folder(known).resolve() == path:
+            raise StudioError(f"{path} is in the list already, as {known.title}: choose it by that name")
+    entry = _examine(catalog, path)
+    with _LOCK:
+        taken = set(catalog.entries)
+        name = next(n for n in _names(entry.id) if n not in taken)
+        told = {"id": name, "title": title or entry.title, "licence": LICENCE, "size": _size(path) or None}
+        entry = entry.model_copy(update=told)
+        catalog.include(entry)
+        try:
+            _write(catalog)
+        except OSError as error:
+            catalog.exclude(entry.id)
+            raise StudioError(f"{catalog.downloads / OWN} cannot be written ({error}): make room for it") from error
+    return entry
+
+
+def keep(catalog: Catalog, dropped: Path) -> Entry:
+    """As `add`, for a file that was uploaded to a temporary place: it is moved to own/ in the folder of downloads."""
+    path = _locate(str(dropped))
+    try:
+        _examine(catalog, path)  # what is refused is not kept
+    except StudioError as error:  # where it lies meanwhile means nothing to the person
+        raise StudioError(str(error).replace(str(path), path.name)) from error
+    folder = catalog.downloads / "own"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        target = next(p for p in (folder / f"{n}.safetensors" for n in _names(re_id(path.stem))) if not p.exists())
+        shutil.move(path, target)
+    except OSError as error:
+        raise StudioError(f"{path.name} cannot be kept in {folder} ({error.strerror}): make room there") from error
+    return add(catalog, str(target), path.stem)
+
+
+def forget(catalog: Catalog, name: str) -> Entry:
+    """Takes a model of the user's own off the list; its files stay. Raises StudioError where it is none of theirs."""
+    with _LOCK:
+        if name not in catalog.own:
+            raise StudioError(f"{name!r} is no model that you added: only such can be taken off the list")
+        entry = catalog.entries[name]
+        catalog.exclude(name)
+        _write(catalog)
+    return entry
+
+
+def _locate(source: str) -> Path:
+    text = source.strip().strip("\"'").strip()
+    if not text:
+        raise StudioError("no path was given: type the whole path of a folder or a .safetensors file on this machine")
+    if len(text) > MAX_PATH or not text.isprintable():
+        raise StudioError(f"{text[:60]!r}… is no path: type that of a folder or a .safetensors file on this machine")
+    path = local_path(text)
+    if not path.is_absolute():
+        raise StudioError(f"{text!r} is not a whole path: begin with / or ~, on Windows with a drive such as C:\\")
+    if not path.exists():
+        raise StudioError(f"there is nothing at {text!r}: check the path")
+    return path.resolve()
+
+
+def _examine(catalog: Catalog, path: Path) -> Entry:
+    """What a path holds, as an entry of the catalogue. Raises StudioError for all that could not be used."""
+    try:
+        if path.is_dir():
+            return _examine_folder(catalog, path)
+        if path.suffix.lower() == ".safetensors" and path.is_file():
+            from oms_app.models import lora, single_file
+
+            if single_file.is_lora(single_file.names_of(path)):
+                lora.read(path)
+                return Entry(id=re_id(path.stem), kind="lora", title=path.stem, folder=str(path))
+        elif path.suffix.lower() not in (".ckpt", ".bin", ".pt", ".pth", ".pkl"):
+            raise StudioError(f"{path} is no model: name a folder in the diffusers layout, or a .safetensors file")
+        return catalog.find(str(path), "base")
+    except OSError as error:
+        raise StudioError(f"{path} cannot be read ({error.strerror}): check who may read it") from error
+
+
+def _examine_folder(catalog: Catalog, folder: Path) -> Entry:
+    from oms_app.models import loading, single_file
+
+    module = (folder / "oms_module").is_dir()
+    found = catalog.find(str(folder), "oms" if module else "base")
+    if not module:
+        loading.check_folder(folder)
+    parts = sorted(path for path in folder.iterdir() if path.is_dir())
+    for path in [*folder.iterdir(), *(path for part in parts for path in part.iterdir())]:
+        _refuse_link(path, folder)
+    needed = "oms_module" if module else "unet"
+    weights = [path for part in parts for path in sorted(part.glob("*.safetensors"))]
+    if not any(path.parent.name == needed for path in weights):
+        raise StudioError(f"{folder / needed} holds no .safetensors weights: restore the folder")
+    for path in weights:
+        single_file.names_of(path)
+    return found
+
+
+def _refuse_link(path: Path, folder: Path) -> None:
+    """Raises StudioError for a link that leads out of a model's folder, but into the hub's own cache of files."""
+    blobs = [folder.parents[1] / "blobs"] if folder.parent.name == "snapshots" else []
+    target = path.resolve()
+    if not any(target.is_relative_to(place) for place in (folder, *blobs)):
+        raise StudioError(f"{path} is a link that leads out of its folder, to {target}: put the file itself there")
+
+
+def _names(wanted: str) -> list[str]:
+    return [wanted, *(f"{wanted[:95]}-{i}" for i in range(2, 1_000))]
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of the weights in a folder and its parts."""
+    files = [path] if path.is_file() else [*path.glob("*.safetensors"), *path.glob("*/*.safetensors")]
+    return sum(file.stat().st_size for file in files)
+
+
+def _write(catalog: Catalog) -> None:
+    """Renamed into place, so that a crash leaves the old list or the new one."""
+    path = catalog.downloads / OWN
+    path.parent.mkdir(parents=True, exist_ok=True)
+    models = [
+        catalog.entries[name].model_dump(mode="json", exclude_defaults=True)
+        for name in catalog.entries
+        if name in catalog.own
+    ]
+    half = path.with_suffix(".part")
+    half.write_text(json.dumps({"version": 1, "models": models}, indent=1) + "\n", encoding="utf-8")
+    os.replace(half, path)

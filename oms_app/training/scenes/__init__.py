@@ -1,0 +1,1 @@
+"""Captioned procedural scenes: the training data of the embedded models."""
