@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from oms_app import GenerateRequest, Studio, StudioError, Variant
 from oms_app.models import single_file
-from oms_app.paths import PRESETS
 from oms_app.models.text import clip_tokenizer
+from oms_app.paths import EMBEDDED_FOLDER, PRESETS
 
 RAW = (Variant(name="raw"),)
 
@@ -123,7 +123,7 @@ def test_a_checkpoint_of_nan_is_refused(studio: Studio, lumen: Path, tmp_path: P
 
 
 def test_the_prediction_is_told_by_what_the_unet_answers_to_noise() -> None:
-    unet = UNet2DConditionModel.from_pretrained(PROJECT / "assets/lumen/unet").float().eval()
+    unet = UNet2DConditionModel.from_pretrained(EMBEDDED_FOLDER / "unet").float().eval()
     assert single_file.prediction_type(unet) == "epsilon"
     with torch.no_grad():
         for parameter in unet.conv_out.parameters():
