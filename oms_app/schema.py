@@ -15,6 +15,9 @@ from typing import Annotated, Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from oms_app.schedulers import SCHEDULERS as SCHEDULERS
+from oms_app.schedulers import SchedulerName as SchedulerName
+
 MAX_PROMPT_CHARACTERS = 2_000
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 16
@@ -36,9 +39,6 @@ SETTINGS: Mapping[CorrectionName, frozenset[str]] = MappingProxyType(
     }
 )
 CORRECTIONS: tuple[CorrectionName, ...] = tuple(SETTINGS)
-
-SchedulerName = Literal["ddim", "pndm", "dpm++2m", "unipc", "lcm", "euler", "euler-a", "heun"]
-SCHEDULERS: tuple[SchedulerName, ...] = ("ddim", "pndm", "dpm++2m", "unipc", "lcm", "euler", "euler-a", "heun")
 
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
 Guidance = Annotated[float, Field(ge=0.0, le=30.0, allow_inf_nan=False)]
