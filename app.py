@@ -43,7 +43,7 @@ def main(given: Sequence[str] | None = None) -> int:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"  # read when diffusers is imported
     from oms_app.engine.service import StudioService
-    from oms_app.schema import StudioError
+    from oms_app.errors import StudioError
     from oms_app.ui.demo import create_demo, launch_settings
 
     logging.basicConfig(format="%(message)s")

@@ -21,9 +21,10 @@ import typer
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
-from oms_app.errors import one_line
+from oms_app.errors import StudioError, describe
 from oms_app.paths import user_folder
-from oms_app.schema import CORRECTIONS, GenerateRequest, Lora, Progress, StudioError, Variant, variant_of
+from oms_app.prestep.corrections import CORRECTIONS
+from oms_app.schema import GenerateRequest, Lora, Progress, Variant, variant_of
 
 if TYPE_CHECKING:
     from oms_app.engine.studio import Studio
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StudioError as error:
         return _complain(str(error))
     except ValidationError as error:
-        return _complain(one_line(error))
+        return _complain(describe(error))
     if code == 130:
         return _complain("stopped", code=130)
     return code if isinstance(code, int) else 0

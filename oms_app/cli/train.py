@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from oms_app.cli.entry import AsJson, Device, _answer, _studio, _working, train_app
+from oms_app.errors import StudioError
 from oms_app.paths import user_folder
-from oms_app.schema import StudioError
 
 Minutes = Annotated[float | None, typer.Option(min=0.01, help="Budget of training time, minutes.")]
 StartFrom = Annotated[Path | None, typer.Option("--from", help="A finished folder whose weights to start from.")]
