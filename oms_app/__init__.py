@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from oms_app.schema import GenerateRequest, GenerateResult, StudioError, Variant
 
 __all__ = ["GenerateRequest", "GenerateResult", "Studio", "StudioError", "Variant"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
