@@ -81,13 +81,13 @@ def print_error(message: str, remedy: str = "", code: int = 2) -> int:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """Columns of numbers are aligned to the right; bool, None and lists are written in words."""
+    """A table with titles. Columns of numbers are aligned to the right."""
     from rich import box
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for i, title in enumerate(columns):
-        numeric = all(isinstance(row[i], (int, float)) and not isinstance(row[i], bool) for row in rows)
+        numeric = all(_is_number(row[i]) for row in rows)
         made.add_column(title, justify="right" if rows and numeric else "left", overflow="fold")
     for row in rows:
         made.add_row(*(_in_words(value) for value in row))
@@ -107,13 +107,23 @@ def facts_table(facts: Mapping[str, Any]) -> Table:
             if isinstance(value, Mapping):
                 made.add_row(indent + name.replace("_", " "), "")
                 add(value, indent + "  ")
-            elif name.endswith("_bytes") and isinstance(value, int):
-                made.add_row(indent + name.removesuffix("_bytes").replace("_", " "), f"{value / GIB:.2f} GiB")
+            elif name.endswith("_bytes"):
+                size = "-" if value is None else f"{value / GIB:.2f} GiB"
+                made.add_row(indent + name.removesuffix("_bytes").replace("_", " "), size)
             else:
                 made.add_row(indent + name.replace("_", " "), _in_words(value))
 
     add(facts, "")
     return made
+
+
+def _is_number(value: object) -> bool:
+    """Also of a number that is formatted already."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            float(value)
+            return True
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _in_words(value: object) -> str:
