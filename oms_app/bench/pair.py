@@ -1,8 +1,7 @@
 """A raw and OMS pair by the engine against two calls of the stock pipeline, and the OMS step's share of a raw run.
 
-    python -m oms_app bench pair --json        or        python -m oms_app.bench.pair
-
-Encode to decode, models loaded, every other cache cold, runs interleaved so that a machine that slows down slows all.
+`python -m oms_app bench pair`. From encoding to decoding, with models loaded and every other cache empty. The runs are
+interleaved, so that a machine that slows down slows all of them.
 """
 
 from __future__ import annotations
@@ -30,7 +29,10 @@ PROMPT = "mountains at night"
 
 
 def benchmark(studio: Studio, *, model: str = "lumen", runs: int = 9) -> dict[str, Any]:
-    """Medians in seconds. `ratio` is pair / two stock calls, `share` the OMS step (CFG 1 and 2) / one raw run."""
+    """Medians in seconds. `ratio` is pair / two stock calls, `share` the OMS step (CFG 1 and 2) / one raw run.
+
+    Raises StudioError if the model has no OMS module in its folder.
+    """
     entry = studio.catalog.find(model, "base")
     folder = studio.catalog.folder(entry)
     defaults = entry.defaults
@@ -107,9 +109,3 @@ def benchmark(studio: Studio, *, model: str = "lumen", runs: int = 9) -> dict[st
         "share": {"cfg_1": median["oms_step_cfg_1"] / median["raw"], "cfg_2": median["oms_step_cfg_2"] / median["raw"]},
         "all_seconds": seconds,
     }
-
-
-if __name__ == "__main__":
-    from oms_app.cli.entry import main
-
-    sys.exit(main(["bench", "pair", *sys.argv[1:]]))
