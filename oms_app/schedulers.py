@@ -8,10 +8,7 @@ sampler does with it stands here, and never comes from the config of another sch
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
-
-SchedulerName = Literal["ddim", "pndm", "dpm++2m", "unipc", "lcm", "euler", "euler-a", "heun"]
-SCHEDULERS: tuple[SchedulerName, ...] = get_args(SchedulerName)
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class SchedulerSpec:
 _LATENTS = {"clip_sample": False, "thresholding": False, "set_alpha_to_one": False}
 LCM_STEPS = 50  # timesteps of the consistency models' own grid, of which the sampler takes some
 
-SCHEDULER_SPECS: dict[SchedulerName, SchedulerSpec] = {
+SCHEDULER_SPECS: dict[str, SchedulerSpec] = {
     "ddim": SchedulerSpec("DDIMScheduler", "DDIM", _LATENTS, spacing="leading"),
     # As Stable Diffusion ships PNDM: without the Runge-Kutta start, which costs nine passes and fails below four steps.
     "pndm": SchedulerSpec(
@@ -61,3 +58,4 @@ SCHEDULER_SPECS: dict[SchedulerName, SchedulerSpec] = {
     "euler-a": SchedulerSpec("EulerAncestralDiscreteScheduler", "Euler a", predictions=("epsilon", "v_prediction")),
     "heun": SchedulerSpec("HeunDiscreteScheduler", "Heun", {"clip_sample": False}, zero_snr=False),
 }
+SCHEDULERS = tuple(SCHEDULER_SPECS)

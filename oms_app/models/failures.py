@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from oms_app.schema import StudioError, one_line
+from oms_app.errors import StudioError, one_line
 
 # What allocators say without a type of their own: CUDA's libraries, HIP, Apple's, the CPU's and oneDNN's.
 _OUT_OF_MEMORY = (

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from oms_app.errors import StudioError
 from oms_app.models.reading import Header, read_header
-from oms_app.schema import StudioError
 
 Family = Literal["sd15", "sd21", "sdxl"]
 NATIVE: dict[Family, int] = {"sd15": 512, "sd21": 768, "sdxl": 1024}  # pixels a side

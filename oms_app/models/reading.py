@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from oms_app.schema import StudioError, one_line
+from oms_app.errors import StudioError, one_line
 
 Stamp = tuple[tuple[str, int, int, int], ...]
 

@@ -14,8 +14,8 @@ from typing import Any
 import diffusers
 import torch
 
-from oms_app.schedulers import SCHEDULER_SPECS, SchedulerName
-from oms_app.schema import StudioError, one_line
+from oms_app.errors import StudioError, one_line
+from oms_app.schedulers import SCHEDULER_SPECS
 
 # Stable Diffusion's own, for a config that names no class whose defaults they could be.
 _USUAL = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -63,7 +63,7 @@ def model_schedule(config: Mapping[str, Any]) -> ModelSchedule:
     )
 
 
-def make_scheduler(config: Mapping[str, Any], name: SchedulerName, steps: int, device: torch.device) -> Any:
+def make_scheduler(config: Mapping[str, Any], name: str, steps: int, device: torch.device) -> Any:
     """A fresh diffusers scheduler of this name for the model that `config` was saved with, its timesteps set.
 
     Raises StudioError if the scheduler cannot run the model or cannot make so many steps.

@@ -19,6 +19,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLP
 from safetensors import safe_open
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from oms_app.errors import StudioError
 from oms_app.models.failures import library_errors
 from oms_app.models.file_kinds import FIRST_CONVOLUTION as FIRST_CONVOLUTION
 from oms_app.models.file_kinds import NATIVE as NATIVE
@@ -28,7 +29,6 @@ from oms_app.models.prediction import prediction_type
 from oms_app.models.reading import Header, read_header, read_json
 from oms_app.models.text import clip_tokenizer
 from oms_app.paths import PRESETS
-from oms_app.schema import StudioError
 
 CONFIGS = PRESETS / "configs"  # one folder a family: a diffusers pipeline without weights
 SCALES = (".scale_weight", ".weight_scale")  # beside a float8 `.weight`: what it is to be multiplied by
