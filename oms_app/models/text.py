@@ -83,10 +83,11 @@ class TextEncoder:
 
     def beyond(self, text: str) -> str:
         """The end of the text that does not fit into max_tokens, "" where all of it fits."""
-        ids = self.tokenizer(text, truncation=False, verbose=False).input_ids
-        if len(ids) <= self.max_tokens:
+        tokens = self.tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
+        if len(tokens.input_ids) <= self.max_tokens:
             return ""
-        return str(self.tokenizer.decode(ids[self.max_tokens - 1 : -1], skip_special_tokens=True)).strip()
+        start, _ = tokens.offset_mapping[self.max_tokens - 1]  # the last place holds the end of the text
+        return text[start:].strip()
 
 
 class SdxlTextEncoder(TextEncoder):
