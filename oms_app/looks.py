@@ -16,8 +16,10 @@ from typing import Annotated
 from PIL import Image
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from oms_app.errors import StudioError
+from oms_app.fields import VARIANT_FIELDS
 from oms_app.paths import PRESETS, atomic_path, atomic_write
-from oms_app.schema import Frozen, GenerateRequest, Prompt, StudioError, Variant
+from oms_app.schema import Frozen, GenerateRequest, Variant
 
 logger = logging.getLogger(__name__)
 SHIPPED = PRESETS / "looks"
@@ -42,8 +44,8 @@ class Look(Frozen):
     description: Annotated[str, Field(max_length=160)] = ""
     prefix: Words = ""
     suffix: Words = ""
-    oms_prompt: Prompt | None = None
-    oms_prompt_b: Prompt | None = None
+    oms_prompt: Annotated[str | None, VARIANT_FIELDS["prompt"]] = None
+    oms_prompt_b: Annotated[str | None, VARIANT_FIELDS["prompt_b"]] = None
     mix: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = 0.0
     oms_guidance_scale: Annotated[float, Field(ge=0.0, le=4.0, allow_inf_nan=False)] = 1.0
     sample: Annotated[str, Field(min_length=1, max_length=200)] = "mountains"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from oms_app.cli.entry import app
+from oms_app.cli.entry import build_app
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,7 +38,7 @@ def test_every_command_in_the_documents_is_one(words: list[str]) -> None:
     names = [w for w in words if re.fullmatch(r"[a-z][a-z-]*", w)]
     options = [w for w in words if w.startswith("--")]
     depth = 2 if names[0] in ("evaluate", "train", "bench") else 1
-    shown = CliRunner().invoke(app, [*names[:depth], "--help"], env={"COLUMNS": "300", "TERM": "dumb"})
+    shown = CliRunner().invoke(build_app(), [*names[:depth], "--help"], env={"COLUMNS": "300", "TERM": "dumb"})
     assert shown.exit_code == 0, shown.output
     assert [o for o in options if o not in shown.output] == []
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from oms_app.engine.service import StudioService
+from oms_app.errors import StudioError
 from oms_app.looks import SHIPPED, THUMBNAIL, Look, Shelf
 from oms_app.models.text import unknown_words
 from oms_app.paths import user_folder
-from oms_app.schema import StudioError
 from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT
 from oms_app.ui.looks_panel import cards, look_settings, oms_fields, unwrap
 

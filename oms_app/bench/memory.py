@@ -24,12 +24,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from oms_app.engine import denoise
 from oms_app.engine.studio import Studio
+from oms_app.errors import StudioError
 from oms_app.models.loading import load_base, load_module
 from oms_app.models.memory import size_on_disk
 from oms_app.models.store import parameter_bytes
 from oms_app.models.text import Embedding
 from oms_app.paths import PRESETS
-from oms_app.schema import StudioError
 from oms_app.training.oms import SIZES, build_module
 
 CONFIGS = PRESETS / "configs"
@@ -151,10 +151,8 @@ def embedded(studio: Studio, model: str) -> dict[str, Any]:
     prompt: Embedding = base.text.embed(["mountains"])[0]
 
     def denoise_once() -> None:
-        denoise.denoise(
-            base.pipeline, scheduler, noise.x_s, [noise.generator()], prompt, prompt, steps=2, guidance_scale=5.0,
-            guidance_rescale=0.0, on_step=lambda *_: None, should_stop=lambda: False,
-        )  # fmt: skip
+        call = denoise.PipelineCall(noise.x_s, [noise.generator()], prompt, prompt, 2, 5.0, 0.0)
+        denoise.denoise(base.pipeline, scheduler, call, on_step=lambda *_: None, should_stop=lambda: False)
 
     with Allocations() as counted:
         denoise_once()

@@ -16,13 +16,14 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from oms_app.engine.studio import Studio
+from oms_app.errors import StudioError
 from oms_app.models.loading import OWN_ENCODER, load_module
 from oms_app.models.memory import size_on_disk
 from oms_app.models.text import load_encoder
-from oms_app.prestep.corrections import CORRECTIONS, Start
+from oms_app.prestep.methods import Oms, Start
 from oms_app.prestep.schedule import first_alpha_bar
-from oms_app.prestep.step import for_scheduler, guide, predicted_x0
-from oms_app.schema import GenerateRequest, StudioError, Variant
+from oms_app.prestep.step import for_scheduler
+from oms_app.schema import GenerateRequest, Variant
 
 PROMPT = "mountains at night"
 
@@ -61,15 +62,13 @@ def benchmark(studio: Studio, *, model: str = "lumen", runs: int = 9) -> dict[st
         generator = torch.Generator().manual_seed(seed)
         x_s = torch.randn(shape, generator=generator).to(studio.device, dtype)
 
-        def predict() -> torch.Tensor:
-            if w == 1.0:
-                return predicted_x0(module(x_s, texts[PROMPT]))
-            v = module(x_s.repeat(2, 1, 1, 1), torch.cat([texts[""], texts[PROMPT]]))
-            return predicted_x0(guide(v[:1], v[1:], w))
-
+        correction = Oms(guidance_scale=w)
+        prompts = correction.texts(PROMPT, defaults.guidance_scale)
+        v = module(x_s.repeat(len(prompts), 1, 1, 1), torch.cat([texts[text] for text in prompts])).split(1)
         stock.scheduler.set_timesteps(defaults.num_inference_steps)
-        start = Start(x_s, first_alpha_bar(stock.scheduler), generator, predict)
-        return for_scheduler(CORRECTIONS["oms"]().correct(start), stock.scheduler)
+        predict = dict(zip(prompts, v, strict=True)).__getitem__
+        start = Start(x_s, first_alpha_bar(stock.scheduler), generator, PROMPT, predict=predict)
+        return for_scheduler(correction.correct(start), stock.scheduler)
 
     def pair(seed: int) -> None:
         studio.forget()

@@ -15,22 +15,27 @@ from typer.exceptions import TyperException
 
 from oms_app.cli import bench, doctor, evaluate, generate, inspect, models, train
 from oms_app.cli.console import print_error
-from oms_app.errors import one_line
-from oms_app.schema import StudioError
+from oms_app.errors import StudioError, describe
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="OMS Studio")
-for group in (generate, inspect, models, doctor):
-    app.add_typer(group.app)
-app.add_typer(evaluate.app, name="evaluate")
-app.add_typer(train.app, name="train")
-app.add_typer(bench.app, name="bench")
+
+def build_app() -> typer.Typer:
+    """All commands. `generate` and `evaluate` have options for the corrections that are registered now."""
+    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="OMS Studio")
+    for group in (generate.build_app(), inspect.app, models.app, doctor.app):
+        app.add_typer(group)
+    app.add_typer(evaluate.build_app(), name="evaluate")
+    app.add_typer(train.app, name="train")
+    app.add_typer(bench.app, name="bench")
+    return app
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"  # read when diffusers is imported
     try:
-        code = app(args=None if arguments is None else list(arguments), prog_name="oms_app", standalone_mode=False)
+        code = build_app()(
+            args=None if arguments is None else list(arguments), prog_name="oms_app", standalone_mode=False
+        )
     except TyperException as error:  # unknown option, missing prompt, text instead of a number …
         return print_error(error.format_message() or "no command was given", "--help shows the commands and options")
     except typer.Abort:
@@ -38,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StudioError as error:
         return print_error(str(error))
     except ValidationError as error:
-        return print_error(one_line(error))
+        return print_error(describe(error))
     if code == 130:
         return print_error("stopped", code=130)
     return code if isinstance(code, int) else 0

@@ -8,7 +8,7 @@ import typer
 
 from oms_app.cli.console import output_on_stderr, print_result, table
 from oms_app.cli.options import JsonOption, open_studio
-from oms_app.schema import StudioError
+from oms_app.errors import StudioError
 
 app = typer.Typer()
 

@@ -10,8 +10,8 @@ import typer
 
 from oms_app.cli.console import facts_table, output_on_stderr, print_result
 from oms_app.cli.options import DeviceOption, JsonOption, open_studio
+from oms_app.errors import StudioError
 from oms_app.paths import user_folder
-from oms_app.schema import StudioError
 
 app = typer.Typer(no_args_is_help=True, help="Train the embedded models from nothing, or train them further.")
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from oms_app.engine.denoise import decode, draw
+from oms_app.engine.decode import decode
+from oms_app.engine.denoise import draw
 from oms_app.engine.studio import Studio
 from oms_app.evaluate import subject_classifier
 from oms_app.measure.color import srgb_to_lab

@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from oms_app.engine.studio import Studio
+from oms_app.errors import StudioError
+from oms_app.fields import MAX_SEED
 from oms_app.paths import EMBEDDED_FOLDER
-from oms_app.schema import MAX_SEED, Frozen, GenerateRequest, StudioError, Variant
+from oms_app.schema import Frozen, GenerateRequest, Variant
 
 CAPTIONS = EMBEDDED_FOLDER / "captions.json"
 REFERENCES = 4  # scenes per caption

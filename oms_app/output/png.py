@@ -19,9 +19,9 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 
-from oms_app.errors import one_line
+from oms_app.errors import StudioError, describe
 from oms_app.output.sheets import framed, labelled, notice
-from oms_app.schema import Frozen, GenerateRequest, GenerateResult, ImageResult, StudioError
+from oms_app.schema import Frozen, GenerateRequest, GenerateResult, ImageResult
 
 VERSION = 1
 SHEET_CELL = 512  # pixels: the largest side of a picture on a sheet
@@ -119,7 +119,7 @@ def read(path: Path, models: Collection[str]) -> Restored:
     try:
         restored = Restored.model_validate(settings)
     except ValidationError as error:
-        raise StudioError(f"the settings in {path.name} are not valid: {one_line(error)}") from error
+        raise StudioError(f"the settings in {path.name} are not valid: {describe(error)}") from error
     named = {restored.request.model, *(v.module for v in restored.request.variants if v.module is not None)}
     if unknown := sorted(named - set(models)):
         raise StudioError(f"{path.name} was made with {unknown[0]!r}, which is not in the catalogue: choose another")
