@@ -15,10 +15,10 @@ from pydantic import Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
 from oms_app.paths import EMBEDDED
+from oms_app.schedulers import SCHEDULERS
 
 MAX_PROMPT_CHARACTERS = 2_000
 MAX_SEED = 2**32 - 1
-SCHEDULERS = ("ddim", "pndm", "dpm++2m", "unipc", "lcm", "euler", "euler-a", "heun")
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from oms_app.fields import SCHEDULERS as REQUESTED_SCHEDULERS
 from oms_app.prestep import schedule, step
 from oms_app.prestep.corrections import CORRECTIONS
 from oms_app.prestep.leak import LeakStatistics, from_modes, low_modes
 from oms_app.prestep.methods import OffsetNoise, Start, copy_of
+from oms_app.schedulers import SCHEDULERS as REQUESTED_SCHEDULERS
 from oms_app.schema import Variant
 
 SCHEDULERS = {

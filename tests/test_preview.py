@@ -15,12 +15,12 @@ from PIL import Image
 
 from oms_app import GenerateRequest, Studio, StudioError, Variant
 from oms_app.engine import preview
-from oms_app.engine.denoise import make_scheduler
-from oms_app.fields import SCHEDULERS
 from oms_app.models.loading import Key, load
+from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.prestep.schedule import x0_of_step
 from oms_app.prestep.step import guide, predicted_x0
 from oms_app.prestep.unet import TimeFreeUNet
+from oms_app.schedulers import SCHEDULERS
 from oms_app.schema import OMS, RAW, ImageResult, Progress
 
 ROOT = Path(__file__).resolve().parents[1]

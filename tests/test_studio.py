@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from oms_app import GenerateRequest, GenerateResult, Studio, StudioError, Variant
 from oms_app.engine import denoise as denoising
 from oms_app.errors import Stopped
-from oms_app.fields import SCHEDULERS
 from oms_app.models import domain
 from oms_app.models.loading import Key, load
+from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.prestep.schedule import first_alpha_bar
 from oms_app.prestep.step import for_scheduler, guide, ode_step, predicted_x0, sde_step
 from oms_app.prestep.unet import TimeFreeUNet
+from oms_app.schedulers import SCHEDULERS
 from oms_app.schema import OMS, RAW, Progress
 
 PROMPT = "black mountains at night"
@@ -88,7 +89,7 @@ def test_oms_is_the_stock_picture_from_the_corrected_noise(
     with torch.no_grad():
         v = module(x_s, stock.encode_prompt("dark", "cpu", 1, False)[0])
         v_uncond = module(x_s, stock.encode_prompt("", "cpu", 1, False)[0])
-    made = denoising.make_scheduler(stock.scheduler.config, scheduler, 4, torch.device("cpu"))
+    made = make_scheduler(stock.scheduler.config, scheduler, 4, torch.device("cpu"))
     x_t = ode_step(predicted_x0(guide(v_uncond, v, w)), x_s, first_alpha_bar(made))
     kept, stock.scheduler = stock.scheduler, made
     try:

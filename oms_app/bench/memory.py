@@ -27,6 +27,7 @@ from oms_app.engine.studio import Studio
 from oms_app.errors import StudioError
 from oms_app.models.loading import load_base, load_module
 from oms_app.models.memory import size_on_disk
+from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.models.store import parameter_bytes
 from oms_app.models.text import Embedding
 from oms_app.paths import PRESETS
@@ -144,7 +145,7 @@ def embedded(studio: Studio, model: str) -> dict[str, Any]:
     dtype = studio.policy.dtype(size_on_disk(folder).total)
     base = load_base(folder, studio.device, dtype)
     module = load_module(folder / "oms", studio.device, dtype)
-    scheduler = denoise.make_scheduler(base.pipeline.scheduler.config, defaults.scheduler, 2, studio.device)
+    scheduler = make_scheduler(base.pipeline.scheduler.config, defaults.scheduler, 2, studio.device)
     side = base.pipeline.vae_scale_factor
     shape = (base.pipeline.unet.config.in_channels, defaults.height // side, defaults.width // side)
     noise = denoise.draw(0, shape, studio.device, dtype)

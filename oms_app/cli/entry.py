@@ -32,10 +32,9 @@ def build_app() -> typer.Typer:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"  # read when diffusers is imported
+    app = build_app()
     try:
-        code = build_app()(
-            args=None if arguments is None else list(arguments), prog_name="oms_app", standalone_mode=False
-        )
+        code = app(args=None if arguments is None else list(arguments), prog_name="oms_app", standalone_mode=False)
     except TyperException as error:  # unknown option, missing prompt, text instead of a number …
         return print_error(error.format_message() or "no command was given", "--help shows the commands and options")
     except typer.Abort:

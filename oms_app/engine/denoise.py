@@ -11,28 +11,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import diffusers
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from oms_app.engine.decode import require_finite
 from oms_app.engine.stages import Corrected, Noise
-from oms_app.errors import Stopped, StudioError, one_line
+from oms_app.errors import Stopped
 from oms_app.models.recorded import recorded
 from oms_app.models.text import Embedding
 
-SCHEDULER_CLASSES: dict[str, str] = {
-    "ddim": "DDIMScheduler",
-    "pndm": "PNDMScheduler",
-    "dpm++2m": "DPMSolverMultistepScheduler",
-    "unipc": "UniPCMultistepScheduler",
-    "lcm": "LCMScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "euler-a": "EulerAncestralDiscreteScheduler",
-    "heun": "HeunDiscreteScheduler",
-}
-# As Stable Diffusion ships PNDM: without the Runge-Kutta start, which costs nine passes and fails below four steps.
-SCHEDULER_SETTINGS: dict[str, dict[str, Any]] = {"pndm": {"skip_prk_steps": True}}
 PIXELS_PER_CALL = 16 * 256 * 256  # of one pipeline call, all its pictures together: bounds the memory
 
 
@@ -44,25 +31,6 @@ def draw(seed: int, shape: tuple[int, int, int], device: torch.device, dtype: to
     generator = torch.Generator("cpu").manual_seed(seed)
     x_s = randn_tensor((1, *shape), generator=generator, device=device, dtype=dtype)
     return Noise(x_s, generator.get_state())
-
-
-def make_scheduler(config: Any, name: str, steps: int, device: torch.device) -> Any:
-    """A fresh scheduler of this name with the base model's betas and spacing, its timesteps set.
-
-    Raises StudioError where the scheduler cannot make so many steps.
-    """
-    scheduler = getattr(diffusers, SCHEDULER_CLASSES[name])
-    scheduler = scheduler.from_config(config, **SCHEDULER_SETTINGS.get(name, {}))
-    limit = scheduler.config.get("original_inference_steps")
-    if limit is not None and steps > limit:
-        raise StudioError(f"{steps} steps are too many for the scheduler {name}: take 1 to {limit}")
-    try:
-        scheduler.set_timesteps(steps, device=device)
-    except (ValueError, IndexError) as error:
-        raise StudioError(
-            f"the scheduler {name} cannot make {steps} steps ({one_line(error)}): take more, or another"
-        ) from error
-    return scheduler
 
 
 def chunks(count: int, width: int, height: int, *, one_by_one: bool = False) -> list[range]:

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from oms_app.engine.denoise import make_scheduler
 from oms_app.engine.stages import Resolved, ResolvedModule, ResolvedRequest
 from oms_app.errors import StudioError
 from oms_app.models import domain as domains
 from oms_app.models.catalog import Catalog, Entry, Kind
 from oms_app.models.loading import OWN_ENCODER, Base, Key, Module, Statistics
 from oms_app.models.memory import OomFallback, Policy, size_on_disk
+from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.models.store import Store
 from oms_app.models.text import SdxlTextEncoder, TextEncoder
 from oms_app.prestep.corrections import ModelKind

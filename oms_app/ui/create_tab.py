@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from oms_app.fields import SCHEDULERS
+from oms_app.schedulers import SCHEDULERS
 from oms_app.schema import GenerateResult, ImageResult, ImageStats
 from oms_app.ui import examples as ready_made
 from oms_app.ui import light, live, looks_panel, readout
