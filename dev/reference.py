@@ -1,4 +1,4 @@
-"""The parts of the documents that come from the code: `python -m dev.reference` writes them anew.
+"""Writes the parts of the documents that come from the code: `make reference`.
 
 A document holds `<!-- NAME: written by dev/reference.py -->` and, below it, what the code says, up to `<!-- end -->`.
 """
