@@ -14,6 +14,9 @@ from typing import Any
 
 import typer
 
+from oms_app.cli.entry import app
+from oms_app.prestep.corrections import CORRECTIONS
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("docs/commands.md", "docs/architecture.md")
 MARKED = re.compile(r"(<!-- (\w+): written by dev/reference\.py -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -21,8 +24,6 @@ MARKED = re.compile(r"(<!-- (\w+): written by dev/reference\.py -->\n).*?(<!-- e
 
 def commands() -> str:
     """Every command with its options, as the parser knows them."""
-    from oms_app.cli.entry import app
-
     return "\n".join(_command(f"oms {name}", command) for name, command in leaves(typer.main.get_command(app)))
 
 
@@ -82,7 +83,16 @@ def _line(depth: int, name: str, path: Path) -> str:
     return f"{'  ' * depth + name:<28} {sentence}".rstrip()
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"commands": commands, "tree": tree}
+def corrections() -> str:
+    """Every registered correction and the options that it reads."""
+    rows = []
+    for spec in CORRECTIONS.values():
+        options = ", ".join(f"`{field.option_name}`" for field in spec.settings)
+        rows.append(f"| `{spec.id}` | {spec.title} | {_cell(spec.description)} | {options} |")
+    return "\n".join(["| name | title | what it does | options that it reads |", "|---|---|---|---|", *rows, ""])
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"commands": commands, "corrections": corrections, "tree": tree}
 
 
 def written(document: str) -> str:

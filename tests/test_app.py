@@ -19,17 +19,9 @@ from PIL import Image
 import app
 from oms_app import Studio
 from oms_app.engine.service import StudioService
-from oms_app.schema import (
-    CORRECTIONS,
-    GenerateRequest,
-    GenerateResult,
-    ImageStats,
-    Preview,
-    Progress,
-    Stopped,
-    StudioError,
-    Variant,
-)
+from oms_app.errors import Stopped, StudioError
+from oms_app.prestep.corrections import CORRECTIONS
+from oms_app.schema import GenerateRequest, GenerateResult, ImageStats, Preview, Progress, Variant
 from oms_app.ui import examples, live, readout, remember
 from oms_app.ui.form import BETWEEN_TWO, METHODS, ONE_PROMPT, PLAIN, to_comparison, to_preview, to_request
 from oms_app.ui.work import Pace, follow

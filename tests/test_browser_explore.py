@@ -84,7 +84,7 @@ def test_settings_are_kept_as_a_look_at_once_and_for_the_next_visit(tab: Page, h
     expect(tab.locator(PROMPT)).to_have_value("city at night")
     tab.locator("#look-save").get_by_role("button").first.click()
     title, save, status = tab.locator("#look-title").get_by_role("textbox"), tab.locator("#look-keep"), "#look-status"
-    for wrong, said in (("", "has no name yet"), ("Neon", "is there already"), ("../x", "is no name for a look")):
+    for wrong, said in (("", "has no name yet"), ("Neon", "exists already"), ("../x", "is not a valid name of a look")):
         title.fill(wrong)
         save.click()
         expect(tab.locator(status).get_by_role("alert")).to_contain_text(said)

@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from oms_app.cli import entry as cli
+from oms_app.cli.console import output_on_stderr
+from oms_app.paths import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -170,9 +172,36 @@ def test_models_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert listed["lumen"]["available"] and not listed["absent"]["available"]
     assert {"id", "kind", "domain", "available"} <= set(listed["lumen-oms"])
     report = answer(capsys, "doctor")
-    assert report["ok"] is False  # `absent` is
-    assert "absent" in report["problems"][0]
-    assert report["device"]
+    assert report["models"]["lumen"] and report["device"]
+
+
+def test_a_model_that_was_never_downloaded_is_no_problem(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMS_PRESETS", str(PRESETS / "models"))
+    report = answer(capsys, "doctor")
+    assert report["models"]["lumen"] and not report["models"]["sdxl"]
+    assert report["ok"] is True and report["problems"] == []
+
+
+def test_missing_files_of_an_embedded_or_added_model_are_a_problem(
+    capsys: pytest.CaptureFixture[str], own_home: Path, tmp_path: Path
+) -> None:
+    added = {
+        "id": "mine",
+        "kind": "lora",
+        "title": "Mine",
+        "licence": "?",
+        "folder": str(tmp_path / "gone.safetensors"),
+    }
+    (own_home / "models").mkdir(parents=True)
+    (own_home / "models/own.json").write_text(json.dumps({"models": [added]}))
+    report = answer(capsys, "doctor")
+    assert report["ok"] is False
+    assert [problem.split(":")[0] for problem in report["problems"]] == [
+        "the files of absent are missing",  # an entry with a folder, as embedded models have
+        "the files of mine are missing",
+    ]
 
 
 def test_ctrl_c_is_tidy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,9 +260,9 @@ def test_no_remote_code_is_ever_run() -> None:
     assert done.stdout.splitlines()[-1] == "True"
 
 
-def test_what_training_tells_goes_to_stderr_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_training_logs_goes_to_stderr_once(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
-        with cli._working():
+        with output_on_stderr():
             logging.getLogger("oms_app.training.lumen.stages").info("latents: second moment %.4f", 3.9399)
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == "latents: second moment 3.9399\n" * 2

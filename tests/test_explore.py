@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from oms_app import Studio
-from oms_app.engine.estimates import Pace
+from oms_app.engine.estimates import RunTimes
+from oms_app.errors import Stopped, StudioError
 from oms_app.looks import Shelf
 from oms_app.output import png as gallery
-from oms_app.schema import GenerateRequest, GenerateResult, Stopped, StudioError
+from oms_app.schema import GenerateRequest, GenerateResult
 from oms_app.ui.board import WAITING, Board, Painted, table
 from oms_app.ui.explore_tab import about, work
 from oms_app.ui.form import to_fields, to_request
@@ -202,23 +203,23 @@ def test_the_sheet_has_labels_and_the_settings_of_every_cell(studio: Studio, tmp
 
 def test_the_pace_is_learnt_and_kept(studio: Studio, tmp_path: Path) -> None:
     defaults = {info.id: info.defaults for info in studio.models()}
-    pace = Pace(tmp_path / "home" / "pace.json")
+    pace = RunTimes(tmp_path / "home" / "pace.json")
     grid = ask()
     assert pace.estimate(grid.requests, defaults) is None, "nothing was painted yet"
     result = studio.generate(grid.requests[0])
     assert result.painted == 4
     pace.learn(result)
     seconds = result.seconds.correct + result.seconds.denoise + result.seconds.decode
-    for one in (pace, Pace(pace.file)):
+    for one in (pace, RunTimes(pace.file)):
         assert one.estimate(grid.requests, defaults) == pytest.approx(seconds * 7 / 4), "the raw picture counts once"
     again = studio.generate(grid.requests[0])
     assert again.painted == 0
     pace.learn(again)
     assert pace.estimate(grid.requests[:1], defaults) == pytest.approx(seconds), "what was reused says nothing of speed"
     pace.file.write_text('{"rates": {"lumen": [-1]}}')
-    assert Pace(pace.file).estimate(grid.requests, defaults) is None
+    assert RunTimes(pace.file).estimate(grid.requests, defaults) is None
     pace.file.write_text("no json")
-    assert Pace(pace.file).estimate(grid.requests, defaults) is None
+    assert RunTimes(pace.file).estimate(grid.requests, defaults) is None
 
 
 def test_time_is_said_no_finer_than_it_is_known() -> None:

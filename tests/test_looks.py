@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from oms_app.engine.service import StudioService
+from oms_app.errors import StudioError
 from oms_app.looks import SHIPPED, THUMBNAIL, Look, Shelf
 from oms_app.models.text import unknown_words
 from oms_app.paths import user_folder
-from oms_app.schema import StudioError
 from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT
 from oms_app.ui.looks_panel import cards, look_settings, oms_fields, unwrap
 
@@ -72,13 +72,13 @@ def test_a_saved_look_is_there_at_once_and_in_another_studio(shelf: Shelf, own_h
     [
         ("", "has no name yet"),
         (" \n ", "has no name yet"),
-        ("Night", "named 'Night' is there already: take another name"),
-        ("nIGHT", "is there already"),
-        ("golden-hour", "is there already"),
-        ("../../etc/passwd", "is no name for a look: take up to 40 letters"),
-        ("<script>alert(1)</script>", "is no name for a look"),
-        ("a\x00b", "is no name for a look"),
-        ("x" * 41, "is no name for a look"),
+        ("Night", "named 'Night' exists already: choose another name"),
+        ("nIGHT", "exists already"),
+        ("golden-hour", "exists already"),
+        ("../../etc/passwd", "is not a valid name of a look: take up to 40 letters"),
+        ("<script>alert(1)</script>", "is not a valid name of a look"),
+        ("a\x00b", "is not a valid name of a look"),
+        ("x" * 41, "is not a valid name of a look"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused(shelf: Shelf, title: str, said: str) -> None:
@@ -119,7 +119,9 @@ def test_settings_out_of_range_are_refused(shelf: Shelf, settings: dict[str, Any
 def test_a_broken_look_of_the_users_is_passed_over_and_a_shipped_one_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "bad.json").write_text(text, encoding="utf-8")
     assert len(Shelf(own=tmp_path).looks()) == len(Shelf().looks())
-    with pytest.raises(StudioError, match=r"bad\.json is no look \(.*: mend the file, or delete it") as error:
+    with pytest.raises(
+        StudioError, match=r"bad\.json is not a valid look \(.*: correct the file, or delete it"
+    ) as error:
         Shelf(shipped=tmp_path)
     assert "\n" not in str(error.value)
 
@@ -127,7 +129,7 @@ def test_a_broken_look_of_the_users_is_passed_over_and_a_shipped_one_is_an_error
 def test_where_visitors_are_strangers_nothing_is_saved(tmp_path: Path, own_home: Path) -> None:
     looks = StudioService(pictures=tmp_path).looks  # as on a Space
     assert not looks.can_save and len(looks.looks()) == len(Shelf(SHIPPED).looks())
-    with pytest.raises(StudioError, match="cannot be saved here"):
+    with pytest.raises(StudioError, match="cannot be saved on a shared page"):
         looks.save("mine")
     assert not own_home.exists()
 

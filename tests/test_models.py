@@ -28,11 +28,12 @@ from tiny import make_world
 
 from oms_app import GenerateRequest, StudioError
 from oms_app.engine.service import StudioService
+from oms_app.errors import Stopped
 from oms_app.models import hub
 from oms_app.models import user_models as own
 from oms_app.models.catalog import MARKER, OWN, open_catalog
 from oms_app.models.hub import _require_room, fetch
-from oms_app.schema import Lora, Stopped, Transfer, Variant
+from oms_app.schema import Lora, Transfer, Variant
 from oms_app.ui import models_tab
 from oms_app.ui.form import to_request
 
@@ -134,7 +135,10 @@ def test_models_of_ones_own_paint_and_are_remembered(late: StudioService, base: 
     bold = late.generate(plain.request.model_copy(update={"loras": (Lora(id="bold-style"),), "variants": RAW}))
     assert np.any(np.asarray(plain.images[0].image) != np.asarray(bold.images[0].image))
     again = StudioService(device="cpu")
-    assert {info.id for info in again.models() if info.own} == {"my-model", "bold-style"} and not again.complaints()
+    assert {info.id for info in again.models() if info.own} == {
+        "my-model",
+        "bold-style",
+    } and not again.catalog_warnings()
     assert late.forget_model("my-model") == str(base) and base.is_dir()
     lora.unlink()
     [left] = [info for info in StudioService(device="cpu").models() if info.own]

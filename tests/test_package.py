@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 import oms_app
 from oms_app.cli import page
 from oms_app.cli.extras import EXTRAS, require
-from oms_app.schema import StudioError
+from oms_app.errors import StudioError
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # Import names that differ from the name of the distribution.

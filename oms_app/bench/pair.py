@@ -1,8 +1,7 @@
 """A raw and OMS pair by the engine against two calls of the stock pipeline, and the OMS step's share of a raw run.
 
-    python -m oms_app bench pair --json        or        python -m oms_app.bench.pair
-
-Encode to decode, models loaded, every other cache cold, runs interleaved so that a machine that slows down slows all.
+`python -m oms_app bench pair`. From encoding to decoding, with models loaded and every other cache empty. The runs are
+interleaved, so that a machine that slows down slows all of them.
 """
 
 from __future__ import annotations
@@ -17,19 +16,23 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from oms_app.engine.studio import Studio
+from oms_app.errors import StudioError
 from oms_app.models.loading import OWN_ENCODER, load_module
 from oms_app.models.memory import size_on_disk
 from oms_app.models.text import load_encoder
-from oms_app.prestep.corrections import CORRECTIONS, Start
+from oms_app.prestep.methods import Oms, Start
 from oms_app.prestep.schedule import first_alpha_bar
-from oms_app.prestep.step import for_scheduler, guide, predicted_x0
-from oms_app.schema import GenerateRequest, StudioError, Variant
+from oms_app.prestep.step import for_scheduler
+from oms_app.schema import GenerateRequest, Variant
 
 PROMPT = "mountains at night"
 
 
 def benchmark(studio: Studio, *, model: str = "lumen", runs: int = 9) -> dict[str, Any]:
-    """Medians in seconds. `ratio` is pair / two stock calls, `share` the OMS step (CFG 1 and 2) / one raw run."""
+    """Medians in seconds. `ratio` is pair / two stock calls, `share` the OMS step (CFG 1 and 2) / one raw run.
+
+    Raises StudioError if the model has no OMS module in its folder.
+    """
     entry = studio.catalog.find(model, "base")
     folder = studio.catalog.folder(entry)
     defaults = entry.defaults
@@ -59,15 +62,13 @@ def benchmark(studio: Studio, *, model: str = "lumen", runs: int = 9) -> dict[st
         generator = torch.Generator().manual_seed(seed)
         x_s = torch.randn(shape, generator=generator).to(studio.device, dtype)
 
-        def predict() -> torch.Tensor:
-            if w == 1.0:
-                return predicted_x0(module(x_s, texts[PROMPT]))
-            v = module(x_s.repeat(2, 1, 1, 1), torch.cat([texts[""], texts[PROMPT]]))
-            return predicted_x0(guide(v[:1], v[1:], w))
-
+        correction = Oms(guidance_scale=w)
+        prompts = correction.texts(PROMPT, defaults.guidance_scale)
+        v = module(x_s.repeat(len(prompts), 1, 1, 1), torch.cat([texts[text] for text in prompts])).split(1)
         stock.scheduler.set_timesteps(defaults.num_inference_steps)
-        start = Start(x_s, first_alpha_bar(stock.scheduler), generator, predict)
-        return for_scheduler(CORRECTIONS["oms"]().correct(start), stock.scheduler)
+        predict = dict(zip(prompts, v, strict=True)).__getitem__
+        start = Start(x_s, first_alpha_bar(stock.scheduler), generator, PROMPT, predict=predict)
+        return for_scheduler(correction.correct(start), stock.scheduler)
 
     def pair(seed: int) -> None:
         studio.forget()
@@ -108,9 +109,3 @@ def benchmark(studio: Studio, *, model: str = "lumen", runs: int = 9) -> dict[st
         "share": {"cfg_1": median["oms_step_cfg_1"] / median["raw"], "cfg_2": median["oms_step_cfg_2"] / median["raw"]},
         "all_seconds": seconds,
     }
-
-
-if __name__ == "__main__":
-    from oms_app.cli.entry import main
-
-    sys.exit(main(["bench", "pair", *sys.argv[1:]]))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from types import MappingProxyType
 
-from oms_app.schema import StudioError
+from oms_app.errors import StudioError
 
 # Extra → the modules that it installs and that our code imports.
 EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(

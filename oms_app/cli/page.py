@@ -12,7 +12,7 @@ from pathlib import Path
 
 from oms_app import __version__
 from oms_app.cli.extras import require
-from oms_app.schema import StudioError
+from oms_app.errors import StudioError
 
 LOCAL = {"127.0.0.1", "localhost", "::1"}
 

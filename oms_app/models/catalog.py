@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from oms_app.errors import StudioError, one_line
+from oms_app.fields import REQUEST_FIELDS
 from oms_app.paths import PRESETS, user_folder
-from oms_app.schema import Frozen, SchedulerName, StudioError, one_line
+from oms_app.schema import Frozen
 
 PICKLES = {".ckpt", ".bin", ".pt", ".pth", ".pkl"}
 MARKER = "download.json"  # lies in a folder whose download is complete
@@ -29,10 +31,10 @@ class Defaults(Frozen):
     height: Size = 512
     min_size: Size = 64
     max_size: Size = 1024
-    num_inference_steps: Annotated[int, Field(ge=1, le=200)] = 20
-    guidance_scale: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)] = 5.0
-    guidance_rescale: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    scheduler: SchedulerName = "ddim"
+    num_inference_steps: Annotated[int, REQUEST_FIELDS["num_inference_steps"].required] = 20
+    guidance_scale: Annotated[float, REQUEST_FIELDS["guidance_scale"].required] = 5.0
+    guidance_rescale: Annotated[float, REQUEST_FIELDS["guidance_rescale"].required] = 0.0
+    scheduler: Annotated[str, REQUEST_FIELDS["scheduler"].required] = "ddim"
 
 
 class Entry(Frozen):

@@ -17,6 +17,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from oms_app.errors import StudioError, one_line
 from oms_app.models import domain as domains
 from oms_app.models.catalog import PICKLES, pickle_refused
 from oms_app.models.lora import Adapters, fuse_loras
@@ -25,7 +26,6 @@ from oms_app.models.single_file import load_single_file
 from oms_app.models.text import SdxlTextEncoder, TextEncoder, load_encoder
 from oms_app.prestep.leak import LeakStatistics
 from oms_app.prestep.unet import TimeFreeUNet
-from oms_app.schema import StudioError, one_line
 
 TITLES = {"oms": "an OMS module", "singdiffusion": "a SingDiffusion module"}
 PIPELINES: dict[str, Any] = {

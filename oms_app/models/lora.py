@@ -14,7 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from oms_app.schema import StudioError, one_line
+from oms_app.errors import StudioError, one_line
 
 Adapters = tuple[tuple[Path, float], ...]  # files, and how strongly each is applied
 NAME = "lora"

@@ -19,7 +19,7 @@ import psutil
 import torch
 import torch.nn.functional as F
 
-from oms_app.schema import StudioError, one_line
+from oms_app.errors import StudioError, one_line
 
 log = logging.getLogger(__name__)
 GiB = 2**30

@@ -14,9 +14,9 @@ import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors import SafetensorError, safe_open
 
+from oms_app.errors import StudioError, one_line
 from oms_app.models.text import clip_tokenizer
 from oms_app.paths import PRESETS
-from oms_app.schema import StudioError, one_line
 
 Family = Literal["sd15", "sd21", "sdxl"]
 CONFIGS = PRESETS / "configs"  # one folder a family: a diffusers pipeline without weights

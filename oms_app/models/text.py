@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
-from oms_app.schema import StudioError, one_line
+from oms_app.errors import StudioError, one_line
 
 CLIP_TOKENS = 49_408
 T5_LENGTH = 77  # tokens, as many as CLIP reads; T5 itself would read more, and a module as many more rows

@@ -11,8 +11,8 @@ import shutil
 import threading
 from pathlib import Path
 
+from oms_app.errors import StudioError
 from oms_app.models.catalog import OWN, Catalog, Entry, local_path, re_id
-from oms_app.schema import StudioError
 
 LICENCE = "its maker's"
 MAX_PATH = 4_096  # characters

@@ -9,12 +9,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from oms_app.schema import (
-    SCHEDULERS,
-    GenerateResult,
-    ImageResult,
-    ImageStats,
-)
+from oms_app.schedulers import SCHEDULERS
+from oms_app.schema import GenerateResult, ImageResult, ImageStats
 from oms_app.ui import examples as ready_made
 from oms_app.ui import light, live, looks_panel, readout
 from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT, PLAIN, to_request

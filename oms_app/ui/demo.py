@@ -13,15 +13,9 @@ from gradio.processing_utils import save_pil_to_cache
 from PIL import Image
 from pydantic import ValidationError
 
-from oms_app.schema import (
-    CORRECTIONS,
-    GenerateRequest,
-    GenerateResult,
-    ImageResult,
-    ImageStats,
-    StudioError,
-    Variant,
-)
+from oms_app.errors import StudioError
+from oms_app.prestep.corrections import CORRECTIONS
+from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, ImageStats, Variant
 from oms_app.ui import compare_tab, create_tab, explore_tab, light, looks_panel, models_tab, remember, tour
 from oms_app.ui import examples as ready_made
 from oms_app.ui.form import explain

@@ -13,7 +13,8 @@ from typing import Any
 
 import gradio as gr
 
-from oms_app.schema import GenerateRequest, GenerateResult, Progress, Seconds, Stopped, StudioError
+from oms_app.errors import Stopped, StudioError
+from oms_app.schema import GenerateRequest, GenerateResult, Progress, Seconds
 from oms_app.ui import create_tab, readout
 from oms_app.ui.board import CLICK_JS, Board, Painted, table
 from oms_app.ui.form import to_fields

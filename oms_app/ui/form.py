@@ -8,16 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from oms_app.schema import (
-    MAX_PROMPT_CHARACTERS,
-    MAX_SEED,
-    RAW,
-    GenerateRequest,
-    Lora,
-    StudioError,
-    Variant,
-    variant_of,
-)
+from oms_app.errors import StudioError
+from oms_app.fields import MAX_PROMPT_CHARACTERS, MAX_SEED
+from oms_app.schema import RAW, GenerateRequest, Lora, Variant, variant_of
 
 MAX_COMPARED = 6  # pictures of the Compare tab
 # The corrections in an artist's words.

@@ -13,7 +13,9 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from oms_app.schema import MAX_SEED, RAW, GenerateRequest, StudioError, Variant
+from oms_app.errors import StudioError
+from oms_app.fields import MAX_SEED
+from oms_app.schema import RAW, GenerateRequest, Variant
 from oms_app.ui.form import explain, whole
 
 PROMPT_BY_CFG = "OMS prompt × OMS CFG"

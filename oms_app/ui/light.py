@@ -13,7 +13,8 @@ import gradio as gr
 from PIL import Image
 from pydantic import ValidationError
 
-from oms_app.schema import GenerateRequest, ImageResult, StudioError, Variant
+from oms_app.errors import StudioError
+from oms_app.schema import GenerateRequest, ImageResult, Variant
 from oms_app.ui import readout
 from oms_app.ui.form import explain, to_preview
 from oms_app.ui.painting import QUICK

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import gradio as gr
 from PIL import Image
 
-from oms_app.schema import StudioError
+from oms_app.errors import StudioError
 from oms_app.ui import readout
 from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT
 from oms_app.ui.painting import QUICK

@@ -12,7 +12,8 @@ from typing import Any
 
 import gradio as gr
 
-from oms_app.schema import Stopped, StudioError, Transfer
+from oms_app.errors import Stopped, StudioError
+from oms_app.schema import Transfer
 from oms_app.ui import readout
 from oms_app.ui.painting import QUICK
 from oms_app.ui.work import Library, Stops, watch
@@ -53,7 +54,7 @@ def build(studio: Library, local: bool) -> Components:
             )
         if local:
             with gr.Column(elem_id="models-progress", min_width=0):
-                c["status"] = gr.HTML(readout.note(*studio.complaints()), elem_id="models-status")
+                c["status"] = gr.HTML(readout.note(*studio.catalog_warnings()), elem_id="models-status")
                 c["stop"] = gr.Button("Stop", elem_id="models-stop", visible=False)
         with gr.Column(elem_id="models-side", min_width=0):
             if local:

@@ -9,7 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from oms_app.schema import GenerateRequest, GenerateResult, Progress, Stopped, StudioError
+from oms_app.errors import Stopped, StudioError
+from oms_app.schema import GenerateRequest, GenerateResult, Progress
 from oms_app.ui import readout
 from oms_app.ui.work import Engine, Pace, Stops, follow
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import gradio as gr
 
-from oms_app.schema import MAX_PROMPT_CHARACTERS, MAX_SEED, SCHEDULERS
+from oms_app.fields import MAX_PROMPT_CHARACTERS, MAX_SEED
+from oms_app.schedulers import SCHEDULERS
 from oms_app.ui.create_tab import lists
 from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT
 from oms_app.ui.painting import QUICK

@@ -42,7 +42,7 @@ class Engine(Protocol):
 class Library(Engine, Protocol):
     """What the page as a whole needs: `oms_app.engine.service.StudioService`, which says what each does and raises."""
 
-    def complaints(self) -> Sequence[str]: ...
+    def catalog_warnings(self) -> Sequence[str]: ...
 
     def download(
         self,

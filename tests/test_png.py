@@ -1,4 +1,4 @@
-"""PNG settings out and in, and what a hostile picture may not do."""
+"""Settings written to PNG files and read back, and what a hostile picture may not do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from oms_app import GenerateRequest, GenerateResult, StudioError, Variant
-from oms_app.output import png as gallery
+from oms_app.output import png
 from oms_app.schema import RAW, ImageResult, ImageStats, Seconds
 
 STATS = ImageStats(mean=0, lightness=0, p1=0, p99=0, a=0, b=0, histogram=(0,) * 64)
@@ -33,10 +33,10 @@ def result(request: GenerateRequest = REQUEST) -> GenerateResult:
 
 
 def test_a_picture_restores_its_request(tmp_path: Path) -> None:
-    saved = gallery.save(result(), tmp_path / "a/b")
+    saved = png.save(result(), tmp_path / "a/b")
     for image in saved.images:
         assert image.path is not None
-        restored = gallery.read(image.path, KNOWN)
+        restored = png.read(image.path, KNOWN)
         assert (restored.request, restored.variant, restored.index) == (REQUEST, image.variant, 0)
         with Image.open(image.path) as picture:
             assert picture.getpixel((0, 0)) == (9, 8, 7)
@@ -49,14 +49,14 @@ def test_a_picture_restores_its_request(tmp_path: Path) -> None:
 
 
 def test_no_picture_is_overwritten_and_nothing_else_is_left(tmp_path: Path) -> None:
-    paths = [image.path for _ in range(3) for image in gallery.save(result(), tmp_path).images]
+    paths = [image.path for _ in range(3) for image in png.save(result(), tmp_path).images]
     assert len(set(paths)) == 6
     assert {path for path in tmp_path.iterdir()} == set(paths)
 
 
-def test_a_local_folder_is_not_given_away(tmp_path: Path) -> None:
+def test_the_path_of_a_local_model_is_not_written(tmp_path: Path) -> None:
     request = REQUEST.model_copy(update={"model": "/home/someone/models/secret"})
-    path = gallery.save(result(request), tmp_path).images[0].path
+    path = png.save(result(request), tmp_path).images[0].path
     assert path is not None
     assert b"someone" not in path.read_bytes()
 
@@ -92,21 +92,21 @@ def kept_with(**changes: Any) -> dict[str, Any]:
     ],
     ids=range(12),
 )
-def test_what_a_picture_says_is_checked(tmp_path: Path, kept: Any, message: str) -> None:
+def test_settings_in_a_picture_are_validated(tmp_path: Path, kept: Any, message: str) -> None:
     with pytest.raises(StudioError, match=message) as caught:
-        gallery.read(hostile(tmp_path, kept), KNOWN)
+        png.read(hostile(tmp_path, kept), KNOWN)
     assert "\n" not in str(caught.value)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     plain = tmp_path / "plain.png"
     Image.new("RGB", (8, 8)).save(plain)
-    with pytest.raises(StudioError, match="carries no settings"):
-        gallery.read(plain, KNOWN)
+    with pytest.raises(StudioError, match="contains no settings"):
+        png.read(plain, KNOWN)
     for name, content in (("text.png", b"hello"), ("cut.png", plain.read_bytes()[:50]), ("empty.png", b"")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(StudioError, match="choose a picture that OMS Studio saved"):
-            gallery.read(tmp_path / name, KNOWN)
+            png.read(tmp_path / name, KNOWN)
     Image.new("RGB", (8, 8)).save(tmp_path / "picture.jpg")
     with pytest.raises(StudioError, match="cannot be read as a PNG"):
-        gallery.read(tmp_path / "picture.jpg", KNOWN)
+        png.read(tmp_path / "picture.jpg", KNOWN)
