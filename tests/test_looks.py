@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from test_app import CREATE
 
 from oms_app.engine.service import StudioService
 from oms_app.errors import StudioError
 from oms_app.looks import SHIPPED, THUMBNAIL, Look, Shelf
 from oms_app.models.text import unknown_words
 from oms_app.paths import user_folder
-from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT
-from oms_app.ui.looks_panel import cards, look_settings, oms_fields, unwrap
+from oms_app.ui.form import BETWEEN_TWO
+from oms_app.ui.looks_panel import LookValues, cards, look_settings, unwrap, with_look
 
 ROOT = Path(__file__).resolve().parents[1]
 BLUE = Image.new("RGB", (300, 200), (0, 0, 200))
@@ -141,16 +143,17 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
 
 
 def test_the_fields_of_create_make_a_look_and_a_look_fills_them_in(shelf: Shelf) -> None:
-    values = {
-        "prompt": "hills at night", "oms_mode": ONE_PROMPT, "oms_prompt": " dark ", "oms_prompt_left": "dark",
-        "oms_prompt_right": "light", "oms_mix": 0.4, "oms_guidance_scale": 1.5, "look_prefix": "",
-        "look_suffix": "at night",
-    }  # fmt: skip
-    look = shelf.save("one", **look_settings(values))
+    values = replace(CREATE, prompt="hills at night", oms_prompt=" dark ", oms_mix=0.4)
+    look = shelf.save("one", **look_settings(values, LookValues("one", "", "at night")))
     assert (look.sample, look.oms_prompt, look.oms_prompt_b, look.mix) == ("hills", "dark", None, 0.0)
-    assert oms_fields(look)["oms_prompt"] == "dark" and look.variant().guidance_scale == 1.5
-    two = shelf.save("two", **look_settings(values | {"oms_mode": BETWEEN_TWO}))
-    filled = oms_fields(two)
-    assert [filled[name] for name in ("oms_prompt_left", "oms_prompt_right", "oms_mix")] == ["dark", "light", 0.4]
+    filled = with_look(CREATE, look, ("", ""))
+    assert (filled.prompt, filled.oms_prompt) == (CREATE.prompt, "dark"), "its words are around the prompt already"
+    assert filled.oms_guidance_scale == 1.5
+    two = shelf.save("two", **look_settings(replace(values, oms_mode=BETWEEN_TWO), LookValues("two", "a", "")))
+    filled = with_look(replace(filled, prompt="sea at night", oms_on=False), two, ("", "at night"))
+    assert (filled.prompt, filled.oms_on, filled.oms_mode) == ("a sea", True, BETWEEN_TWO)
+    assert (filled.oms_prompt_left, filled.oms_prompt_right, filled.oms_mix) == ("dark", "light", 0.4)
+    with pytest.raises(StudioError, match="One More Step is off"):
+        look_settings(replace(values, oms_on=False), LookValues("three", "", ""))
     html = cards([(look.model_copy(update={"description": "<img src=x onerror=1>"}), None)])
     assert "<img src=x" not in html and 'data-look="one"' in html
