@@ -45,7 +45,35 @@ def test_a_picture_restores_its_request(tmp_path: Path) -> None:
         assert lines[1] == "Negative prompt: snow"
         assert lines[2].startswith("Steps: 20, Sampler: Euler a, CFG scale: 5.0, Seed: 5, Size: 64x64, Model: lumen")
         assert len(lines) == 3  # a line break in the OMS prompt stays inside its quotes
-    assert "OMS mix: 0.25" in lines[2]
+    assert lines[2].endswith(
+        r'Correction: oms, OMS prompt: "dark\nnight", OMS prompt B: light, OMS mix: 0.25, OMS CFG: 1.0'
+    )
+
+
+@pytest.mark.parametrize(
+    ("variant", "text"),
+    [
+        (RAW, "raw"),
+        (Variant(name="raw", prompt="dark"), "raw"),  # a variant that is switched off may keep its settings
+        (Variant(name="oms", correction="oms"), 'oms, OMS prompt: "dark hills", OMS CFG: 1.0'),
+        (
+            Variant(name="offset", correction="offset_noise", offset_strength=0.4),
+            "offset_noise, Offset strength: 0.4, Offset per: channel",
+        ),
+        (Variant(name="leak", correction="signal_leak"), "signal_leak"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Variant) else "",
+)
+def test_the_text_names_the_settings_that_were_used(tmp_path: Path, variant: Variant, text: str) -> None:
+    path = (
+        png.save(result(REQUEST.model_copy(update={"prompt": "dark hills", "variants": (variant,)})), tmp_path)
+        .images[0]
+        .path
+    )
+    assert path is not None
+    with Image.open(path) as picture:
+        line = picture.info["parameters"].splitlines()[2]
+    assert line.split("Model: lumen, ")[1] == f"Correction: {text}"
 
 
 def test_no_picture_is_overwritten_and_nothing_else_is_left(tmp_path: Path) -> None:
