@@ -27,7 +27,7 @@ def client(page: str) -> Iterator[Client]:
 
 def test_the_examples_of_the_document_run(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     examples = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
-    assert len(examples) == 5 and ADDRESS in examples[0]
+    assert len(examples) == 6 and ADDRESS in examples[0]
     names: dict[str, Any] = {}
     for example in examples:
         exec(compile(example.replace(ADDRESS, page), "docs/api.md", "exec"), names)
