@@ -111,9 +111,7 @@ def quality(
 
 
 def report(
-    out: Annotated[
-        Path | None, typer.Option(help="The page to write; else results.md, in docs/ if there is one.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The page to write; else docs/results.md.")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A small sample of everything, in minutes, to docs/results-quick.md.")
     ] = False,
