@@ -33,7 +33,7 @@ def tiny_catalogue(presets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """Runs a command with --json; stdout must be one JSON object in one line and nothing else."""
+    """The JSON object that a command with --json prints: one line, and nothing else on stdout."""
     assert cli.main([*arguments, "--json"]) == 0
     out, _ = capsys.readouterr()
     assert out.count("\n") == 1
@@ -42,7 +42,7 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any
     return parsed
 
 
-def test_generate_answers_as_the_contract_says(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_generate_prints_what_the_contract_says(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "pictures"
     got = answer(capsys, "generate", "black mountains", "--seed", "1", "--count", "2", "--out", str(out))
     assert got["seed"] == 1
@@ -77,7 +77,7 @@ def test_every_option_of_generate_reaches_the_request(capsys: pytest.CaptureFixt
     assert Path(got["images"][0]["path"]).is_relative_to(own_home)  # without --out: the user's folder
 
 
-def test_every_remedy_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_correction_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     got = answer(
         capsys, "generate", "sea", "--variants", "raw,oms,singdiffusion,offset_noise,signal_leak", "--oms-prompt",
         "dark", "--oms-guidance-scale", "2", "--offset-strength", "0.5", "--offset-per", "picture", "--oms-module",
@@ -140,7 +140,7 @@ def test_a_registered_correction_is_known_to_every_command(
     assert set(figures["wasserstein"]) == {"raw", "toy"}
 
 
-def test_without_json_a_person_reads_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_json_a_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["generate", "black zebra", "--seed", "1", "--variants", "raw"]) == 0
     out, _ = capsys.readouterr()
     assert "raw" in out and "L*" in out and "zebra" in out
@@ -262,7 +262,7 @@ def test_missing_files_of_an_embedded_or_added_model_are_a_problem(
     ]
 
 
-def test_ctrl_c_is_tidy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_with_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from oms_app.engine.studio import Studio
 
     def interrupted(*_: Any, **__: Any) -> None:
@@ -288,7 +288,7 @@ def run(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_true_process(tmp_path: Path) -> None:
+def test_in_a_process(tmp_path: Path) -> None:
     done = run("generate", "black sea", "--seed", "1", "--steps", "2", "--json", home=tmp_path)
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout)
@@ -307,7 +307,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_no_remote_code_is_ever_run() -> None:
+def test_remote_code_is_disabled() -> None:
     code = (
         "from oms_app.cli.entry import main; assert main(['doctor', '--json', '--device', 'cpu']) == 0; "
         "from diffusers.utils.constants import DIFFUSERS_DISABLE_REMOTE_CODE; print(DIFFUSERS_DISABLE_REMOTE_CODE)"

@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from oms_app.ui.board import WAITING, Board, Painted, table
 from PIL import Image
 
 from oms_app import Studio
 from oms_app.engine.estimates import RunTimes
 from oms_app.errors import Stopped, StudioError
-from oms_app.looks import Shelf
+from oms_app.looks import LookLibrary
 from oms_app.output import png as gallery
 from oms_app.schema import GenerateRequest, GenerateResult
-from oms_app.ui.board import WAITING, Board, Painted, table
 from oms_app.ui.explore_tab import about, work
 from oms_app.ui.form import to_fields, to_request
 from oms_app.ui.grids import LOOK_BY_MODEL, MAX_CELLS, PROMPT_BY_CFG, SLIDER_BY_SEED, to_grid
 
-LOOKS = [look for look, _ in Shelf().looks()]
+LOOKS = [look for look, _ in LookLibrary().looks()]
 FIELDS: dict[str, Any] = {
     "prompt": "mountains", "kind": PROMPT_BY_CFG, "oms_prompts": "dark\n\n light \ndark", "oms_scales": "0.5, 1 2",
     "left": "dark", "right": "", "places": 3, "seeds": 2, "oms_guidance_scale": 1.5, "looks": ["night", "plain"],

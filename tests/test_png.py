@@ -89,40 +89,40 @@ def test_the_path_of_a_local_model_is_not_written(tmp_path: Path) -> None:
     assert b"someone" not in path.read_bytes()
 
 
-def hostile(tmp_path: Path, kept: Any) -> Path:
+def hostile(tmp_path: Path, chunk: Any) -> Path:
     info = PngInfo()
-    info.add_itxt("oms_studio", kept if isinstance(kept, str) else json.dumps(kept))
+    info.add_itxt("oms_studio", chunk if isinstance(chunk, str) else json.dumps(chunk))
     path = tmp_path / "hostile.png"
     Image.new("RGB", (8, 8)).save(path, pnginfo=info)
     return path
 
 
-def kept_with(**changes: Any) -> dict[str, Any]:
+def chunk_with(**changes: Any) -> dict[str, Any]:
     request = json.loads(REQUEST.model_dump_json()) | changes
     return {"version": 1, "request": request, "variant": "raw", "index": 0}
 
 
 @pytest.mark.parametrize(
-    ("kept", "message"),
+    ("chunk", "message"),
     [
-        (kept_with(model="/etc/passwd"), "not in the catalogue"),
-        (kept_with(variants=[{"name": "o", "correction": "oms", "module": "../x"}]), "not in the catalogue"),
-        (kept_with(seed=-1), "take 0 to 4294967295"),
-        (kept_with(num_inference_steps=10**9), "take 1 to 200"),
-        (kept_with(prompt="x" * 9_999), "2,000"),
-        (kept_with(evil=1), "not valid"),
-        (kept_with() | {"version": 99}, "version 99"),
+        (chunk_with(model="/etc/passwd"), "not in the catalogue"),
+        (chunk_with(variants=[{"name": "o", "correction": "oms", "module": "../x"}]), "not in the catalogue"),
+        (chunk_with(seed=-1), "take 0 to 4294967295"),
+        (chunk_with(num_inference_steps=10**9), "take 1 to 200"),
+        (chunk_with(prompt="x" * 9_999), "2,000"),
+        (chunk_with(evil=1), "not valid"),
+        (chunk_with() | {"version": 99}, "version 99"),
         ("[" * 100_000, "damaged"),
         ("{", "damaged"),
         ("[]", "damaged"),
         ('{"version": 1}', "damaged"),
-        (kept_with(prompt="x" * 300_000), "damaged"),
+        (chunk_with(prompt="x" * 300_000), "damaged"),
     ],
     ids=range(12),
 )
-def test_settings_in_a_picture_are_validated(tmp_path: Path, kept: Any, message: str) -> None:
+def test_settings_in_a_picture_are_validated(tmp_path: Path, chunk: Any, message: str) -> None:
     with pytest.raises(StudioError, match=message) as caught:
-        png.read(hostile(tmp_path, kept), KNOWN)
+        png.read(hostile(tmp_path, chunk), KNOWN)
     assert "\n" not in str(caught.value)
 
 

@@ -60,7 +60,7 @@ def save_sheet(
 
     A cell is a finished picture with its request, or a text that stands for a picture that could not be made. Pictures
     are shrunk to SHEET_CELL if they are larger. The text chunk `oms_studio_sheet` is versioned JSON with the labels
-    and, for every cell, the settings as in a picture of its own. Raises StudioError if the folder cannot be written to.
+    and, for every cell, the settings as in a single picture. Raises StudioError if the folder cannot be written to.
     """
     pictures = [cell[1].image for row in cells for cell in row if not isinstance(cell, str)]
     width = min(SHEET_CELL, max((picture.width for picture in pictures), default=SHEET_CELL // 2))
