@@ -18,7 +18,7 @@ from test_app import CREATE
 from oms_app import Studio
 from oms_app.engine.estimates import RunTimes
 from oms_app.errors import StudioError
-from oms_app.looks import Shelf
+from oms_app.looks import LookLibrary
 from oms_app.output import png as gallery
 from oms_app.schema import GenerateRequest, GenerateResult
 from oms_app.ui.field_set import FieldSet
@@ -28,7 +28,7 @@ from oms_app.ui.grid_table import MISSING, GridCell, GridResult, table
 from oms_app.ui.grids import LOOK_BY_MODEL, MAX_CELLS, PROMPT_BY_CFG, SLIDER_BY_SEED, ExploreValues, Grid, to_grid
 from oms_app.ui.markup import about
 
-LOOKS = [look for look, _ in Shelf().looks()]
+LOOKS = [look for look, _ in LookLibrary().looks()]
 _FIELDS: dict[str, Any] = {
     "prompt": "mountains", "kind": PROMPT_BY_CFG, "oms_prompts": "dark\n\n light \ndark", "oms_scales": "0.5, 1 2",
     "left": "dark", "right": "", "places": 3, "seeds": 2, "oms_guidance_scale": 1.5, "looks": ["night", "plain"],
