@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from oms_app.cli.entry import app
+from oms_app.cli.entry import build_app
 from oms_app.prestep.corrections import CORRECTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,7 +24,7 @@ MARKED = re.compile(r"(<!-- (\w+): written by dev/reference\.py -->\n).*?(<!-- e
 
 def commands() -> str:
     """Every command with its options, as the parser knows them."""
-    return "\n".join(_command(f"oms {name}", command) for name, command in leaves(typer.main.get_command(app)))
+    return "\n".join(_command(f"oms {name}", command) for name, command in leaves(typer.main.get_command(build_app())))
 
 
 def leaves(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import oms_app
 from dev import reference
 from oms_app.cli import page
-from oms_app.cli.entry import app
+from oms_app.cli.entry import build_app
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in DOCUMENTS}
@@ -48,12 +48,12 @@ def page_commands() -> list[str]:
 @pytest.mark.parametrize("line", commands())
 def test_every_command_in_the_documents_is_one(line: str) -> None:
     words = shlex.split(line)
-    leaves = dict(reference.leaves(typer.main.get_command(app)))
+    leaves = dict(reference.leaves(typer.main.get_command(build_app())))
     name = next((name for name in (" ".join(words[:2]), words[0]) if name in leaves), None)
     assert name is not None, f"no such command: {line}"
     options = {option for parameter in leaves[name].params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= options | {"--json"}
-    shown = CliRunner().invoke(app, [*name.split(), "--help"], env={"TERM": "dumb"})
+    shown = CliRunner().invoke(build_app(), [*name.split(), "--help"], env={"TERM": "dumb"})
     assert shown.exit_code == 0, shown.output
 
 

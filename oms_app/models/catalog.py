@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from oms_app.errors import StudioError, one_line
 from oms_app.fields import REQUEST_FIELDS
+from oms_app.models.file_kinds import DOMAINS, NATIVE, family_of
 from oms_app.paths import PRESETS, user_folder
 from oms_app.schema import Frozen
 
@@ -260,8 +261,6 @@ class Catalog:
         return path.resolve()
 
     def _single_file(self, path: Path) -> Entry:
-        from oms_app.models.single_file import DOMAINS, NATIVE, family_of
-
         family = family_of(path)
         native = NATIVE[family]
         defaults = Defaults(width=native, height=native, max_size=2 * native, guidance_scale=7.5)

@@ -7,7 +7,6 @@ through the catalogue, never through a path that the module names.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from oms_app.models import domain as domains
 from oms_app.models.catalog import PICKLES, pickle_refused
 from oms_app.models.lora import Adapters, fuse_loras
 from oms_app.models.memory import Mode, is_out_of_memory, place
+from oms_app.models.reading import read_json
 from oms_app.models.single_file import load_single_file
 from oms_app.models.text import SdxlTextEncoder, TextEncoder, load_encoder
 from oms_app.prestep.leak import LeakStatistics
@@ -244,17 +244,6 @@ def read_vocabulary(folder: Path) -> frozenset[str]:
         raise StudioError(f"{path} must hold {{'words': [text, …]}}: restore it")
     # A vocabulary may list phrases ("pitch black"); what is looked up is single words.
     return frozenset(part for word in words for part in word.lower().split())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises StudioError where the file is missing or holds anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise StudioError(f"{path} cannot be read ({one_line(error)}): restore it") from error
-    if not isinstance(value, dict):
-        raise StudioError(f"{path} holds no JSON object: restore it")
-    return value
 
 
 def _refuse_pickle(folder: Path) -> None:

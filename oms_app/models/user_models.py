@@ -13,6 +13,8 @@ from pathlib import Path
 
 from oms_app.errors import StudioError
 from oms_app.models.catalog import OWN, Catalog, Entry, local_path, re_id
+from oms_app.models.file_kinds import identify
+from oms_app.models.reading import read_header
 
 LICENCE = "its maker's"
 MAX_PATH = 4_096  # characters
@@ -92,9 +94,9 @@ def _examine(catalog: Catalog, path: Path) -> Entry:
         if path.is_dir():
             return _examine_folder(catalog, path)
         if path.suffix.lower() == ".safetensors" and path.is_file():
-            from oms_app.models import lora, single_file
+            from oms_app.models import lora
 
-            if single_file.is_lora(single_file.names_of(path)):
+            if identify(path).kind == "lora":
                 lora.read(path)
                 return Entry(id=re_id(path.stem), kind="lora", title=path.stem, folder=str(path))
         elif path.suffix.lower() not in (".ckpt", ".bin", ".pt", ".pth", ".pkl"):
@@ -105,7 +107,7 @@ def _examine(catalog: Catalog, path: Path) -> Entry:
 
 
 def _examine_folder(catalog: Catalog, folder: Path) -> Entry:
-    from oms_app.models import loading, single_file
+    from oms_app.models import loading
 
     module = (folder / "oms_module").is_dir()
     found = catalog.find(str(folder), "oms" if module else "base")
@@ -119,7 +121,7 @@ def _examine_folder(catalog: Catalog, folder: Path) -> Entry:
     if not any(path.parent.name == needed for path in weights):
         raise StudioError(f"{folder / needed} holds no .safetensors weights: restore the folder")
     for path in weights:
-        single_file.names_of(path)
+        read_header(path)
     return found
 
 
