@@ -126,6 +126,13 @@ def test_every_picture_and_link_in_the_documents_is_there() -> None:
     assert missing == []
 
 
+def test_what_the_guide_names_is_on_the_page() -> None:
+    files = [*(ROOT / "oms_app/ui").glob("*.py"), ROOT / "oms_app/fields.py"]
+    page_texts = " ".join(path.read_text(encoding="utf-8") for path in files)
+    named = {" ".join(text.split()) for text in re.findall(r"\*\*([^*]+)\*\*", TEXTS["docs/artists.md"])}
+    assert len(named) > 8 and sorted(text for text in named if text not in page_texts) == []
+
+
 def test_the_readme_is_short_and_has_what_a_space_needs() -> None:
     readme = TEXTS["README.md"]
     assert len(readme.splitlines()) <= 120

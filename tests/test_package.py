@@ -26,8 +26,8 @@ from oms_app.cli.extras import EXTRAS, require
 from oms_app.errors import StudioError
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-# Import names that differ from the name of the distribution.
-DISTRIBUTIONS = {"PIL": "pillow", "open_clip": "open_clip_torch"}
+# Import names that differ from the name of the distribution. pydantic requires one exact version of pydantic_core.
+DISTRIBUTIONS = {"PIL": "pillow", "open_clip": "open_clip_torch", "pydantic_core": "pydantic"}
 OPTIONAL = {"xformers"}  # attention that is used if it is installed
 # The extras that a folder of the package may import besides the dependencies.
 EXTRAS_OF = {"ui": {"app"}, "training": {"train"}, "evaluate": {"evaluate", "train"}}
