@@ -155,14 +155,15 @@ def imported(path: Path) -> set[str]:
 
 def test_the_package_imports_what_it_declares() -> None:
     core, extras = names_of(PROJECT["dependencies"]), PROJECT["optional-dependencies"]
-    undeclared = {}
+    undeclared, used = {}, set()
     for path in sorted((ROOT / "oms_app").rglob("*.py")):
+        used |= imported(path)
         allowed = set(core)
         for extra in EXTRAS_OF.get(path.relative_to(ROOT / "oms_app").parts[0], set()):
             allowed |= names_of(extras[extra])
         if rest := imported(path) - allowed:
             undeclared[str(path.relative_to(ROOT))] = rest
-    assert undeclared == {}
+    assert undeclared == {} and core - used == set()
     assert {name: set(modules) for name, modules in EXTRAS.items()} == {name: names_of(extras[name]) for name in EXTRAS}
 
 
