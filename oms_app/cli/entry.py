@@ -17,17 +17,22 @@ from oms_app.cli import bench, doctor, evaluate, generate, inspect, models, trai
 from oms_app.cli.console import print_error
 from oms_app.errors import StudioError, describe
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="OMS Studio")
-for group in (generate, inspect, models, doctor):
-    app.add_typer(group.app)
-app.add_typer(evaluate.app, name="evaluate")
-app.add_typer(train.app, name="train")
-app.add_typer(bench.app, name="bench")
+
+def build_app() -> typer.Typer:
+    """All commands. `generate` and `evaluate` have options for the corrections that are registered now."""
+    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="OMS Studio")
+    for group in (generate.build_app(), inspect.app, models.app, doctor.app):
+        app.add_typer(group)
+    app.add_typer(evaluate.build_app(), name="evaluate")
+    app.add_typer(train.app, name="train")
+    app.add_typer(bench.app, name="bench")
+    return app
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"  # read when diffusers is imported
+    app = build_app()
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="oms_app", standalone_mode=False)
     except TyperException as error:  # unknown option, missing prompt, text instead of a number …

@@ -10,9 +10,17 @@ from typing import Annotated, Any
 import typer
 
 from oms_app.cli.console import output_on_stderr, print_result, table
-from oms_app.cli.options import DeviceOption, JsonOption, ModelOption, VariantsOption, open_studio, parse_variants
-
-app = typer.Typer(no_args_is_help=True, help="Measure models and corrections against reference scenes.")
+from oms_app.cli.extras import require
+from oms_app.cli.options import (
+    DEFAULT_VARIANTS,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    open_studio,
+    parse_variants,
+    variants_parameter,
+    with_parameters,
+)
 
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**31, help="Selects the captions and draws the noise.")]
 ProcessesOption = Annotated[
@@ -23,11 +31,19 @@ ProcessesOption = Annotated[
 ]
 
 
-@app.command()
+def build_app() -> typer.Typer:
+    """The commands, with the corrections that are registered now in the help of --variants."""
+    app = typer.Typer(no_args_is_help=True, help="Measure models and corrections against reference scenes.")
+    for command in (luminance, quality):
+        app.command()(with_parameters(command, [variants_parameter()]))
+    app.command()(report)
+    return app
+
+
 def luminance(
     model: ModelOption = "lumen",
     captions: Annotated[int, typer.Option(min=2, max=1_000, help="Number of held-out captions.")] = 200,
-    variants: VariantsOption = "raw,oms",
+    variants: str = DEFAULT_VARIANTS,
     seed: SeedOption = 0,
     processes: ProcessesOption = 1,
     device: DeviceOption = "auto",
@@ -54,11 +70,10 @@ def luminance(
     print_result(report, as_json, _luminance_table(report), summary)
 
 
-@app.command()
 def quality(
     model: ModelOption = "lumen",
     captions: Annotated[int, typer.Option(min=14, max=1_000, help="Number of held-out captions.")] = 200,
-    variants: VariantsOption = "raw,oms",
+    variants: str = DEFAULT_VARIANTS,
     seed: SeedOption = 0,
     plot: Annotated[
         Path | None, typer.Option(help="A PNG to write: frequencies of the pictures' means (Fig. 6 of the paper).")
@@ -69,6 +84,7 @@ def quality(
 ) -> None:
     """FID, precision, recall, density, coverage and CLIP score against reference scenes, by a small CLIP of scenes."""
     parsed = parse_variants(variants, {})
+    require("evaluate", "evaluate quality")
     with output_on_stderr() as progress:
         studio = open_studio(device)
         from oms_app.evaluate import scene_clip
@@ -94,7 +110,6 @@ def quality(
     print_result(report, as_json, _quality_table(report["figures"]))
 
 
-@app.command()
 def report(
     out: Annotated[Path | None, typer.Option(help="The page to write; else docs/results.md.")] = None,
     quick: Annotated[
@@ -108,6 +123,7 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Measure every figure of docs/results.md again; the same command resumes."""
+    require("evaluate", "evaluate report")
     with output_on_stderr():
         studio = open_studio(device)
         from oms_app.evaluate import report as reports

@@ -1,7 +1,8 @@
-"""`generate`: pictures of every variant from one noise."""
+"""`generate`: pictures of every variant from one noise. Its options come from the table of fields and the registry."""
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,82 +10,71 @@ import typer
 
 from oms_app.cli.console import output_on_stderr, print_result, table
 from oms_app.cli.options import (
+    CORRECTIONS_PANEL,
     DeviceOption,
     JsonOption,
     MemoryOption,
-    ModelOption,
     PrecisionOption,
-    VariantsOption,
+    field_help,
+    field_parameter,
     open_studio,
     parse_lora,
     parse_variants,
+    variants_parameter,
+    with_parameters,
 )
 from oms_app.errors import StudioError
+from oms_app.fields import REQUEST_FIELDS
 from oms_app.paths import user_folder
+from oms_app.prestep.corrections import variant_settings
 from oms_app.schema import GenerateRequest, GenerateResult
 
-app = typer.Typer()
+SETTING = "setting_"  # prefix of the arguments for settings of variants, whose names may be those of request fields
 
 
-@app.command()
+def build_app() -> typer.Typer:
+    """The command, with an option for every setting of the corrections that are registered now."""
+    app = typer.Typer()
+    app.command()(with_parameters(generate, _parameters()))
+    return app
+
+
+def _parameters() -> list[inspect.Parameter]:
+    prompt = REQUEST_FIELDS["prompt"]
+    argument = inspect.Parameter(
+        prompt.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        annotation=Annotated[str, typer.Argument(help=field_help(prompt), show_default=False)],
+    )
+    return [
+        argument,
+        *(field_parameter(field) for field in REQUEST_FIELDS.values() if field is not prompt),
+        variants_parameter(),
+        *(
+            field_parameter(field, SETTING + name, panel=CORRECTIONS_PANEL)
+            for name, field in variant_settings().items()
+        ),
+    ]
+
+
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What the picture shows.")],
-    model: ModelOption = "lumen",
-    variants: VariantsOption = "raw,oms",
-    oms_prompt: Annotated[str | None, typer.Option(help='Absent: the main prompt. "": the unconditional one.')] = None,
-    oms_guidance_scale: Annotated[float, typer.Option(help="OMS CFG, 0 to 30.")] = 1.0,
-    oms_prompt_b: Annotated[str | None, typer.Option(help="The other end of the OMS prompt slider.")] = None,
-    oms_mix: Annotated[float, typer.Option(help="(1-S) of the OMS prompt and S of --oms-prompt-b.")] = 0.0,
-    oms_module: Annotated[str | None, typer.Option(help="A catalogue id, or a folder; else the base's own.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Use a module of another latent domain.")] = False,
-    offset_strength: Annotated[float, typer.Option(help="Of offset_noise, 0 to 2.")] = 0.1,
-    offset_per: Annotated[
-        str, typer.Option(help="Of offset_noise: one value for each channel, or picture.")
-    ] = "channel",
-    negative_prompt: Annotated[str, typer.Option(help="What to keep away from; needs a CFG above 1.")] = "",
-    guidance_scale: Annotated[float | None, typer.Option(help="CFG, 0 to 30.")] = None,
-    guidance_rescale: Annotated[float | None, typer.Option(help="0 to 1, for zero-SNR models; 0.7 is usual.")] = None,
-    steps: Annotated[int | None, typer.Option(help="1 to 200.")] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="ddim, pndm, dpm++2m, unipc, lcm, euler, euler-a, heun.")
+    lora: Annotated[
+        list[str] | None, typer.Option(help="A catalogue id or a .safetensors file, or ID:SCALE; may be repeated.")
     ] = None,
-    lora: Annotated[list[str] | None, typer.Option(help="A .safetensors file, or FILE:SCALE; may be repeated.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     memory: MemoryOption = "auto",
-    seed: Annotated[int | None, typer.Option(help="Absent: drawn, and reported.")] = None,
-    count: Annotated[int, typer.Option(help="Pictures of each variant; image i has seed + i.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Folder for the PNGs; else pictures/ in the user's folder.")] = None,
     as_json: JsonOption = False,
+    **values: Any,
 ) -> None:
     """Pictures of every variant from one noise."""
-    settings = {
-        "offset_strength": offset_strength,
-        "offset_per": offset_per,
-        "prompt": oms_prompt,
-        "prompt_b": oms_prompt_b,
-        "mix": oms_mix,
-        "guidance_scale": oms_guidance_scale,
-        "module": oms_module,
-        "force": force,
-    }
+    settings = {name: values[SETTING + name] for name in variant_settings()}
     request = GenerateRequest.model_validate(
         {
-            "prompt": prompt,
-            "negative_prompt": negative_prompt,
-            "model": model,
-            "variants": parse_variants(variants, settings),
+            **{name: values[name] for name in REQUEST_FIELDS},
+            "variants": parse_variants(values["variants"], settings),
             "loras": [parse_lora(text) for text in lora or ()],
-            "seed": seed,
-            "count": count,
-            "num_inference_steps": steps,
-            "guidance_scale": guidance_scale,
-            "guidance_rescale": guidance_rescale,
-            "scheduler": scheduler,
-            "width": width,
-            "height": height,
         }
     )
     folder = out or user_folder() / "pictures"

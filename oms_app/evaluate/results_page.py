@@ -40,7 +40,7 @@ def head(command: str, captions: int, torch_version: str, cores: int, device: st
 Written by `python -m oms_app {command}`, which measures every figure again: {captions} held-out captions, Lumen as
 shipped, defaults (20 steps, DDIM, trailing spacing, CFG 5, 256 px, float32), {cores} CPU cores, device {device}, torch
 {torch_version}. Each table names the command that measures it alone. Intervals are at 95 %. Earlier experiments are recorded
-in [dev/LOG.md](../dev/LOG.md).
+in dev/LOG.md.
 """
 
 
