@@ -26,8 +26,8 @@ from oms_app.cli.extras import EXTRAS, require
 from oms_app.errors import StudioError
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-# Import names that differ from the name of the distribution.
-DISTRIBUTIONS = {"PIL": "pillow", "open_clip": "open_clip_torch"}
+# Import names that differ from the name of the distribution. pydantic requires one exact version of pydantic_core.
+DISTRIBUTIONS = {"PIL": "pillow", "open_clip": "open_clip_torch", "pydantic_core": "pydantic"}
 OPTIONAL = {"xformers"}  # attention that is used if it is installed
 # The extras that a folder of the package may import besides the dependencies.
 EXTRAS_OF = {"ui": {"app"}, "training": {"train"}, "evaluate": {"evaluate", "train"}}
@@ -155,14 +155,15 @@ def imported(path: Path) -> set[str]:
 
 def test_the_package_imports_what_it_declares() -> None:
     core, extras = names_of(PROJECT["dependencies"]), PROJECT["optional-dependencies"]
-    undeclared = {}
+    undeclared, used = {}, set()
     for path in sorted((ROOT / "oms_app").rglob("*.py")):
+        used |= imported(path)
         allowed = set(core)
         for extra in EXTRAS_OF.get(path.relative_to(ROOT / "oms_app").parts[0], set()):
             allowed |= names_of(extras[extra])
         if rest := imported(path) - allowed:
             undeclared[str(path.relative_to(ROOT))] = rest
-    assert undeclared == {}
+    assert undeclared == {} and core - used == set()
     assert {name: set(modules) for name, modules in EXTRAS.items()} == {name: names_of(extras[name]) for name in EXTRAS}
 
 
