@@ -350,7 +350,7 @@ def test_remote_code_is_disabled() -> None:
 
 def test_what_training_logs_goes_to_stderr_once(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
-        with output_on_stderr():
+        with output_on_stderr(logging.INFO):
             logging.getLogger("oms_app.training.lumen.stages").info("latents: second moment %.4f", 3.9399)
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == "latents: second moment 3.9399\n" * 2
