@@ -16,7 +16,7 @@ from PIL import Image
 
 from oms_app.engine.studio import Studio
 from oms_app.evaluate.pictures import read_captions
-from oms_app.looks import SHIPPED, Shelf, thumbnail
+from oms_app.looks import SHIPPED, LookLibrary, thumbnail
 from oms_app.output import png
 from oms_app.output.sheets import tiled
 from oms_app.paths import EMBEDDED_FOLDER, atomic_write
@@ -95,7 +95,7 @@ def sheets(studio: Studio, count: int = 64, side: int = 128) -> None:
 
 def looks(studio: Studio) -> None:
     """The thumbnails of the looks in presets/looks, at most 10 KiB each."""
-    for look, _ in Shelf().looks():
+    for look, _ in LookLibrary().looks():
         if look.thumbnail:
             picture = studio.generate(look.request()).images[0].image
             thumbnail(picture).save(SHIPPED / look.thumbnail, quality=85, optimize=True)

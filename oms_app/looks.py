@@ -16,7 +16,7 @@ from typing import Annotated
 from PIL import Image
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from oms_app.errors import StudioError
+from oms_app.errors import StudioError, describe_entry
 from oms_app.fields import VARIANT_FIELDS
 from oms_app.paths import PRESETS, atomic_path, atomic_write
 from oms_app.schema import Frozen, GenerateRequest, Variant
@@ -26,7 +26,7 @@ SHIPPED = PRESETS / "looks"
 PLAIN = "plain"  # the look that adds nothing; it is listed first
 THUMBNAIL = 96  # pixels
 MAX_BYTES = 64 * 1024  # of a look's JSON file; the largest valid one is smaller
-MAX_OWN = 200  # looks that a user may save
+MAX_USER_LOOKS = 200  # looks that a user may save
 Words = Annotated[str, Field(max_length=200)]
 
 
@@ -89,27 +89,27 @@ class Look(Frozen):
         return GenerateRequest(prompt=self.wrap(""), seed=self.seed, variants=(self.variant(),))
 
 
-class Shelf:
+class LookLibrary:
     """All looks: the shipped ones, then the user's, each sorted by title.
 
-    own: the user's folder of looks; None if nothing may be saved. Raises StudioError if a shipped look is broken; a
+    folder: the user's looks; None if nothing may be saved. Raises StudioError if a shipped look is broken; a
     broken look of the user is skipped with a warning in the log.
     """
 
-    def __init__(self, shipped: Path = SHIPPED, own: Path | None = None) -> None:
-        self.own = own
+    def __init__(self, shipped: Path = SHIPPED, folder: Path | None = None) -> None:
+        self.folder = folder
         self._shipped = _read_all(shipped, strict=True)
         self._lock = threading.Lock()
 
     @property
     def can_save(self) -> bool:
-        return self.own is not None
+        return self.folder is not None
 
     def looks(self) -> list[tuple[Look, Path | None]]:
         """Every look, with the file of its thumbnail if it has one. Reads the user's folder again."""
         taken = {look.id for look, _ in self._shipped}
-        own = _read_all(self.own) if self.own else []
-        return [*self._shipped, *(pair for pair in own if pair[0].id not in taken)]
+        saved = _read_all(self.folder) if self.folder else []
+        return [*self._shipped, *(pair for pair in saved if pair[0].id not in taken)]
 
     def find(self, look_id: str) -> Look:
         """Raises StudioError if no look has this id."""
@@ -124,31 +124,29 @@ class Shelf:
         Raises StudioError if the title is empty, taken or not valid, a setting is out of range, or the folder cannot be
         written to.
         """
-        if self.own is None:
-            raise StudioError("looks cannot be saved on a shared page: run OMS Studio on your own computer")
+        if self.folder is None:
+            raise StudioError("looks cannot be saved on a shared page: run OMS Studio on your computer")
         title = " ".join(title.split())
         if not title:
             raise StudioError("the look has no name yet: type one, for example 'my night'")
-        name = _slug(title)
+        look_id = _slug(title)
         try:
             look = Look.model_validate(
-                {**settings, "id": name, "title": title, "thumbnail": f"{name}.jpg" if picture else ""}
+                {**settings, "id": look_id, "title": title, "thumbnail": f"{look_id}.jpg" if picture else ""}
             )
         except ValidationError as error:
-            first = error.errors()[0]
-            where = str(first["loc"][-1]) + ": " if first["loc"] and first["type"] != "value_error" else ""
-            raise StudioError(where + first["msg"].removeprefix("Value error, ")) from error
+            raise StudioError(describe_entry(error)) from error
         with self._lock:
             others = [other for other, _ in self.looks()]
-            if any(other.id == name or other.title.casefold() == title.casefold() for other in others):
+            if any(other.id == look_id or other.title.casefold() == title.casefold() for other in others):
                 raise StudioError(f"a look named {title!r} exists already: choose another name")
-            if len(others) - len(self._shipped) >= MAX_OWN:
-                raise StudioError(f"you have {MAX_OWN} looks already: delete some from {self.own}")
+            if len(others) - len(self._shipped) >= MAX_USER_LOOKS:
+                raise StudioError(f"you have {MAX_USER_LOOKS} looks already: delete some from {self.folder}")
             try:
-                write(look, self.own, picture)
+                write(look, self.folder, picture)
             except OSError as error:
                 reason = error.strerror or type(error).__name__
-                raise StudioError(f"the folder {self.own} cannot be written to ({reason}): make it writable") from error
+                raise StudioError(f"{self.folder} cannot be written to ({reason}): make it writable") from error
         return look
 
 
@@ -194,13 +192,12 @@ def _read(path: Path) -> Look:
             raise ValueError(f"its id is {look.id!r}, not the file's name")
         return look
     except ValidationError as error:
-        first = error.errors()[0]
-        why = f"{'.'.join(str(part) for part in first['loc']) or 'the file'}: {first['msg']}"
+        reason = describe_entry(error)
     except OSError as error:
-        why = error.strerror or "it cannot be read"
+        reason = error.strerror or "it cannot be read"
     except ValueError as error:
-        why = str(error)
-    raise StudioError(f"{path.name} is not a valid look ({why}): correct the file, or delete it")
+        reason = str(error)
+    raise StudioError(f"{path.name} is not a valid look ({reason}): correct the file, or delete it")
 
 
 def _slug(title: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from oms_app.evaluate import scene_clip, subject_classifier
 from oms_app.training.loop import Plan, State, train
 from oms_app.training.lumen.stages import HELD_OUT
-from oms_app.training.scenes import painter as scenes
+from oms_app.training.scenes import painter
 
 
 def test_its_scenes_are_its_own() -> None:
@@ -22,7 +22,7 @@ def test_a_smoke_run_writes_what_load_reads(tmp_path: Path) -> None:
     out = scene_clip.train_clip(out=tmp_path / "clip", smoke=True, device="cpu")
     assert {path.name for path in out.iterdir()} == {"config.json", "model.safetensors"}
     clip = scene_clip.load(out)
-    pictures = np.stack([scenes.draw(seed).image for seed in range(3)])
+    pictures = np.stack([painter.draw(seed).image for seed in range(3)])
     assert clip.encode_images(pictures).shape == clip.encode_texts(["a", "b", "c"]).shape == (3, 128)
     assert json.loads((out / "config.json").read_text())["n"] == scene_clip.GROUP
 
@@ -44,7 +44,7 @@ def test_it_learns_to_tell_black_from_white(tmp_path: Path) -> None:
         "clip",
         torch.nn.ModuleDict({"clip": model}),
         scene_clip.clip_loss,
-        lambda where, state: scene_clip._batches(pictures, captions, tokenizer, state, 16),
+        lambda device, state: scene_clip._batches(pictures, captions, tokenizer, state, 16),
         Plan(minutes=1, steps=20, learning_rate=1e-3, ema_decay=0.5, muon=True),
         work=tmp_path,
         device="cpu",
@@ -59,9 +59,9 @@ def test_the_shipped_one_tells_what_a_scene_shows() -> None:
     shown = {"a red circle on a white background": ("circle", "red", "white")}
     shown["a blue star on a black background"] = ("star", "blue", "black")
     pictures = np.stack(
-        [scenes.draw(7, kind="shape", subject=s, colour=c, ground=g, side="").image for s, c, g in shown.values()]
+        [painter.draw(7, kind="shape", subject=s, colour=c, ground=g, side="").image for s, c, g in shown.values()]
         + [
-            scenes.draw(7, kind="landscape", subject="mountains", time=t, weather="clear").image
+            painter.draw(7, kind="landscape", subject="mountains", time=t, weather="clear").image
             for t in ("night", "noon")
         ]
     )

@@ -156,7 +156,7 @@ def test_processes_share_the_captions_and_the_caller_does_the_rest_if_one_dies(
             studio,
             captions=60,
             variants=(RAW,),
-            seed=77 + dying,  # the other case's are kept
+            seed=77 + dying,  # the records of the other case exist already
             entries=entries,
             processes=2,
             on_caption=lambda done, total: reported.append((done, total)),

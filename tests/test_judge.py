@@ -9,7 +9,7 @@ import pytest
 
 from oms_app.evaluate import fidelity, light_words, subject_classifier
 from oms_app.training.lumen.stages import HELD_OUT
-from oms_app.training.scenes import painter as scenes
+from oms_app.training.scenes import painter
 from oms_app.training.scenes.captions import COLOURS
 from oms_app.training.scenes.figures import FIGURES, SHAPES
 from oms_app.training.scenes.landscapes import LANDSCAPES
@@ -17,7 +17,7 @@ from oms_app.training.scenes.landscapes import LANDSCAPES
 
 def test_labels_name_every_kind_of_scene_once() -> None:
     assert len(set(subject_classifier.LABELS)) == len(subject_classifier.LABELS)
-    assert {subject_classifier.label_of(scenes.draw(seed).facts) for seed in range(40)} <= set(
+    assert {subject_classifier.label_of(painter.draw(seed).facts) for seed in range(40)} <= set(
         subject_classifier.LABELS
     )
 
@@ -30,7 +30,7 @@ def test_a_classifier_learns_in_a_few_steps_and_is_saved(tmp_path: Path, monkeyp
     monkeypatch.setattr(subject_classifier, "UNSEEN", 40)
     trained = subject_classifier.train_classifier(tmp_path / "work", tmp_path / "classifier", steps=60, count=160)
     again, accuracy = subject_classifier.load(tmp_path / "classifier")
-    pictures = np.stack([scenes.draw(seed).image for seed in range(6)])
+    pictures = np.stack([painter.draw(seed).image for seed in range(6)])
     assert np.array_equal(subject_classifier.classify(trained, pictures), subject_classifier.classify(again, pictures))
     assert accuracy["n"] == 40 and accuracy["accuracy"] > 2 / len(subject_classifier.LABELS)
 
@@ -39,7 +39,7 @@ def test_the_prompts_of_the_fidelity_benchmark_are_balanced_and_known() -> None:
     backgrounds, landscapes = fidelity.background_prompts(), fidelity.scene_prompts()
     assert len(backgrounds) == len(landscapes) == 100
     words = {w for prompt, *_ in [*backgrounds, *landscapes] for w in prompt.replace(",", "").split()}
-    assert words <= set(scenes.VOCABULARY)
+    assert words <= set(painter.VOCABULARY)
     counts = {colour: sum(c == colour for _, _, c in backgrounds) for colour in COLOURS}
     assert max(counts.values()) - min(counts.values()) <= 1
     assert {label for _, label, _ in backgrounds} == {f"shape {s}" for s in SHAPES} | {f"figure {s}" for s in FIGURES}

@@ -45,7 +45,35 @@ def test_a_picture_restores_its_request(tmp_path: Path) -> None:
         assert lines[1] == "Negative prompt: snow"
         assert lines[2].startswith("Steps: 20, Sampler: Euler a, CFG scale: 5.0, Seed: 5, Size: 64x64, Model: lumen")
         assert len(lines) == 3  # a line break in the OMS prompt stays inside its quotes
-    assert "OMS mix: 0.25" in lines[2]
+    assert lines[2].endswith(
+        r'Correction: oms, OMS prompt: "dark\nnight", OMS prompt B: light, OMS mix: 0.25, OMS CFG: 1.0'
+    )
+
+
+@pytest.mark.parametrize(
+    ("variant", "text"),
+    [
+        (RAW, "raw"),
+        (Variant(name="raw", prompt="dark"), "raw"),  # a variant that is switched off may keep its settings
+        (Variant(name="oms", correction="oms"), 'oms, OMS prompt: "dark hills", OMS CFG: 1.0'),
+        (
+            Variant(name="offset", correction="offset_noise", offset_strength=0.4),
+            "offset_noise, Offset strength: 0.4, Offset per: channel",
+        ),
+        (Variant(name="leak", correction="signal_leak"), "signal_leak"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Variant) else "",
+)
+def test_the_text_names_the_settings_that_were_used(tmp_path: Path, variant: Variant, text: str) -> None:
+    path = (
+        png.save(result(REQUEST.model_copy(update={"prompt": "dark hills", "variants": (variant,)})), tmp_path)
+        .images[0]
+        .path
+    )
+    assert path is not None
+    with Image.open(path) as picture:
+        line = picture.info["parameters"].splitlines()[2]
+    assert line.split("Model: lumen, ")[1] == f"Correction: {text}"
 
 
 def test_no_picture_is_overwritten_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -61,40 +89,40 @@ def test_the_path_of_a_local_model_is_not_written(tmp_path: Path) -> None:
     assert b"someone" not in path.read_bytes()
 
 
-def hostile(tmp_path: Path, kept: Any) -> Path:
+def hostile(tmp_path: Path, chunk: Any) -> Path:
     info = PngInfo()
-    info.add_itxt("oms_studio", kept if isinstance(kept, str) else json.dumps(kept))
+    info.add_itxt("oms_studio", chunk if isinstance(chunk, str) else json.dumps(chunk))
     path = tmp_path / "hostile.png"
     Image.new("RGB", (8, 8)).save(path, pnginfo=info)
     return path
 
 
-def kept_with(**changes: Any) -> dict[str, Any]:
+def chunk_with(**changes: Any) -> dict[str, Any]:
     request = json.loads(REQUEST.model_dump_json()) | changes
     return {"version": 1, "request": request, "variant": "raw", "index": 0}
 
 
 @pytest.mark.parametrize(
-    ("kept", "message"),
+    ("chunk", "message"),
     [
-        (kept_with(model="/etc/passwd"), "not in the catalogue"),
-        (kept_with(variants=[{"name": "o", "correction": "oms", "module": "../x"}]), "not in the catalogue"),
-        (kept_with(seed=-1), "take 0 to 4294967295"),
-        (kept_with(num_inference_steps=10**9), "take 1 to 200"),
-        (kept_with(prompt="x" * 9_999), "2,000"),
-        (kept_with(evil=1), "not valid"),
-        (kept_with() | {"version": 99}, "version 99"),
+        (chunk_with(model="/etc/passwd"), "not in the catalogue"),
+        (chunk_with(variants=[{"name": "o", "correction": "oms", "module": "../x"}]), "not in the catalogue"),
+        (chunk_with(seed=-1), "take 0 to 4294967295"),
+        (chunk_with(num_inference_steps=10**9), "take 1 to 200"),
+        (chunk_with(prompt="x" * 9_999), "2,000"),
+        (chunk_with(evil=1), "not valid"),
+        (chunk_with() | {"version": 99}, "version 99"),
         ("[" * 100_000, "damaged"),
         ("{", "damaged"),
         ("[]", "damaged"),
         ('{"version": 1}', "damaged"),
-        (kept_with(prompt="x" * 300_000), "damaged"),
+        (chunk_with(prompt="x" * 300_000), "damaged"),
     ],
     ids=range(12),
 )
-def test_settings_in_a_picture_are_validated(tmp_path: Path, kept: Any, message: str) -> None:
+def test_settings_in_a_picture_are_validated(tmp_path: Path, chunk: Any, message: str) -> None:
     with pytest.raises(StudioError, match=message) as caught:
-        png.read(hostile(tmp_path, kept), KNOWN)
+        png.read(hostile(tmp_path, chunk), KNOWN)
     assert "\n" not in str(caught.value)
 
 

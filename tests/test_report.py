@@ -17,6 +17,7 @@ from oms_app.evaluate.pictures import CaptionEntry
 from oms_app.evaluate.report import Extent, PartStore
 from oms_app.evaluate.results_page import compare, met, verdict
 from oms_app.output.sheets import labelled
+from oms_app.prestep.corrections import CORRECTIONS
 
 TINY = Extent(captions=14, seeds=1, light_prompts=1, light_seeds=1, fidelity=1, pair_runs=1, first_pages=1, sweeps=2)
 
@@ -43,7 +44,7 @@ def test_a_small_report(studio: Studio, tmp_path: Path, monkeypatch: pytest.Monk
     text = run()
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert len(headings) == len(set(headings)) == 7
-    for method in report.METHODS:
+    for method in CORRECTIONS:
         assert f"| {method} |" in text
     assert "1.50 s, median of 1" in text and "SD1.5, OMS" in text and " nan" not in text
     pictures = sorted((out.parent / "pictures").iterdir())

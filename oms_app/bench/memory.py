@@ -141,7 +141,7 @@ def embedded(studio: Studio, model: str) -> dict[str, Any]:
     entry = studio.catalog.find(model, "base")
     folder, defaults = studio.catalog.folder(entry), entry.defaults
     if defaults is None or not (folder / "oms").is_dir():
-        raise StudioError(f"{model!r} has no OMS module of its own in {folder}/oms: bench another model")
+        raise StudioError(f"{model!r} has no OMS module in {folder}/oms: choose another model")
     dtype = studio.policy.dtype(size_on_disk(folder).total)
     base = load_base(folder, studio.device, dtype)
     module = load_module(folder / "oms", studio.device, dtype)

@@ -17,7 +17,8 @@ from oms_app.cli.options import DeviceOption, JsonOption, MemoryOption, Precisio
 if TYPE_CHECKING:
     from oms_app.engine.studio import Studio
 
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "open_clip_torch", "gradio", "pydantic", "typer")
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "open_clip_torch", "pydantic", "typer")
+OPTIONAL = ("gradio",)  # of the extra `app`: the command line works without it
 
 app = typer.Typer()
 
@@ -85,13 +86,14 @@ def examine(studio: Studio) -> dict[str, Any]:
 
 
 def _package_versions() -> tuple[dict[str, str], list[str]]:
-    """Versions by package, and a problem for each that is not installed."""
+    """Versions by package, and a problem for each required one that is not installed."""
     versions, problems = {}, []
-    for package in PACKAGES:
+    for package in (*PACKAGES, *OPTIONAL):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
-            problems.append(f"{package} is not installed: pip install -r requirements.txt")
+            if package not in OPTIONAL:
+                problems.append(f"{package} is not installed: run pip install {package}")
     return versions, problems
 
 

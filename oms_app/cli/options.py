@@ -45,8 +45,10 @@ def field_parameter(field: RequestField, name: str = "", panel: str | None = Non
 
 
 def field_help(field: RequestField) -> str:
-    """The field's help, unit and permitted values, as sentences."""
+    """The field's help, unit and permitted values, as sentences. Of a switch the label says what it does."""
     text = field.help.removesuffix(".") + (f", in {field.unit}." if field.unit else ".")
+    if field.kind is bool:
+        text = f"{field.label}. {text}"
     permitted = field.permitted
     return f"{text} {permitted[0].upper()}{permitted[1:]}." if permitted else text
 

@@ -18,7 +18,7 @@ from oms_app.engine.events import in_thread, stream_events
 from oms_app.engine.run import Run
 from oms_app.engine.worker import DeviceWorker
 from oms_app.errors import StudioError
-from oms_app.looks import Shelf
+from oms_app.looks import LookLibrary
 from oms_app.measure.picture import measure
 from oms_app.models import user_models
 from oms_app.models.catalog import Entry, ModelInfo, open_catalog
@@ -59,7 +59,7 @@ class StudioService:
         self._studio: Future[Studio] | None = None
         self._starting = threading.Lock()
         self.pictures = pictures or user_folder(home) / "pictures"
-        self.looks = Shelf(own=None if pictures else user_folder(home) / "looks")
+        self.looks = LookLibrary(folder=None if pictures else user_folder(home) / "looks")
 
     @property
     def examples(self) -> Path:

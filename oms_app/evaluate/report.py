@@ -32,12 +32,14 @@ from oms_app.evaluate.quality import quality
 from oms_app.measure.distances import bootstrap_interval
 from oms_app.output.sheets import labelled
 from oms_app.paths import SHIPPED, atomic_write
+from oms_app.prestep.corrections import CORRECTIONS
 from oms_app.prestep.schedule import table1
 from oms_app.schema import OMS, RAW, GenerateRequest, Variant, variant_of
 
-METHODS = ("raw", "oms", "singdiffusion", "offset_noise", "signal_leak")
-RESULTS = SHIPPED / "docs/results.md"
-QUICK_RESULTS = SHIPPED / "docs/results-quick.md"
+# In a checkout the page of the documentation; if the package is installed, a file in the current folder.
+_DOCS = SHIPPED / "docs" if (SHIPPED / "docs").is_dir() else Path()
+RESULTS = _DOCS / "results.md"
+QUICK_RESULTS = _DOCS / "results-quick.md"
 EXTRA_STEPS = 9  # of the progress bar, besides the captions: seven stored parts, figures, sweeps
 
 
@@ -87,14 +89,16 @@ def write(
     *,
     extent: Extent = FULL,
     model: str = "lumen",
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] | None = None,
     entries: Sequence[CaptionEntry] | None = None,
     draw_scene: DrawScene | None = None,
 ) -> Path:
     """Measure everything and write the page to `out`, its pictures to pictures/ beside it. Returns `out`.
 
-    methods: corrections to compare, "raw" and "oms" among them. entries, draw_scene: see `collect_samples`.
+    methods: corrections to compare, "raw" and "oms" among them; None for all that are registered. entries, draw_scene:
+    see `collect_samples`.
     """
+    methods = tuple(CORRECTIONS) if methods is None else methods
     code = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
     key = state_key(studio, "report", replace(extent, captions=0), code)  # pictures of captions have their own records
     store = PartStore(studio.home / "evaluation" / key / "report.json")

@@ -145,8 +145,8 @@ def train_clip(
         "clip",
         torch.nn.ModuleDict({"clip": model}),
         clip_loss,
-        lambda where, state: (
-            {name: value.to(where) for name, value in batch.items()}
+        lambda device, state: (
+            {name: value.to(device) for name, value in batch.items()}
             for batch in _batches(pictures[:count], captions[:count], tokenizer, state, size)
         ),
         Plan(minutes=minutes or MINUTES, steps=2 if smoke else None, learning_rate=1e-3, muon=True),

@@ -119,7 +119,7 @@ def train_classifier(
         "judge",
         torch.nn.ModuleDict({"judge": classifier}),
         lambda models, batch, used: F.cross_entropy(models["judge"](batch["pictures"]).float(), batch["numbers"]),
-        lambda where, state: _batches(pictures[:count], numbers[:count], state),
+        lambda device, state: _batches(pictures[:count], numbers[:count], state),
         Plan(minutes=minutes, steps=steps, learning_rate=2e-3),
         work=work,
         device="cpu",

@@ -21,22 +21,13 @@ from pydantic import ValidationError
 
 from oms_app.errors import StudioError, describe
 from oms_app.output.sheets import framed, labelled, notice
+from oms_app.schedulers import SCHEDULER_SPECS
 from oms_app.schema import Frozen, GenerateRequest, GenerateResult, ImageResult
 
 VERSION = 1
 SHEET_CELL = 512  # pixels: the largest side of a picture on a sheet
 Cell = tuple[GenerateRequest, ImageResult] | str
 MAX_CHUNK = 200_000  # characters; the largest valid request has fewer
-SAMPLERS = {
-    "ddim": "DDIM",
-    "pndm": "PLMS",
-    "dpm++2m": "DPM++ 2M",
-    "unipc": "UniPC",
-    "lcm": "LCM",
-    "euler": "Euler",
-    "euler-a": "Euler a",
-    "heun": "Heun",
-}
 
 
 class Restored(Frozen):
@@ -69,7 +60,7 @@ def save_sheet(
 
     A cell is a finished picture with its request, or a text that stands for a picture that could not be made. Pictures
     are shrunk to SHEET_CELL if they are larger. The text chunk `oms_studio_sheet` is versioned JSON with the labels
-    and, for every cell, the settings as in a picture of its own. Raises StudioError if the folder cannot be written to.
+    and, for every cell, the settings as in a single picture. Raises StudioError if the folder cannot be written to.
     """
     pictures = [cell[1].image for row in cells for cell in row if not isinstance(cell, str)]
     width = min(SHEET_CELL, max((picture.width for picture in pictures), default=SHEET_CELL // 2))
@@ -179,23 +170,18 @@ def settings_json(request: GenerateRequest, image: ImageResult) -> str:
 
 
 def a1111_text(request: GenerateRequest, image: ImageResult) -> str:
-    """`prompt`, `Negative prompt: …`, then one line of `Name: value` pairs."""
+    """`prompt`, `Negative prompt: …`, then one line of `Name: value` pairs: the settings that were used."""
     variant = next(v for v in request.variants if v.name == image.variant)
     pairs = {
         "Steps": request.num_inference_steps,
-        "Sampler": SAMPLERS.get(request.scheduler or "", request.scheduler),
+        "Sampler": SCHEDULER_SPECS[request.scheduler].a1111_name if request.scheduler else None,
         "CFG scale": request.guidance_scale,
         "Seed": image.seed,
         "Size": f"{request.width}x{request.height}",
         "Model": _name(request.model),
-        "OMS": variant.correction,
+        "Correction": variant.correction,
+        **variant.spec.metadata(variant, request.prompt),
     }
-    if variant.is_corrected:
-        pairs["OMS prompt"] = json.dumps(request.prompt if variant.prompt is None else variant.prompt)
-        pairs["OMS CFG"] = variant.guidance_scale
-        if variant.mix:
-            pairs["OMS prompt B"] = json.dumps(variant.prompt_b)
-            pairs["OMS mix"] = variant.mix
     lines = [request.prompt]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")

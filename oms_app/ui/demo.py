@@ -38,8 +38,8 @@ def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:
     """
     with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=(DAY, DAY), fill_width=True) as demo:
         header = gr.HTML(HEADER)
+        api.add_endpoints(service)  # first: Gradio renames an endpoint whose name a handler has already
         Page(demo, make_tabs(service, local))
-        api.add_endpoints(service)
     gradio_compat.limit_progress_outputs(demo, header)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     return demo

@@ -1,4 +1,4 @@
-"""Explore: grids of OMS prompt × OMS CFG, OMS prompt slider × seed, looks × models. A click opens a cell in Create."""
+"""Explore: grids of OMS prompt × OMS CFG, OMS slider × seed, looks × models. A click opens a cell in Create."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from oms_app.errors import StudioError, describe, label_of
 from oms_app.fields import LORA_FIELDS, MAX_SEED, REQUEST_FIELDS, VARIANT_FIELDS, RequestField
-from oms_app.schema import RAW, GenerateRequest, Lora, Variant, variant_of
+from oms_app.schema import RAW, GenerateRequest, Lora, Variant, variant_of, variants_of
 from oms_app.ui import markup
 
 MAX_COMPARED = 6  # pictures of the Compare tab
@@ -190,9 +190,11 @@ class CompareValues:
             product = f"{markup.count(len(self.corrections), 'correction')} × {markup.count(len(self.models), 'model')}"
             raise StudioError(f"{product} = {markup.count(pictures)}: choose 1 to {MAX_COMPARED} pictures")
         seed = None if self.random_seed else required("seed", self.seed)
-        settings = {name: value or None if isinstance(value, str) else value for name, value in self.settings.items()}
+        settings = {
+            name: value.strip() or None if isinstance(value, str) else value for name, value in self.settings.items()
+        }
         try:
-            variants = tuple(variant_of(correction, settings) for correction in self.corrections)
+            variants = variants_of(self.corrections, settings)
             return [
                 GenerateRequest.model_validate(
                     {"prompt": self.prompt, "model": model, "variants": variants, "seed": seed}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import gradio as gr
 
@@ -98,6 +98,73 @@ class PictureJob(GenerationJob):
         return self._show(results)
 
 
+class JobRunner(Generic[V]):
+    """The handlers of one tab's start and stop buttons. One stop flag for each visitor.
+
+    make_job: the job that the fields ask for; raises StudioError for what the visitor can correct.
+    """
+
+    def __init__(
+        self,
+        service: StudioService,
+        controls: RunControls,
+        fields: FieldSet[V],
+        make_job: Callable[[V], GenerationJob],
+    ) -> None:
+        self._service, self._controls, self._fields, self._make_job = service, controls, fields, make_job
+        self._flags = StopFlags()
+        self.job, self.finished = gr.State(), gr.State()  # the job to run; the job whose pictures are to be shown
+
+    def prepare(self, data: Mapping[Component, Any], session: gr.Request) -> Updates:
+        """Reads the fields. Outputs: `job`, and status, start and stop of the controls."""
+        try:
+            job = self._make_job(self._fields.read(data))
+        except StudioError as error:
+            return {self.job: None, self._controls.status: markup.alert(str(error))}
+        self._flags.reset(session.session_hash)
+        return {self.job: job, **self._controls.busy()}
+
+    def run(self, job: GenerationJob | None, session: gr.Request) -> Iterator[Updates]:
+        """Runs the job. Outputs: what it updates, `finished`, and status, start and stop of the controls."""
+        if job is None:  # `prepare` has said why
+            yield self._controls.idle()
+            return
+        stop = self._flags.of(session.session_hash)
+        error: Exception | None = None
+        if updates := job.begin():  # Gradio takes no empty dict
+            yield updates
+        while error is None and (request := job.next_request()):
+            try:
+                if stop.is_set():
+                    raise Stopped("stopped")
+                for event in self._service.stream(request, stop, job.interval):
+                    if isinstance(event, Progress):
+                        updates = job.on_progress(event)
+                    else:
+                        updates = job.on_result(save(self._service, event))
+                    if updates:
+                        yield updates
+            except Exception as caught:
+                error = job.on_error(caught)
+        last = job.end(error)
+        yield {**last, self.finished: job} if error is None else {**last, **self._controls.idle()}
+
+    def show(self, job: GenerationJob) -> Updates:
+        """Shows the pictures of a job that came to its end."""
+        try:
+            updates = job.show()
+        except Exception as error:
+            updates = {self._controls.status: error_message(error)}
+        return {**updates, **self._controls.idle()}
+
+    def request_stop(self, session: gr.Request) -> Updates:
+        self._flags.of(session.session_hash).set()
+        return {self._controls.stop: gr.update(interactive=False)}
+
+    def idle(self) -> Updates:
+        return self._controls.idle()
+
+
 def bind_generation(
     service: StudioService,
     controls: RunControls,
@@ -109,70 +176,25 @@ def bind_generation(
 ) -> None:
     """`start` runs the job of the fields, one at a time on the device; `stop` ends it. All events are private.
 
-    make_job: raises StudioError for what the visitor can correct. streamed: the components that the job's methods
-    update, besides the status. shown: those that its `show` updates, in an event of their own, since images among the
-    outputs would slow every progress message down (gradio_compat.py).
+    streamed: the components that the job's methods update, besides the status. shown: those that its `show` updates, in
+    an event of their own, since images among the outputs would slow every progress message down (gradio_compat.py).
     """
-    flags, idle, job_state = StopFlags(), controls.idle(), gr.State()
-
-    def prepare(data: Mapping[Component, Any], session: gr.Request) -> Updates:
-        try:
-            job = make_job(fields.read(data))
-        except StudioError as error:
-            return {job_state: None, controls.status: markup.alert(str(error))}
-        flags.reset(session.session_hash)
-        return {job_state: job, **controls.busy()}
-
-    def generate(job: GenerationJob | None, session: gr.Request) -> Iterator[Updates]:
-        if job is None:  # `prepare` has said why
-            yield idle
-            return
-        stop = flags.of(session.session_hash)
-        error: Exception | None = None
-        if updates := job.begin():  # Gradio takes no empty dict
-            yield updates
-        while error is None and (request := job.next_request()):
-            try:
-                if stop.is_set():
-                    raise Stopped("stopped")
-                for event in service.stream(request, stop, job.interval):
-                    if isinstance(event, Progress):
-                        updates = job.on_progress(event)
-                    else:
-                        updates = job.on_result(save(service, event))
-                    if updates:
-                        yield updates
-            except Exception as caught:
-                error = job.on_error(caught)
-        last = job.end(error)
-        yield {**last, finished: job} if error is None else {**last, **idle}
-
-    def show(job: GenerationJob) -> Updates:
-        try:
-            updates = job.show()
-        except Exception as error:
-            updates = {controls.status: error_message(error)}
-        return {**updates, **idle}
-
-    def request_stop(session: gr.Request) -> Updates:
-        flags.of(session.session_hash).set()
-        return {controls.stop: gr.update(interactive=False)}
-
+    runner = JobRunner(service, controls, fields, make_job)
     state = [controls.status, controls.start, controls.stop]
-    finished = gradio_compat.separate_event(show, [*shown, *state], **QUICK)
-    prepared = controls.start.click(prepare, set(fields.components), [job_state, *state], **QUICK)
-    generated = prepared.then(
-        generate,
-        job_state,
-        [*streamed, *state, finished],
+    prepared = controls.start.click(runner.prepare, set(fields.components), [runner.job, *state], **QUICK)
+    ran = prepared.then(
+        runner.run,
+        runner.job,
+        [*streamed, *state, runner.finished],
         concurrency_id=DEVICE,
         concurrency_limit=1,
         show_progress="minimal",
         show_progress_on=controls.queue,
         api_visibility="private",
     )
-    generated.failure(lambda: idle, None, [controls.start, controls.stop], **QUICK)  # a full queue, a lost connection
-    controls.stop.click(request_stop, None, controls.stop, **QUICK)
+    gradio_compat.separate_event(runner.finished, runner.show, [*shown, *state], **QUICK)
+    ran.failure(runner.idle, None, [controls.start, controls.stop], **QUICK)  # a full queue, a lost connection
+    controls.stop.click(runner.request_stop, None, controls.stop, **QUICK)
 
 
 def save(service: StudioService, result: GenerateResult) -> GenerateResult:

@@ -25,17 +25,17 @@ def limit_progress_outputs(demo: gr.Blocks, part: gr.HTML) -> None:
             event.show_progress_on = [part]
 
 
-def separate_event(handler: Callable[[Any], Mapping[Any, Any]], outputs: Sequence[Any], **settings: Any) -> gr.State:
-    """A State; when an event sets it to a new object, `handler` gets that object, in an event with these outputs.
+def separate_event(
+    state: gr.State, handler: Callable[[Any], Mapping[Any, Any]], outputs: Sequence[Any], **settings: Any
+) -> None:
+    """When an event sets the state to a new object, `handler` gets that object, in an event with these outputs.
 
     For updates that come last in a stream. Gradio 6.31 builds every output of a streaming event anew with each message,
     changed or not, which for images takes longer than a denoising step of a small model. Remove when a message builds
     only the outputs that it contains. Objects are compared by `hash`, so each must be a new one that hashes by
     identity; the State keeps the latest, so it should hold no pictures.
     """
-    state = gr.State()
     state.change(handler, state, list(outputs), **settings)
-    return state
 
 
 def event_data(event: gr.EventData) -> dict[str, Any]:

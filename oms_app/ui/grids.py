@@ -18,7 +18,7 @@ from oms_app.schema import RAW, GenerateRequest, Variant, draw_seed
 from oms_app.ui.form import require_model, required
 
 PROMPT_BY_CFG = "OMS prompt × OMS CFG"
-SLIDER_BY_SEED = "OMS prompt slider × seed"
+SLIDER_BY_SEED = "OMS slider × seed"
 LOOK_BY_MODEL = "Looks × models"
 KINDS = (PROMPT_BY_CFG, SLIDER_BY_SEED, LOOK_BY_MODEL)
 MAX_CELLS = 48

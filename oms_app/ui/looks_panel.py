@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from oms_app.errors import StudioError
-from oms_app.looks import Look, Shelf
+from oms_app.looks import Look, LookLibrary
 from oms_app.ui import gradio_compat, markup
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
@@ -29,7 +29,7 @@ class LookValues:
 
 
 class LooksPanel:
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: LookLibrary) -> None:
         self._shelf = shelf
 
     def build(self) -> None:

@@ -19,7 +19,7 @@ class SeedField:
         """Creates the components inside the current column."""
         with gr.Row(elem_classes="oms-seed"):
             self.number = controls.number(
-                REQUEST_FIELDS["seed"], value=0, info="The same seed gives the same picture.",
+                REQUEST_FIELDS["seed"], value=0, info="Same seed, same picture.",
                 elem_id=f"{self._prefix}seed", scale=3, min_width=140,
             )  # fmt: skip
             with gr.Column(min_width=120, scale=2, elem_classes="oms-seed-side"):
