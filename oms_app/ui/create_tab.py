@@ -16,7 +16,7 @@ from oms_app.ui.form import BETWEEN_TWO, CREATE_FIELDS, OMS_MODES, ONE_PROMPT, C
 from oms_app.ui.generation import PictureJob, bind_generation
 from oms_app.ui.looks_panel import LooksPanel
 from oms_app.ui.model_choice import ModelChoice
-from oms_app.ui.result_view import ShownResult, ResultView
+from oms_app.ui.result_view import ResultView, ShownResult
 from oms_app.ui.run_controls import RunControls
 from oms_app.ui.seed_field import SeedField
 from oms_app.ui.tab import Page, Tab

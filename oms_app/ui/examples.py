@@ -17,7 +17,7 @@ from oms_app.paths import EMBEDDED
 from oms_app.ui import gradio_compat
 from oms_app.ui.form import ONE_PROMPT, CreateValues
 from oms_app.ui.live_previews import data_url
-from oms_app.ui.result_view import ShownResult, Picture
+from oms_app.ui.result_view import Picture, ShownResult
 
 THUMBNAIL = 88  # pixels
 MODEL = EMBEDDED  # the pairs were made by this model at its defaults

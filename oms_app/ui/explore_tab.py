@@ -20,7 +20,7 @@ from oms_app.ui.grid_job import GridJob
 from oms_app.ui.grid_table import GridCell, GridResult, table
 from oms_app.ui.grids import KINDS, LOOK_BY_MODEL, PROMPT_BY_CFG, SLIDER_BY_SEED, ExploreValues, Grid, to_grid
 from oms_app.ui.model_choice import ModelChoice, ModelGroup
-from oms_app.ui.result_view import ShownResult, Picture
+from oms_app.ui.result_view import Picture, ShownResult
 from oms_app.ui.run_controls import RunControls
 from oms_app.ui.seed_field import SeedField
 from oms_app.ui.tab import Page, Tab
