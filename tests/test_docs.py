@@ -19,6 +19,8 @@ import oms_app
 from dev import reference
 from oms_app.cli import page
 from oms_app.cli.entry import build_app
+from oms_app.models.catalog import open_catalog
+from oms_app.schedulers import SCHEDULERS
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in DOCUMENTS}
@@ -131,6 +133,16 @@ def test_what_the_guide_names_is_on_the_page() -> None:
     page_texts = " ".join(path.read_text(encoding="utf-8") for path in files)
     named = {" ".join(text.split()) for text in re.findall(r"\*\*([^*]+)\*\*", TEXTS["docs/artists.md"])}
     assert len(named) > 8 and sorted(text for text in named if text not in page_texts) == []
+
+
+def test_the_models_and_schedulers_of_the_documents_are_those_of_the_code() -> None:
+    rows = re.findall(
+        r"^\| ([\w., -]+) \| .* \| .* \| [\d., ]+ \| [\w+., -]+ \|$", TEXTS["docs/models.md"], re.MULTILINE
+    )
+    downloads = {entry.id for entry in open_catalog().entries.values() if entry.repository}
+    assert {name for row in rows for name in row.split(", ")} == downloads
+    (schedulers,) = re.findall(r"^\| scheduler \| ([^|]+) \|", TEXTS["docs/api.md"], re.MULTILINE)
+    assert re.split(r", | or ", schedulers) == list(SCHEDULERS)
 
 
 def test_the_readme_is_short_and_has_what_a_space_needs() -> None:

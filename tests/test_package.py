@@ -14,6 +14,8 @@ import tomllib
 import urllib.request
 import venv
 import zipfile
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -132,7 +134,8 @@ def test_without_gradio_the_page_says_in_one_line_what_to_install(
 def test_require_names_what_is_missing_alone(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     require(extra, "this test")  # the development environment has them all
     missing = EXTRAS[extra][0]
-    monkeypatch.setattr("oms_app.cli.extras.find_spec", lambda name: None if name == missing else object())
+    left_behind = ModuleSpec(missing, None, is_package=True)  # what Python finds in a folder without code
+    monkeypatch.setattr("oms_app.cli.extras.find_spec", lambda n: left_behind if n == missing else find_spec(n))
     with pytest.raises(StudioError, match=rf"^this test needs {missing}: run pip install 'oms-studio\[{extra}\]'"):
         require(extra, "this test")
 

@@ -23,9 +23,15 @@ def require(extra: str, purpose: str) -> None:
 
     purpose: the subject of the message, e.g. "the page". A missing module is reported before any work begins.
     """
-    missing = [module for module in EXTRAS[extra] if find_spec(module) is None]
+    missing = [module for module in EXTRAS[extra] if not _is_installed(module)]
     if missing:
         raise StudioError(
-            f"{purpose} needs {' and '.join(missing)}: run pip install 'oms-studio[{extra}]', "
+            f"{purpose} needs {', '.join(missing)}: run pip install 'oms-studio[{extra}]', "
             "or in a checkout pip install --requirement requirements.txt"
         )
+
+
+def _is_installed(module: str) -> bool:
+    """False for the folder without code that an uninstalled package can leave behind, too."""
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None
