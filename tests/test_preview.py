@@ -17,6 +17,7 @@ from oms_app import GenerateRequest, Studio, StudioError, Variant
 from oms_app.engine import preview
 from oms_app.models.loading import ModelKey, load
 from oms_app.models.scheduler_factory import make_scheduler
+from oms_app.models.vae import fit_rgb_map
 from oms_app.prestep.schedule import x0_of_step
 from oms_app.prestep.step import guide, predicted_x0
 from oms_app.prestep.unet import TimeFreeUNet
@@ -118,7 +119,7 @@ def test_the_map_to_colours_is_exact_where_decoding_is_linear() -> None:
     decode = torch.randn((5, 3), generator=generator)
     latents = torch.randn((3, 4, 6, 7), generator=generator)
     rgb = torch.einsum("bchw,cd->bdhw", latents, decode[:4]) + decode[4].view(1, 3, 1, 1)
-    fitted = preview.fit_rgb_map(latents, rgb)
+    fitted = fit_rgb_map(latents, rgb)
     assert fitted.shape == (5, 3)
     assert torch.allclose(fitted, decode, atol=1e-4)
     others = torch.randn((2, 4, 3, 3), generator=generator)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from oms_app.errors import StudioError
+from oms_app.models.vae import decode_latents
 
 
 @torch.no_grad()
@@ -16,14 +17,7 @@ def to_rgb(pipeline: Any, latents: torch.Tensor, *, tiled: bool = False) -> torc
 
     tiled: one picture after the other, large ones in overlapping tiles: less memory, and seams of a level or two.
     """
-    vae, config = pipeline.vae, pipeline.vae.config
-    vae.use_tiling = tiled
-    vae.use_slicing = tiled or latents.device.type != "cpu"
-    unscaled = latents.to(vae.dtype) / config.scaling_factor
-    if config.latents_mean is not None and config.latents_std is not None:
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(unscaled) for v in (config.latents_mean, config.latents_std))
-        unscaled = unscaled * std + mean
-    image: torch.Tensor = vae.decode(unscaled + (config.shift_factor or 0.0), return_dict=False)[0]
+    image = decode_latents(pipeline.vae, latents, tiled=tiled)
     pipeline.maybe_free_model_hooks()  # nothing of an offloaded model stays on the device
     return image
 

@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, interpolate
+from torch.nn.functional import adaptive_avg_pool2d
 
 from oms_app.engine.caches import ByteCache
 from oms_app.engine.correct import CorrectionRunner
-from oms_app.engine.decode import decode, to_rgb
+from oms_app.engine.decode import decode
 from oms_app.engine.stages import Drawn, Job
 from oms_app.measure.picture import measure
 from oms_app.models.loading import LoadedBase
+from oms_app.models.vae import rgb_map_of
 from oms_app.prestep.schedule import x0_of_step
 from oms_app.schema import ImageResult, ImageStats, Preview
 
@@ -50,34 +51,10 @@ def preview_x0(drawn: Drawn, cache: ByteCache[Tensor]) -> tuple[ImageResult, ...
     )
 
 
-def fit_rgb_map(latents: Tensor, rgb: Tensor) -> Tensor:
-    """The affine map from latents (B, C, h, w) to colours (B, 3, h, w) that errs least in the squares: (C + 1, 3).
-
-    Its last row is the constant. Exact where the colours are such a map of the latents.
-    """
-    seen = _cells(latents)
-    return torch.linalg.lstsq(torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1), _cells(rgb)).solution
-
-
 def apply_rgb_map(latents: Tensor, rgb_map: Tensor) -> Tensor:
     """latents (B, C, h, w) through a map of `fit_rgb_map`: colours (B, 3, h, w)."""
     weights, constant = rgb_map[:-1].to(latents), rgb_map[-1].to(latents)
     return torch.einsum("bchw,cd->bdhw", latents, weights) + constant.view(1, -1, 1, 1)
-
-
-def rgb_map_of(pipeline: Any) -> Tensor:
-    """The map of a pipeline's VAE, (C + 1, 3), to colours of -1 to 1: fitted to eight pictures of smooth colours.
-
-    They go through the encoder, so that the latents are of the kind that pictures have, and come back decoded.
-    """
-    vae, generator = pipeline.vae, torch.Generator().manual_seed(0)
-    side = 8 * pipeline.vae_scale_factor
-    colours = interpolate(torch.rand((8, 3, 4, 4), generator=generator) * 2 - 1, size=(side, side), mode="bilinear")
-    with torch.no_grad():
-        encoded = vae.encode(colours.to(vae.device, vae.dtype)).latent_dist.mode()
-        latents = (encoded - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
-        decoded = to_rgb(pipeline, latents).float()
-    return fit_rgb_map(latents.float().cpu(), interpolate(decoded, size=latents.shape[-2:], mode="area").cpu())
 
 
 class StepPreviewer:
@@ -116,8 +93,3 @@ class StepPreviewer:
             Preview(variant=job.variant.name, index=job.index, image=Image.fromarray(one))
             for job, one in zip(batch, pixels, strict=True)
         )
-
-
-def _cells(tensor: Tensor) -> Tensor:
-    """(B, C, h, w) → (B·h·w, C)."""
-    return tensor.movedim(1, -1).reshape(-1, tensor.shape[1])

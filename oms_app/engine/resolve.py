@@ -72,7 +72,7 @@ class Resolver:
         folder = self.catalog.folder(entry).resolve()
         size = size_on_disk(folder)
         dtype = self._policy.dtype(size.total)
-        mode = "group_offload" if fallback >= OomFallback.OFFLOAD else self._policy.place(size, dtype)
+        mode = self._policy.place(size, dtype, fallback)
         return ModelKey("base", folder, self._device, dtype, adapters, mode)
 
     def _module_key(self, entry: Entry, base: LoadedBase) -> ModelKey:
@@ -94,7 +94,7 @@ class Resolver:
         """
         key = self.base_key(entry, request.loras, fallback)
         base: LoadedBase = used.enter_context(self.store.use(key))
-        notes: dict[str, None] = {}
+        notes: dict[str, None] = dict.fromkeys(base.notes)
         variants: list[Variant] = []
         modules: dict[str, ResolvedModule] = {}
         for variant in request.variants:

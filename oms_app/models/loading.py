@@ -7,7 +7,7 @@ through the catalogue, never through a path that the module names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +21,11 @@ from oms_app.models.failures import library_errors
 from oms_app.models.folder_kinds import refuse_pickles
 from oms_app.models.folders import load_folder
 from oms_app.models.lora import Adapters, fuse_loras
-from oms_app.models.memory import MemoryMode, place
-from oms_app.models.reading import read_json
-from oms_app.models.single_file import load_single_file
+from oms_app.models.memory import Bytes, MemoryMode, place, size_on_disk, slow_precision_note
+from oms_app.models.reading import Stamp, read_json, stamp_of
+from oms_app.models.single_file import load_single_file, unread_tensors
 from oms_app.models.text import SdxlTextEncoder, TextEncoder, encoder_key, load_encoder
+from oms_app.models.vae import rgb_map_of
 from oms_app.prestep.leak import LeakStatistics
 from oms_app.prestep.unet import TimeFreeUNet
 
@@ -33,7 +34,7 @@ TITLES = {"oms": "an OMS module", "singdiffusion": "a SingDiffusion module"}
 
 @dataclass(frozen=True)
 class ModelKey:
-    """What the store caches by."""
+    """What the store caches by. stamp: which files are there, so that one that is replaced is another model."""
 
     kind: Literal["base", "oms", "singdiffusion", "signal_leak", "text"]
     folder: Path
@@ -41,6 +42,11 @@ class ModelKey:
     dtype: torch.dtype
     adapters: Adapters = ()
     mode: MemoryMode = "full"
+    stamp: Stamp = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.stamp:  # `replace` keeps it
+            object.__setattr__(self, "stamp", stamp_of(self.folder, *(path for path, _ in self.adapters)))
 
 
 OWN_ENCODER = ""  # the module's folder holds its encoder, rather than naming another's
@@ -50,7 +56,8 @@ OWN_ENCODER = ""  # the module's folder holds its encoder, rather than naming an
 class LoadedBase:
     """A base model: the stock pipeline, its text encoder, what its encoder's latents look like, the words it knows.
 
-    mode: where its parts wait. rgb_map: (C + 1, 3), from latents to colours, once preview.py has fitted it.
+    mode: where its parts wait. rgb_map: (C + 1, 3), from latents to colours; under "full" once it is first needed.
+    notes: what the user should know of it, in lines.
     """
 
     pipeline: Any  # one of PIPELINES
@@ -59,6 +66,7 @@ class LoadedBase:
     vocabulary: frozenset[str]
     mode: MemoryMode = "full"
     rgb_map: torch.Tensor | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -125,18 +133,27 @@ def load(key: ModelKey) -> LoadedBase | LoadedModule | LoadedLeak | TextEncoder:
     return load_encoder(key.folder, device, key.dtype)
 
 
+def expected_bytes(key: ModelKey) -> Bytes:
+    """What the key's model will take once it is loaded, from the headers of its files."""
+    only = {"oms": "module", "singdiffusion": "module", "text": "text_encoder"}.get(key.kind, "")
+    size = key.dtype.itemsize * size_on_disk(key.folder, only).total
+    waits = key.mode != "full" or key.kind in ("text", "signal_leak")
+    return Bytes(host=size) if waits or torch.device(key.device).type in ("cpu", "mps") else Bytes(device=size)
+
+
 def load_base(
     folder: Path, device: torch.device, dtype: torch.dtype, adapters: Adapters = (), mode: MemoryMode = "full"
 ) -> LoadedBase:
-    """A StableDiffusionPipeline from a diffusers folder or a single .safetensors file, with LoRAs melted in."""
+    """A stock pipeline from a diffusers folder or a single .safetensors file, with LoRAs fused into it."""
     pipeline = load_single_file(folder, dtype) if folder.is_file() else load_folder(folder, dtype)
     fuse_loras(pipeline, adapters)
-    if dtype != torch.float32:
-        pipeline.vae.to(torch.float32)
+    pipeline.vae.to(torch.float32)
     known = domains.fingerprint(pipeline.vae)  # in full precision: the same whatever the model is run in
-    # SDXL's own autoencoder overflows in float16: it stays as it is.
+    # A preview under offload would call the VAE while the UNet runs, so its map is fitted while all is in one place.
+    rgb_map = None if mode == "full" else rgb_map_of(pipeline)
+    # SDXL's own VAE overflows in float16, and a CPU may take minutes for one in half precision: it stays in float32.
     overflows = isinstance(pipeline, StableDiffusionXLPipeline) and pipeline.vae.config.force_upcast
-    if dtype == torch.bfloat16 or (dtype == torch.float16 and not overflows):
+    if device.type != "cpu" and (dtype == torch.bfloat16 or not overflows):
         pipeline.vae.to(dtype)
     place(pipeline, device, mode)
     pipeline.set_progress_bar_config(disable=True)
@@ -148,7 +165,17 @@ def load_base(
     if isinstance(pipeline, StableDiffusionXLPipeline):
         second = TextEncoder(key, pipeline.tokenizer_2, pipeline.text_encoder_2, device)
         text = SdxlTextEncoder(key, text, second, zero_empty=bool(pipeline.config.force_zeros_for_empty_prompt))
-    return LoadedBase(pipeline, text, known, read_vocabulary(folder), mode)
+    return LoadedBase(pipeline, text, known, read_vocabulary(folder), mode, rgb_map, _notes(folder, device, dtype))
+
+
+def _notes(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
+    """What the user should know of a base model as it was loaded."""
+    notes = [slow_precision_note(device, dtype)]
+    unread = unread_tensors(path) if path.is_file() else ()
+    if unread:
+        more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
+        notes.append(f"{path.name} has tensors that are not read: {', '.join(unread[:3])}{more}")
+    return tuple(note for note in notes if note)
 
 
 def load_module(

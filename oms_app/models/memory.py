@@ -4,13 +4,12 @@ when memory runs out."""
 from __future__ import annotations
 
 import gc
-import json
 import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache, lru_cache
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,6 +20,9 @@ import torch.nn.functional as F
 
 from oms_app.errors import StudioError, one_line
 from oms_app.models.failures import is_out_of_memory as is_out_of_memory
+from oms_app.models.file_kinds import NATIVE, UNET, VAE, identify
+from oms_app.models.folder_kinds import part_weights, parts_of
+from oms_app.models.reading import read_header, read_json, weight_files
 
 log = logging.getLogger(__name__)
 GiB = 2**30
@@ -28,42 +30,92 @@ Precision = Literal["auto", "float32", "float16", "bfloat16"]
 MemoryMode = Literal["full", "model_offload", "group_offload"]
 RequestedMode = Literal["auto", "full", "model_offload", "group_offload"]
 SMALL = 200_000_000  # parameters: below it full precision costs nothing, and pictures are the same on every machine
-WORKING = 2 * GiB  # what a UNet and a VAE need beside their weights for a 512 or 768 px picture
+WORKING = 2 * GiB  # what a UNet and a VAE need beside their weights, where the model is not known
+RESERVE = 3 * GiB // 4  # for the UNet's activations, the device's own libraries and fragments
+# Bytes for each pixel that Stable Diffusion's VAE decodes, by its shapes (`oms bench memory`): 3.0 GiB for 1024 px.
+DECODE_BYTES, DECODE_BYTES_FLOAT32 = 1_610, 3_220
+UNET_PART = "unet"
+_CHECKPOINT_PARTS = (UNET, VAE, "cond_stage_model.", "conditioner.embedders.0.", "conditioner.embedders.1.")
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Parameters of a model on disk, counted without reading weights. largest: of its largest part."""
+    """Parameters of a model on disk, counted without reading weights. largest: of its largest part.
+
+    working: bytes that painting one picture of its native size needs beside the weights.
+    """
 
     total: int
     largest: int
+    working: int = WORKING
 
 
-def size_on_disk(path: Path) -> ModelSize:
-    """Of a .safetensors file or of a folder with a subfolder for each part; what cannot be read counts as nothing."""
-    if path.is_file():
-        total = _parameters(path, path.stat().st_mtime_ns)
-        return ModelSize(total, total)
-    parts: dict[Path, int] = {}
-    for file in sorted(path.glob("*/*.safetensors")):
-        twin = file.with_name(file.name.replace(".fp16.", "."))
-        if twin == file or not twin.is_file():  # a part that is there in both precisions is loaded once
-            parts[file.parent] = parts.get(file.parent, 0) + _parameters(file, file.stat().st_mtime_ns)
-    return ModelSize(sum(parts.values()), max(parts.values(), default=0))
+@dataclass(frozen=True)
+class Bytes:
+    """Of a model's weights: in the host's memory, and in the device's own."""
+
+    host: int = 0
+    device: int = 0
+
+    def __add__(self, other: Bytes) -> Bytes:
+        return Bytes(self.host + other.host, self.device + other.device)
+
+    @property
+    def total(self) -> int:
+        return self.host + self.device
 
 
-@lru_cache(maxsize=256)
-def _parameters(file: Path, changed: int) -> int:
-    """The sum over the file's header, which lies at its beginning: 8 bytes of length, then JSON."""
+def size_on_disk(path: Path, only: str = "") -> ModelSize:
+    """Of a .safetensors file or of a folder with a subfolder for each part: what is loaded of it, once.
+
+    only: parts with this word in their names. What cannot be read counts as nothing: the loader says what is wrong.
+    """
     try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > 100 * 2**20:
-                return 0
-            header = json.loads(stream.read(length))
-        return sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return 0  # the loader will say what is wrong with it
+        parts = _parts_of_file(path) if path.is_file() else _parts_of_folder(path, only)
+        return ModelSize(sum(parts.values()), max(parts.values(), default=0), _working(path))
+    except StudioError:
+        return ModelSize(0, 0)
+
+
+def _parts_of_file(path: Path) -> dict[str, int]:
+    """Of a checkpoint without its EMA copy and training state; of any other file all tensors, as one part."""
+    parts: dict[str, int] = {}
+    for name, tensor in read_header(path).tensors.items():
+        prefix = next((prefix for prefix in _CHECKPOINT_PARTS if name.startswith(prefix)), "")
+        parts[prefix] = parts.get(prefix, 0) + prod(tensor.shape)
+    return {prefix: size for prefix, size in parts.items() if prefix} or parts
+
+
+def _parts_of_folder(folder: Path, only: str) -> dict[str, int]:
+    index = folder / "model_index.json"
+    named = parts_of(read_json(index)) if index.is_file() else {}
+    parts = {}
+    for part in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if only not in part.name or not part.is_dir() or not weight_files(part):
+            continue
+        if UNET_PART in named and part.name not in named:
+            continue
+        files = part_weights(part).files
+        parts[part.name] = sum(prod(one.shape) for file in files for one in read_header(file).tensors.values())
+    return parts
+
+
+def _working(path: Path) -> int:
+    """From the size of the pictures and the precision of the VAE; WORKING if neither is known."""
+    if path.is_file():
+        family = identify(path).family
+        if family is None:
+            return WORKING
+        return RESERVE + NATIVE[family] ** 2 * (DECODE_BYTES_FLOAT32 if family == "sdxl" else DECODE_BYTES)
+    if not (path / UNET_PART / "config.json").is_file():
+        return WORKING
+    unet, vae = read_json(path / UNET_PART / "config.json"), read_json(path / "vae/config.json")
+    side, levels = unet.get("sample_size") or 64, vae.get("block_out_channels")
+    if not isinstance(side, int) or not isinstance(levels, list):
+        return WORKING
+    upcast = bool(vae.get("force_upcast", False)) and "addition_embed_type" in unet
+    native = side * 2 ** (len(levels) - 1)
+    return RESERVE + native**2 * (DECODE_BYTES_FLOAT32 if upcast else DECODE_BYTES)
 
 
 @dataclass(frozen=True)
@@ -94,13 +146,27 @@ class Policy:
             return named
         return torch.float32 if self.device.type == "cpu" or parameters < SMALL else torch.float16
 
-    def place(self, size: ModelSize, dtype: torch.dtype) -> MemoryMode:
-        """Whole on the device where it fits, else part by part, else layer by layer."""
-        if self.mode != "auto":
-            return self.mode
-        if self.device_budget is None or dtype.itemsize * size.total <= self.device_budget:
+    def place(self, size: ModelSize, dtype: torch.dtype, fallback: OomFallback | None = None) -> MemoryMode:
+        """Whole on the device if it fits with what painting needs, else part by part, else layer by layer.
+
+        fallback: what was given up before because memory ran out; it goes before a mode that was asked for.
+        """
+        mode = self._fitting(size, dtype) if self.mode == "auto" else self.mode
+        if fallback is not None and fallback >= OomFallback.GROUP_OFFLOAD:
+            return "group_offload"
+        if fallback is not None and fallback >= OomFallback.MODEL_OFFLOAD and mode == "full":
+            return "model_offload"
+        return mode
+
+    def _fitting(self, size: ModelSize, dtype: torch.dtype) -> MemoryMode:
+        if self.device_budget is None:
             return "full"
-        return "model_offload" if dtype.itemsize * size.largest <= self.device_budget else "group_offload"
+        # The budget is for weights: WORKING, or half of what was free, was left out of it.
+        free = self.device_budget + min(WORKING, self.device_budget)
+        if dtype.itemsize * size.total + size.working <= free:
+            return "full"
+        # Part by part, the VAE decodes alone; beside the UNet there are only its own activations.
+        return "model_offload" if dtype.itemsize * size.largest + RESERVE <= free else "group_offload"
 
 
 def automatic_budget() -> int:
@@ -125,6 +191,9 @@ def automatic_device_budget(device: torch.device) -> int | None:
 def place(pipeline: Any, device: torch.device, mode: MemoryMode) -> None:
     """Puts the parts of a stock pipeline where the mode wants them, and gives its UNet the faster attention."""
     if mode == "model_offload":
+        # diffusers keeps the safety checker on the device; it can wait like the others, and runs after the VAE.
+        pipeline.model_cpu_offload_seq = f"{pipeline.model_cpu_offload_seq}->safety_checker"
+        pipeline._exclude_from_cpu_offload = []
         pipeline.enable_model_cpu_offload(device=device)
     elif mode == "group_offload":
         pipeline.enable_group_offload(
@@ -132,14 +201,25 @@ def place(pipeline: Any, device: torch.device, mode: MemoryMode) -> None:
         )
     else:
         pipeline.to(device)
-    name, _ = choose_attention(device, pipeline.unet.dtype)
+    name, _ = choose_attention(device, pipeline.unet.dtype, head_sizes(pipeline.unet))
     if name == "xformers":
-        pipeline.enable_xformers_memory_efficient_attention()
+        pipeline.unet.enable_xformers_memory_efficient_attention()
+
+
+def head_sizes(unet: torch.nn.Module) -> tuple[int, ...]:
+    """Channels of each attention head, every size once, the smallest first."""
+    attentions: list[Any] = [one for one in unet.modules() if hasattr(one, "to_q") and hasattr(one, "heads")]
+    return tuple(sorted({one.to_q.out_features // one.heads for one in attentions}))
 
 
 @cache
-def choose_attention(device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
-    """The attention's name and the reason, told once to the log: xformers where it is faster on this GPU, by trial."""
+def choose_attention(
+    device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...] = (40, 64, 80, 160)
+) -> tuple[str, str]:
+    """The attention's name and the reason, once written to the log: xformers if it is faster on this GPU, by trial.
+
+    sizes: of the attention heads; Stable Diffusion's and SDXL's if they are not given. xformers must take them all.
+    """
     if device.type != "cuda":
         chosen = "PyTorch", "xformers runs on CUDA GPUs alone"
     else:
@@ -148,19 +228,38 @@ def choose_attention(device: torch.device, dtype: torch.dtype) -> tuple[str, str
         except (ImportError, OSError) as error:
             chosen = "PyTorch", f"xformers cannot be imported ({one_line(error)})"
         else:
-            # The first block of Stable Diffusion 1.5 at 512 px, with classifier-free guidance.
-            q = torch.randn(2, 4096, 8, 40, device=device, dtype=dtype)
-            heads = q.transpose(1, 2)
-            try:
-                theirs = _milliseconds(lambda: memory_efficient_attention(q, q, q))
-            except (RuntimeError, NotImplementedError, ValueError) as error:
-                chosen = "PyTorch", f"xformers has no kernel for this GPU and precision ({one_line(error)})"
-            else:
-                own = _milliseconds(lambda: F.scaled_dot_product_attention(heads, heads, heads))
-                name = "xformers" if theirs < 0.95 * own else "PyTorch"
-                chosen = name, f"{theirs:.2f} ms with xformers, {own:.2f} ms with PyTorch"
+            chosen = _faster_attention(memory_efficient_attention, device, dtype, sizes)
     log.info("attention on %s in %s: %s (%s)", device, str(dtype).removeprefix("torch."), *chosen)
     return chosen
+
+
+def _faster_attention(
+    xformers: Callable[..., object], device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...]
+) -> tuple[str, str]:
+    theirs = own = 0.0
+    for size in sizes:
+        # As many places as the first block of Stable Diffusion 1.5 has at 512 px, with classifier-free guidance.
+        q = torch.randn(2, 4096, 8, size, device=device, dtype=dtype)
+        heads = q.transpose(1, 2)
+        try:
+            theirs += _milliseconds(partial(xformers, q, q, q))
+        except (RuntimeError, NotImplementedError, ValueError) as error:
+            return "PyTorch", f"xformers has no kernel for heads of {size} on this GPU ({one_line(error)})"
+        own += _milliseconds(partial(F.scaled_dot_product_attention, heads, heads, heads))
+    name = "xformers" if theirs < 0.95 * own else "PyTorch"
+    return name, f"{theirs:.2f} ms with xformers, {own:.2f} ms with PyTorch"
+
+
+def slow_precision_note(device: torch.device, dtype: torch.dtype) -> str:
+    """A warning if this CPU computes in `dtype` without instructions for it; "" if it has them."""
+    if device.type != "cpu" or dtype == torch.float32:
+        return ""
+    have = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}[dtype]
+    probe = getattr(torch.ops.mkldnn, have, None)
+    if probe is not None and probe():
+        return ""
+    name = str(dtype).removeprefix("torch.")
+    return f"this CPU has no {name} instructions, so {name} is many times slower than float32: use --precision float32"
 
 
 def _milliseconds(work: Callable[[], object], times: int = 10) -> float:
@@ -178,27 +277,34 @@ class OomFallback(IntEnum):
 
     NONE = 0
     EVICT = 1  # every other model and all caches
-    ONE_BY_ONE = 2  # pictures are painted singly, decoded singly and in tiles
-    OFFLOAD = 3  # the model's layers wait in the host's memory
+    ONE_BY_ONE = 2  # pictures are painted one by one, and decoded one by one in tiles
+    MODEL_OFFLOAD = 3  # parts of the model wait in main memory
+    GROUP_OFFLOAD = 4  # layers of the model wait in main memory
 
     def next(self, device: torch.device) -> OomFallback | None:
-        """None where nothing is left to give up."""
-        last = OomFallback.ONE_BY_ONE if device.type == "cpu" else OomFallback.OFFLOAD
+        """None if nothing is left to give up."""
+        last = OomFallback.ONE_BY_ONE if device.type == "cpu" else OomFallback.GROUP_OFFLOAD
         return None if self >= last else OomFallback(self + 1)
 
 
-# What the person is told, by what it took in the end.
+# What the person reads, by what it took in the end.
 OOM_NOTES = {
-    OomFallback.EVICT: "memory ran out, so other models were put away; they will be loaded again when they are needed",
+    OomFallback.EVICT: "memory ran out, so other models were unloaded; they will be loaded again when they are needed",
     OomFallback.ONE_BY_ONE: "memory ran out, so the pictures were painted one after the other, which takes longer",
-    OomFallback.OFFLOAD: "memory ran out, so the model waited in main memory layer by layer, which takes much longer",
+    OomFallback.MODEL_OFFLOAD: "memory ran out, so parts of the model waited in main memory, which takes longer",
+    OomFallback.GROUP_OFFLOAD: "memory ran out, so layers of the model waited in main memory, which takes much longer",
 }
 
 
 def give_back(device: torch.device) -> None:
     """Returns what the allocator holds without use to the device."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
+    release_unused()
+    if device.type == "mps":
         torch.mps.empty_cache()
+
+
+def release_unused() -> None:
+    """Frees what was dropped: hooks of offloaded models refer to themselves, and CUDA's allocator keeps what it had."""
+    gc.collect()
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

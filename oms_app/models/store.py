@@ -11,22 +11,8 @@ from typing import Any
 
 import torch
 
-from oms_app.models.memory import automatic_budget
-
-
-@dataclass(frozen=True)
-class Bytes:
-    """Of a model's weights: in the host's memory, and in the device's own."""
-
-    host: int = 0
-    device: int = 0
-
-    def __add__(self, other: Bytes) -> Bytes:
-        return Bytes(self.host + other.host, self.device + other.device)
-
-    @property
-    def total(self) -> int:
-        return self.host + self.device
+from oms_app.models.memory import Bytes as Bytes
+from oms_app.models.memory import automatic_budget, release_unused
 
 
 def parameter_bytes(model: Any) -> Bytes:
@@ -68,17 +54,25 @@ class Store:
     """`with store.use(key) as model:` loads once, shares, and keeps the model from being evicted while it is used.
 
     load: key → model, called outside the store's lock, so that two different models may load at a time.
-    budget, device_budget: bytes of the host's memory and of the device's own. They are passed only by a model that is
-    loading, or where everything is in use.
+    budget, device_budget: bytes of the host's memory and of the device's own. expect: key → bytes that its model will
+    take, so that others are evicted before it is loaded. A budget is exceeded only if everything is in use.
     """
 
-    def __init__(self, load: Callable[[Any], Any], budget: int | None = None, device_budget: int | None = None) -> None:
+    def __init__(
+        self,
+        load: Callable[[Any], Any],
+        budget: int | None = None,
+        device_budget: int | None = None,
+        expect: Callable[[Any], Bytes] | None = None,
+    ) -> None:
         self._load = load
+        self._expect = expect or (lambda key: Bytes())
         self.budget = automatic_budget() if budget is None else budget
         self.device_budget = device_budget
         self._lock = threading.RLock()
         self._records: OrderedDict[Hashable, _Record] = OrderedDict()
         self._hits = self._misses = self._evictions = 0
+        self._released = False  # models were dropped since memory was last given back
 
     @contextmanager
     def use(self, key: Hashable) -> Iterator[Any]:
@@ -88,14 +82,7 @@ class Store:
             record.users += 1  # from here on it cannot be evicted
         try:
             with record.lock:  # a second caller waits for the first one's load
-                if record.model is None:
-                    model = self._load(key)
-                    with self._lock:
-                        record.model, record.size = model, parameter_bytes(model)
-                        self._misses += 1
-                else:
-                    with self._lock:
-                        self._hits += 1
+                self._provide(key, record)
             self._evict()
             yield record.model
         finally:
@@ -103,13 +90,34 @@ class Store:
                 record.users -= 1
                 if record.model is None and record.users == 0 and self._records.get(key) is record:
                     del self._records[key]  # its load failed: the next caller tries anew
+            del record  # else this frame would keep the model that is evicted
             self._evict()
+
+    def _provide(self, key: Hashable, record: _Record) -> None:
+        """The record's model, loaded if it is not yet, after room was made for it."""
+        if record.model is not None:
+            with self._lock:
+                self._hits += 1
+            return
+        with self._lock:
+            record.size = self._expect(key)  # reserved while it loads
+        self._evict()
+        if self._released:
+            release_unused()
+            self._released = False
+        model = self._load(key)
+        with self._lock:
+            record.model, record.size = model, parameter_bytes(model)
+            self._misses += 1
 
     def clear(self) -> None:
         """Forgets every model that is not in use."""
         with self._lock:
-            for key in [key for key, record in self._records.items() if record.users == 0]:
+            idle = [key for key, record in self._records.items() if record.users == 0]
+            for key in idle:
                 self._drop(key)
+        if idle:
+            release_unused()
 
     def statistics(self) -> StoreStatistics:
         with self._lock:
@@ -130,15 +138,15 @@ class Store:
         """The least recently used first, and only what frees the memory that is short."""
         with self._lock:
             used = sum((record.size for record in self._records.values()), Bytes())
-            for key, record in list(self._records.items()):
-                over_host = used.host > self.budget and record.size.host > 0
-                over_device = (
-                    self.device_budget is not None and used.device > self.device_budget and record.size.device > 0
-                )
-                if record.users == 0 and (over_host or over_device):
-                    used += Bytes(-record.size.host, -record.size.device)
+            for key in list(self._records):
+                size, users = self._records[key].size, self._records[key].users
+                over_host = used.host > self.budget and size.host > 0
+                over_device = self.device_budget is not None and used.device > self.device_budget and size.device > 0
+                if users == 0 and (over_host or over_device):
+                    used += Bytes(-size.host, -size.device)
                     self._drop(key)
 
     def _drop(self, key: Hashable) -> None:
         del self._records[key]
         self._evictions += 1
+        self._released = True

@@ -1,0 +1,62 @@
+"""A base model's VAE: scaled latents to colours, whole or in tiles, and the linear map that previews use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+LARGE_TILE, SMALL_TILE = 512, 256  # pixels a side
+
+
+@torch.no_grad()
+def decode_latents(vae: Any, latents: Tensor, *, tiled: bool = False) -> Tensor:
+    """Scaled latents (B, C, h, w) through the VAE: (B, 3, H, W), -1 black to 1 white, not clipped.
+
+    tiled: one picture after the other, in overlapping tiles: a quarter of the memory or less, and seams of a level or
+    two. diffusers' own tiles are as large as the pictures that the VAE was trained on, which saves nothing there.
+    """
+    config = vae.config
+    factor = 2 ** (len(config.block_out_channels) - 1)
+    vae.use_tiling = tiled
+    vae.use_slicing = tiled or latents.device.type != "cpu"
+    if tiled:
+        tile = LARGE_TILE if max(latents.shape[-2:]) * factor > LARGE_TILE else SMALL_TILE
+        vae.tile_sample_min_size, vae.tile_latent_min_size = tile, tile // factor
+    unscaled = latents.to(vae.dtype) / config.scaling_factor
+    if config.latents_mean is not None and config.latents_std is not None:
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(unscaled) for v in (config.latents_mean, config.latents_std))
+        unscaled = unscaled * std + mean
+    image: Tensor = vae.decode(unscaled + (config.shift_factor or 0.0), return_dict=False)[0]
+    return image
+
+
+def fit_rgb_map(latents: Tensor, rgb: Tensor) -> Tensor:
+    """The affine map from latents (B, C, h, w) to colours (B, 3, h, w) that errs least in the squares: (C + 1, 3).
+
+    Its last row is the constant. Exact where the colours are such a map of the latents.
+    """
+    seen = _cells(latents)
+    return torch.linalg.lstsq(torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1), _cells(rgb)).solution
+
+
+@torch.no_grad()
+def rgb_map_of(pipeline: Any) -> Tensor:
+    """The map of a pipeline's VAE, (C + 1, 3), to colours of -1 to 1: fitted to eight pictures of smooth colours.
+
+    They go through the encoder, so that the latents are of the kind that pictures have, and come back decoded.
+    """
+    vae, generator = pipeline.vae, torch.Generator().manual_seed(0)
+    side = 8 * pipeline.vae_scale_factor
+    colours = interpolate(torch.rand((8, 3, 4, 4), generator=generator) * 2 - 1, size=(side, side), mode="bilinear")
+    encoded = vae.encode(colours.to(vae.device, vae.dtype)).latent_dist.mode()
+    latents = (encoded - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    decoded = decode_latents(vae, latents).float()
+    return fit_rgb_map(latents.float().cpu(), interpolate(decoded, size=latents.shape[-2:], mode="area").cpu())
+
+
+def _cells(tensor: Tensor) -> Tensor:
+    """(B, C, h, w) → (B·h·w, C)."""
+    return tensor.movedim(1, -1).reshape(-1, tensor.shape[1])
