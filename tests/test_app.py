@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -24,6 +28,7 @@ from oms_app.prestep.corrections import CORRECTIONS
 from oms_app.schema import GenerateRequest, GenerateResult, ImageStats, Preview, Progress, Variant
 from oms_app.ui import examples, live_previews, markup, readout, saved_settings
 from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT, PLAIN, CompareValues, CreateValues
+from oms_app.ui.generation import JobRunner, PictureJob
 from oms_app.ui.jobs import RemainingTime
 
 FIELDS: dict[str, Any] = {
@@ -249,6 +254,45 @@ def test_examples_may_be_absent_or_incomplete(tmp_path: Path) -> None:
     assert examples.cards(found).count("data:image/png") == 2
 
 
+TOY = """
+import json
+import dataclasses
+from oms_app.engine.service import StudioService
+from oms_app.fields import RequestField
+from oms_app.prestep.corrections import CORRECTIONS, register
+from oms_app.ui import demo
+from oms_app.ui.tab import Tab
+
+amount = RequestField("toy_amount", float, "Toy amount", "How much.", default=0.5, low=0.0, high=3.0)
+negative = RequestField("toy_negative", bool, "Subtract", "Darkens.", default=False)
+register(dataclasses.replace(CORRECTIONS["raw"], id="toy", title="Toy correction", settings=(amount, negative)))
+
+class ToyTab(Tab):
+    id, title = "toy", "Toy tab"
+    def build(self): pass
+    def connect(self, page): pass
+
+tabs = demo.make_tabs
+demo.make_tabs = lambda service, local: [*tabs(service, local), ToyTab()]
+page = demo.create_demo(StudioService(device="cpu"))
+print(json.dumps(page.get_config_file(), default=str))
+"""
+
+
+def test_a_registered_correction_and_a_new_tab_appear_on_the_page(presets: Path) -> None:
+    """In a process of its own, since Gradio leaves sockets open where a page is made but not launched."""
+    environment = os.environ | {"OMS_PRESETS": str(presets), "GRADIO_ANALYTICS_ENABLED": "False"}
+    run = subprocess.run(
+        [sys.executable, "-c", TOY], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    parts = json.loads(run.stdout)["components"]
+    labels = {part["props"].get("label"): part for part in parts}
+    assert "Toy tab" in labels
+    assert ["Toy correction", "toy"] in labels["Corrections"]["props"]["choices"]
+    assert (labels["Toy amount"]["type"], labels["Toy amount"]["props"]["maximum"]) == ("slider", 3.0)
+    assert labels["Subtract"]["type"] == "checkbox" and "For: Toy correction." in labels["Subtract"]["props"]["info"]
+
+
 @pytest.fixture
 def late(presets: Path, monkeypatch: pytest.MonkeyPatch) -> StudioService:
     monkeypatch.setenv("OMS_PRESETS", str(presets))
@@ -284,6 +328,40 @@ def test_a_stream_ends_when_it_is_stopped_or_closed(late: StudioService) -> None
         pass
     cast(Generator[object], events).close()  # as when the visitor leaves
     assert stop.is_set()
+
+
+def test_few_own_frames_lie_between_a_click_and_the_pipeline(
+    late: StudioService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the page's thread and of the device's, summed; docs/architecture.md lists them."""
+    late.start().result()
+    from diffusers import StableDiffusionPipeline
+
+    stock, found = StableDiffusionPipeline.__call__, []
+
+    def own(frame: FrameType | None) -> list[str]:
+        names = []
+        while frame:
+            if "oms_app" in frame.f_code.co_filename:
+                names.append(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}")
+            frame = frame.f_back
+        return names
+
+    def spy(*given: Any, **named: Any) -> Any:
+        this, handler = threading.get_ident(), threading.main_thread().ident
+        frames = sys._current_frames()
+        found.append((own(frames[handler or 0]), own(frames[this])))
+        return stock(*given, **named)
+
+    monkeypatch.setattr(StableDiffusionPipeline, "__call__", spy)
+    controls: Any = SimpleNamespace(status="status", idle=dict)
+    fields: Any = SimpleNamespace()
+    job = PictureJob([CREATE.to_request()], controls, lambda results: {})
+    runner = JobRunner(late, controls, fields, lambda values: job)
+    list(runner.run(job, SimpleNamespace(session_hash="one")))
+    page, device = found[0]
+    assert "generation.run" in page and "worker._work" in device
+    assert len(page) + len(device) <= 8, (page, device)
 
 
 def ask(address: str, path: str, body: list[Any] | None = None) -> str:

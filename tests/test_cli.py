@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from oms_app.cli import entry as cli
-from oms_app.cli.console import output_on_stderr
+from oms_app.cli.console import output_on_stderr, print_result, table
 from oms_app.fields import RequestField
 from oms_app.output import png
 from oms_app.paths import PRESETS
@@ -144,6 +144,36 @@ def test_without_json_a_table_is_printed(capsys: pytest.CaptureFixture[str]) -> 
     assert cli.main(["generate", "black zebra", "--seed", "1", "--variants", "raw"]) == 0
     out, _ = capsys.readouterr()
     assert "raw" in out and "L*" in out and "zebra" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["models"],
+        ["doctor"],
+        ["inspect"],
+        ["inspect", "--table"],
+        ["evaluate", "luminance", "--captions", "2"],
+        ["bench", "switch", "--runs", "1"],
+    ],
+    ids=" ".join,
+)
+def test_a_person_gets_a_table(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 0
+    out, _ = capsys.readouterr()
+    lines = out.splitlines()
+    assert len(lines) > 2 and not re.search(r"[{}\[\]]|None|'", out), "no Python object is printed"
+    assert any(re.search(r"\S {2,}\S", line) for line in lines), "columns are apart"
+
+
+def test_long_cells_stay_whole_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/a folder/" + "x" * 300 + "/[bold]picture.png"
+    print_result({}, False, table(("seed", "file"), [(12, path), (345, None)]), "note [red]")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == f"  12   {path}" and lines[3].split() == ["345", "-"]
+    assert lines[4] == "note [red]", "text is not read as markup"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        print_result({"mean": float("nan")}, True)
 
 
 BAD = [
@@ -320,7 +350,7 @@ def test_remote_code_is_disabled() -> None:
 
 def test_what_training_logs_goes_to_stderr_once(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
-        with output_on_stderr():
+        with output_on_stderr(logging.INFO):
             logging.getLogger("oms_app.training.lumen.stages").info("latents: second moment %.4f", 3.9399)
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == "latents: second moment 3.9399\n" * 2

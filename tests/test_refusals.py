@@ -86,14 +86,14 @@ def test_on_the_page(compare: Page) -> None:
             expect(alert).to_contain_text(words, timeout=PATIENCE)
         models.get_by_label(label).uncheck()
     models.get_by_label("Tiny").check()
-    compare.get_by_role("button", name="Their settings").click()
+    compare.get_by_role("button", name="Settings of the corrections").click()
     compare.get_by_label("OMS module").click()
     compare.get_by_role("option", name="Alien").click()
     button.click()
     for words in ANOTHER_DOMAIN:
         expect(alert).to_contain_text(words, timeout=PATIENCE)
-    compare.get_by_label("Use a module made for another kind of model").check()
-    expect(compare.locator("#compare-settings")).to_contain_text("Black may turn red")
+    compare.get_by_label("Use a module of another latent domain").check()
+    expect(compare.locator("#compare-settings")).to_contain_text("black may turn red")
     button.click()
     expect(compare.locator("#compare-status")).to_contain_text("expect colour casts", timeout=PATIENCE)
 

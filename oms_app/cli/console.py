@@ -45,12 +45,16 @@ class ProgressLine:
 
 
 @contextlib.contextmanager
-def output_on_stderr() -> Iterator[ProgressLine]:
-    """While a command works, what libraries print and what this package logs go to stderr: stdout is for the result."""
+def output_on_stderr(level: int = logging.WARNING) -> Iterator[ProgressLine]:
+    """While a command works, what libraries print and what this package logs go to stderr: stdout is for the result.
+
+    level: of the package's log. Training logs its results at INFO; a request that is refused should print one line.
+    """
     progress = ProgressLine()
     handler, logger = logging.StreamHandler(sys.stderr), logging.getLogger("oms_app")
+    previous = logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -58,6 +62,7 @@ def output_on_stderr() -> Iterator[ProgressLine]:
         finally:
             progress.close()
             logger.removeHandler(handler)
+            logger.setLevel(previous)
 
 
 def print_result(result: Mapping[str, Any], as_json: bool, *shown: Table | str) -> None:

@@ -17,8 +17,8 @@ from oms_app.cli.options import DeviceOption, JsonOption, MemoryOption, Precisio
 if TYPE_CHECKING:
     from oms_app.engine.studio import Studio
 
-PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "open_clip_torch", "pydantic", "typer")
-OPTIONAL = ("gradio",)  # of the extra `app`: the command line works without it
+PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "open_clip_torch", "gradio", "pydantic", "typer")
+OPTIONAL = {"gradio"}  # of the extra `app`: the command line works without it
 
 app = typer.Typer()
 
@@ -88,7 +88,7 @@ def examine(studio: Studio) -> dict[str, Any]:
 def _package_versions() -> tuple[dict[str, str], list[str]]:
     """Versions by package, and a problem for each required one that is not installed."""
     versions, problems = {}, []
-    for package in (*PACKAGES, *OPTIONAL):
+    for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

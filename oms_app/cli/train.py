@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,7 +40,7 @@ def lumen(
     as_json: JsonOption = False,
 ) -> None:
     """The embedded base model, from nothing; the same command resumes."""
-    with output_on_stderr():
+    with output_on_stderr(logging.INFO):
         from oms_app.models.loading import choose_device
         from oms_app.training.lumen import stages
 
@@ -133,7 +134,7 @@ def train_signal_leak(
     as_json: JsonOption = False,
 ) -> None:
     """Signal-leak statistics for a base model: computed from encoded scenes, without a network."""
-    with output_on_stderr():
+    with output_on_stderr(logging.INFO):
         studio = open_studio(device)
         from oms_app.training import signal_leak
 
@@ -154,7 +155,7 @@ def train_clip(
     as_json: JsonOption = False,
 ) -> None:
     """The small CLIP of scenes that `evaluate quality` takes features from; the same command resumes."""
-    with output_on_stderr():
+    with output_on_stderr(logging.INFO):
         from oms_app.evaluate import scene_clip
         from oms_app.models.loading import choose_device
 
@@ -166,7 +167,7 @@ def train_clip(
 def _train_any_base(
     base: str, data: Path, out: Path | None, device: str, settings: dict[str, Any], as_json: bool
 ) -> None:
-    with output_on_stderr():
+    with output_on_stderr(logging.INFO):
         studio = open_studio(device)
         from accelerate import PartialState
 
@@ -192,7 +193,7 @@ def _train_module(
     smoke: bool,
     as_json: bool,
 ) -> None:
-    with output_on_stderr():
+    with output_on_stderr(logging.INFO):
         studio = open_studio(device)
         from oms_app.training import oms
 

@@ -17,7 +17,7 @@ from oms_app.models.loading import OWN_ENCODER, Base, Key, Module, Statistics
 from oms_app.models.memory import OomFallback, Policy, size_on_disk
 from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.models.store import Store
-from oms_app.models.text import SdxlTextEncoder, TextEncoder
+from oms_app.models.text import SdxlTextEncoder, TextEncoder, encoder_key
 from oms_app.prestep.corrections import ModelKind
 from oms_app.prestep.schedule import is_flow_matching
 from oms_app.prestep.step import check_hand_over, check_prediction, check_terminal_snr
@@ -209,7 +209,7 @@ class Resolver:
             names = ", ".join([*known, *ENCODERS])
             raise StudioError(f"{chosen.id!r} reads the text encoder of {name!r}: only those of {names} are known")
         folder = self.catalog.folder(found).resolve()
-        if str(folder) == base.text.key:  # without LoRAs, which a module has never seen
+        if encoder_key(folder) == base.text.key:  # without LoRAs, which a module has never seen
             return _for_modules(base.text)
         return self._separate_encoder(folder, base, used)
 

@@ -27,7 +27,7 @@ from oms_app.models.file_kinds import SUPPORTED, TITLES, UNET, VAE, Family, fami
 from oms_app.models.ldm_names import OPEN_CLIP_EDGES, clip_name, open_clip_name, unet_names, vae_names
 from oms_app.models.prediction import prediction_type
 from oms_app.models.reading import Header, read_header, read_json
-from oms_app.models.text import clip_tokenizer
+from oms_app.models.tokenizers import clip_tokenizer
 from oms_app.paths import PRESETS
 
 CONFIGS = PRESETS / "configs"  # one folder a family: a diffusers pipeline without weights

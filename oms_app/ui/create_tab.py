@@ -16,7 +16,7 @@ from oms_app.ui.form import BETWEEN_TWO, CREATE_FIELDS, OMS_MODES, ONE_PROMPT, C
 from oms_app.ui.generation import PictureJob, bind_generation
 from oms_app.ui.looks_panel import LooksPanel
 from oms_app.ui.model_choice import ModelChoice
-from oms_app.ui.result_view import FinishedPicture, ResultView
+from oms_app.ui.result_view import ResultView, ShownResult
 from oms_app.ui.run_controls import RunControls
 from oms_app.ui.seed_field import SeedField
 from oms_app.ui.tab import Page, Tab
@@ -167,17 +167,17 @@ class CreateTab(Tab):
 
     @property
     def outputs(self) -> list[Component]:
-        """The components that `show_finished` updates."""
+        """The components that `show_result` updates."""
         return list(dict.fromkeys([*self._shown, self.controls.status, *self.fields.components]))
 
-    def show_finished(self, finished: FinishedPicture, fields: Updates | None = None) -> Updates:
+    def show_result(self, result: ShownResult, fields: Updates | None = None) -> Updates:
         """Shows a finished picture: of Generate, an example, Explore. fields: updates of the fields that come with it,
         if it was not made from what they hold."""
         return {
-            **self._view.show(finished),
-            self.controls.status: markup.note(*finished.notes),
+            **self._view.show(result),
+            self.controls.status: markup.note(*result.notes),
             **(fields or {}),
-            **self._seed.used(finished.seed),
+            **self._seed.used(result.seed),
         }
 
     @property
@@ -185,10 +185,10 @@ class CreateTab(Tab):
         return [*self._view.outputs, *self._seed.outputs]
 
     def _show_results(self, results: list[GenerateResult]) -> Updates:
-        return self.show_finished(FinishedPicture.of_result(results[0]))
+        return self.show_result(ShownResult.of_result(results[0]))
 
     def _open_example(self, data: Mapping[Component, Any], event: gr.EventData) -> Updates:
         example = examples.clicked(self._examples, event)
         values = self.fields.read(data)
         after = example.apply(values, self._models.defaults(examples.MODEL))
-        return self.show_finished(example.finished(self._service), self.fields.changes(values, after))
+        return self.show_result(example.result(self._service), self.fields.changes(values, after))

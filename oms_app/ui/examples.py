@@ -17,7 +17,7 @@ from oms_app.paths import EMBEDDED
 from oms_app.ui import gradio_compat
 from oms_app.ui.form import ONE_PROMPT, CreateValues
 from oms_app.ui.live_previews import data_url
-from oms_app.ui.result_view import FinishedPicture, Picture
+from oms_app.ui.result_view import Picture, ShownResult
 
 THUMBNAIL = 88  # pixels
 MODEL = EMBEDDED  # the pairs were made by this model at its defaults
@@ -34,9 +34,9 @@ class Example:
     raw: Path
     oms: Path
 
-    def finished(self, service: StudioService) -> FinishedPicture:
+    def result(self, service: StudioService) -> ShownResult:
         raw, oms = (_picture(path, service) for path in (self.raw, self.oms))
-        return FinishedPicture(self.prompt, self.seed, raw, oms, details=("example",))
+        return ShownResult(self.prompt, self.seed, raw, oms, details=("example",))
 
     def apply(self, values: CreateValues, defaults: Defaults | None) -> CreateValues:
         """The fields of Create for this pair. defaults: of MODEL, None if it is not on this machine."""

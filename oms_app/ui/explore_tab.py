@@ -20,7 +20,7 @@ from oms_app.ui.grid_job import GridJob
 from oms_app.ui.grid_table import GridCell, GridResult, table
 from oms_app.ui.grids import KINDS, LOOK_BY_MODEL, PROMPT_BY_CFG, SLIDER_BY_SEED, ExploreValues, Grid, to_grid
 from oms_app.ui.model_choice import ModelChoice, ModelGroup
-from oms_app.ui.result_view import FinishedPicture, Picture
+from oms_app.ui.result_view import Picture, ShownResult
 from oms_app.ui.run_controls import RunControls
 from oms_app.ui.seed_field import SeedField
 from oms_app.ui.tab import Page, Tab
@@ -213,7 +213,7 @@ class ExploreTab(Tab):
         if result is None or not isinstance(cell, GridCell):
             return {self._controls.status: markup.alert("This picture is gone: generate the grid again.")}
         raw, corrected = result.raw_of(row), cell.variant.is_corrected
-        finished = FinishedPicture(
+        shown = ShownResult(
             prompt=cell.request.prompt,
             seed=cell.image.seed,
             raw=Picture.of(raw),
@@ -224,7 +224,7 @@ class ExploreTab(Tab):
         before = self._create.fields.read(data)
         after = before.with_picture(cell.request, cell.variant)
         return {
-            **self._create.show_finished(finished, self._create.fields.changes(before, after)),
+            **self._create.show_result(shown, self._create.fields.changes(before, after)),
             **self._page.open(self._create),
         }
 

@@ -34,7 +34,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class FinishedPicture:
+class ShownResult:
     """What Create shows: the raw picture, the corrected one of the same seed, or both.
 
     plain: the picture at OMS CFG 1, which may be `oms` itself. details: such as "20 steps". notes: what the visitor
@@ -50,7 +50,7 @@ class FinishedPicture:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of_result(cls, result: GenerateResult) -> FinishedPicture:
+    def of_result(cls, result: GenerateResult) -> ShownResult:
         """The first picture of each variant that Create asks for."""
         first = {image.variant: Picture.of(image) for image in result.images if image.index == 0}
         oms = first.get("oms")
@@ -109,9 +109,9 @@ class ResultView:
         """The components that `live` updates."""
         return list(self._overlays.values())
 
-    def show(self, finished: FinishedPicture) -> Updates:
-        pictures = {"raw": finished.raw, "oms": finished.oms, "plain": finished.plain}
-        raw, oms = finished.raw, finished.oms
+    def show(self, result: ShownResult) -> Updates:
+        pictures = {"raw": result.raw, "oms": result.oms, "plain": result.plain}
+        raw, oms = result.raw, result.oms
         change = readout.change(raw.stats, oms.stats) if raw and oms else ""
         return {
             **{self._images[name]: picture.file if picture else None for name, picture in pictures.items()},
@@ -120,7 +120,7 @@ class ResultView:
                 for name, picture in pictures.items()
             },
             self._slider: (raw.file, oms.file) if raw and oms else None,
-            self.summary: readout.summary(finished.prompt, finished.seed, finished.details, change),
+            self.summary: readout.summary(result.prompt, result.seed, result.details, change),
         }
 
     def live(self, event: Progress | None) -> Updates:
