@@ -21,10 +21,10 @@ from oms_app.engine import denoise as denoising
 from oms_app.models.loading import load_base
 from oms_app.models.memory import (
     OOM_NOTES,
-    Mode,
+    MemoryMode,
+    ModelSize,
     OomFallback,
     Policy,
-    Size,
     choose_attention,
     is_out_of_memory,
     size_on_disk,
@@ -33,7 +33,7 @@ from oms_app.prestep.unet import TimeFreeUNet
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 GB = 10**9
-SD15, SDXL = Size(1_066_000_000, 860_000_000), Size(3_470_000_000, 2_570_000_000)
+SD15, SDXL = ModelSize(1_066_000_000, 860_000_000), ModelSize(3_470_000_000, 2_570_000_000)
 REQUEST = GenerateRequest(prompt="black mountains", seed=3, count=2)
 
 
@@ -141,7 +141,7 @@ def test_the_ladder_ends_with_offload_on_a_gpu_and_before_it_on_the_cpu() -> Non
         (SDXL, None, "full"),
     ],
 )
-def test_a_model_lies_where_it_fits(size: Size, budget: int | None, mode: Mode) -> None:
+def test_a_model_lies_where_it_fits(size: ModelSize, budget: int | None, mode: MemoryMode) -> None:
     policy = Policy(CUDA, device_budget=budget)
     assert policy.place(size, torch.float16) == mode
     assert Policy(CUDA, mode="full", device_budget=1).place(size, torch.float16) == "full"
@@ -169,12 +169,12 @@ def test_parameters_are_counted_from_headers(lumen: Path, tmp_path: Path) -> Non
     }
     alone = StableDiffusionPipeline.from_pretrained(lumen, local_files_only=True)
     alone.save_pretrained(tmp_path / "base")
-    assert size_on_disk(tmp_path / "base") == Size(sum(counts.values()), max(counts.values()))
+    assert size_on_disk(tmp_path / "base") == ModelSize(sum(counts.values()), max(counts.values()))
     alone.unet.save_pretrained(tmp_path / "base/unet", variant="fp16")  # both precisions: one of them is loaded
     assert size_on_disk(tmp_path / "base").total == sum(counts.values())
     (tmp_path / "broken.safetensors").write_bytes(b"\xff" * 64)
-    assert size_on_disk(tmp_path / "broken.safetensors") == Size(0, 0)
-    assert size_on_disk(tmp_path / "absent") == Size(0, 0)
+    assert size_on_disk(tmp_path / "broken.safetensors") == ModelSize(0, 0)
+    assert size_on_disk(tmp_path / "absent") == ModelSize(0, 0)
 
 
 def test_half_precision_paints_what_the_stock_pipeline_paints_in_it(presets: Path, lumen: Path, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_half_precision_paints_what_the_stock_pipeline_paints_in_it(presets: Pat
 
 
 def test_layers_that_wait_in_main_memory_paint_the_same(lumen: Path) -> None:
-    def paint(mode: Mode) -> np.ndarray:
+    def paint(mode: MemoryMode) -> np.ndarray:
         base = load_base(lumen, CPU, torch.float32, mode=mode)
         generator = torch.Generator().manual_seed(0)
         image = base.pipeline("black", num_inference_steps=2, generator=generator, output_type="np").images[0]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from oms_app import GenerateRequest, Studio, StudioError, Variant
 from oms_app.engine import preview
-from oms_app.models.loading import Key, load
+from oms_app.models.loading import ModelKey, load
 from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.prestep.schedule import x0_of_step
 from oms_app.prestep.step import guide, predicted_x0
@@ -128,7 +128,7 @@ def test_the_map_to_colours_is_exact_where_decoding_is_linear() -> None:
 
 @pytest.mark.skipif(not (ROOT / "assets/lumen/vae").is_dir(), reason="the embedded model is not trained yet")
 def test_the_map_shows_the_embedded_models_pictures_in_their_colours() -> None:
-    base: Any = load(Key("base", ROOT / "assets/lumen", "cpu", torch.float32))
+    base: Any = load(ModelKey("base", ROOT / "assets/lumen", "cpu", torch.float32))
     vae: AutoencoderKL = base.pipeline.vae
     rgb_map = preview.rgb_map_of(base.pipeline)
     for path in sorted((ROOT / "assets/lumen/examples").glob("*.png"))[:2]:

@@ -42,7 +42,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return real(module, given, **settings)
 
     monkeypatch.setattr(torch.jit, "trace", counted)
-    monkeypatch.setattr(recording, "OFTEN", 2)
+    monkeypatch.setattr(recording, "MIN_CALLS", 2)
     yield sizes
 
 
@@ -111,9 +111,9 @@ def test_large_and_hooked_and_learning_unets_are_not_recorded(
             for _ in range(4):
                 one_pass(unet, *given(1))
 
-    monkeypatch.setattr(recording, "SMALL", 10)
+    monkeypatch.setattr(recording, "MAX_PARAMETERS", 10)
     often()
-    monkeypatch.setattr(recording, "SMALL", 10**9)
+    monkeypatch.setattr(recording, "MAX_PARAMETERS", 10**9)
     unet.train()
     often()
     unet.eval()
@@ -126,7 +126,7 @@ def test_large_and_hooked_and_learning_unets_are_not_recorded(
 def test_the_shape_unused_for_longest_goes(
     unet: torch.nn.Module, traced: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording, "MOST", 1)
+    monkeypatch.setattr(recording, "MAX_SHAPES", 1)
     with recorded(unet):
         for batch in (1, 1, 1, 2, 2, 2, 1):
             one_pass(unet, *given(batch))

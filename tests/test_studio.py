@@ -19,7 +19,7 @@ from oms_app import GenerateRequest, GenerateResult, Studio, StudioError, Varian
 from oms_app.engine import denoise as denoising
 from oms_app.errors import Stopped
 from oms_app.models import domain
-from oms_app.models.loading import Key, load
+from oms_app.models.loading import ModelKey, load
 from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.prestep.schedule import first_alpha_bar
 from oms_app.prestep.step import for_scheduler, guide, ode_step, predicted_x0, sde_step
@@ -333,7 +333,7 @@ def test_a_domain_survives_half_precision_and_a_new_decoder() -> None:
 
 def test_nan_weights_are_named_as_a_fault(presets: Path) -> None:
     own = Studio(presets=presets, device="cpu")
-    key = Key("base", (presets.parents[1] / "assets/lumen").resolve(), "cpu", torch.float32)
+    key = ModelKey("base", (presets.parents[1] / "assets/lumen").resolve(), "cpu", torch.float32)
     with own._store.use(key) as base:
         base.pipeline.unet.conv_out.bias.data.fill_(float("nan"))
         with pytest.raises(StudioError, match="not finite numbers"):
@@ -404,7 +404,7 @@ def test_a_pickle_and_foreign_code_are_refused(lumen: Path, tmp_path: Path) -> N
     copy = tmp_path / "copy"
     shutil.copytree(lumen, copy)
     (copy / "unet/diffusion_pytorch_model.safetensors").rename(copy / "unet/diffusion_pytorch_model.bin")
-    key = Key("base", copy, "cpu", torch.float32)
+    key = ModelKey("base", copy, "cpu", torch.float32)
     with pytest.raises(StudioError, match="pickle"):
         load(key)
     index = json.loads((copy / "model_index.json").read_text())

@@ -11,7 +11,7 @@ from oms_app.engine.caches import ByteCache
 from oms_app.engine.decode import require_finite
 from oms_app.engine.denoise import chunks
 from oms_app.engine.stages import Corrected, Drawn, Job, ResolvedModule, ResolvedRequest, extend
-from oms_app.models.loading import Key, Module, Statistics
+from oms_app.models.loading import LoadedLeak, LoadedModule, ModelKey
 from oms_app.prestep.corrections import X0Correction
 from oms_app.prestep.methods import Start
 from oms_app.prestep.schedule import first_alpha_bar
@@ -64,7 +64,7 @@ class CorrectionRunner:
     def _start(self, job: Job) -> Start:
         request, noise = self._drawn.request, self._drawn.noises[job.index]
         module = self._drawn.modules.get(job.variant.name)
-        statistics = module.model.leak if module and isinstance(module.model, Statistics) else None
+        statistics = module.model.leak if module and isinstance(module.model, LoadedLeak) else None
         return Start(
             x_s=noise.x_s.float(),
             alpha_bar=self._alpha_bar,
@@ -82,11 +82,11 @@ class CorrectionRunner:
 
     def _predict(self, jobs: Sequence[Job]) -> None:
         """The network's output for every text of every job, one batch per module; guidance and mix add no pass."""
-        missing: dict[Key, dict[Hashable, tuple[torch.Tensor, torch.Tensor]]] = {}
-        networks: dict[Key, Module] = {}
+        missing: dict[ModelKey, dict[Hashable, tuple[torch.Tensor, torch.Tensor]]] = {}
+        networks: dict[ModelKey, LoadedModule] = {}
         for job in jobs:
             module = self._drawn.modules.get(job.variant.name)
-            if module is None or not isinstance(module.model, Module) or module.text is None:
+            if module is None or not isinstance(module.model, LoadedModule) or module.text is None:
                 continue
             networks[module.key] = module.model
             for text in module_texts(job.variant, self._drawn.request):
@@ -100,7 +100,7 @@ class CorrectionRunner:
         for module_key, pairs in missing.items():
             self._predict_batch(networks[module_key], pairs)
 
-    def _predict_batch(self, network: Module, pairs: dict[Hashable, tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def _predict_batch(self, network: LoadedModule, pairs: dict[Hashable, tuple[torch.Tensor, torch.Tensor]]) -> None:
         """pairs: x_S (1, C, h, w) and embedding (1, L, D), by the key of the prediction."""
         keys, request = list(pairs), self._drawn.request
         for part in chunks(len(keys), request.width, request.height, one_by_one=self._one_by_one):

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from oms_app.models.catalog import Entry
-from oms_app.models.loading import Base
+from oms_app.models.loading import LoadedBase
 from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.prestep.schedule import first_alpha_bar, snr
 
 
-def describe(entry: Entry, base: Base, domain: str, modules: Sequence[str]) -> dict[str, Any]:
+def describe(entry: Entry, base: LoadedBase, domain: str, modules: Sequence[str]) -> dict[str, Any]:
     """Figures of the default scheduler and size. Radii are those of the paper's Table 1, in scaled latents.
 
     radius_training = √(d(ᾱ_T·m2 + 1 - ᾱ_T)), radius_sampling = √d, d the number of latent values.

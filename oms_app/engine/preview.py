@@ -22,7 +22,7 @@ from oms_app.engine.correct import CorrectionRunner
 from oms_app.engine.decode import decode, to_rgb
 from oms_app.engine.stages import Drawn, Job
 from oms_app.measure.picture import measure
-from oms_app.models.loading import Base
+from oms_app.models.loading import LoadedBase
 from oms_app.prestep.schedule import x0_of_step
 from oms_app.schema import ImageResult, ImageStats, Preview
 
@@ -83,7 +83,7 @@ def rgb_map_of(pipeline: Any) -> Tensor:
 class StepPreviewer:
     """Sees x̂0 at every step of a request's own scheduler, inside `with`, and shows what the pictures are becoming."""
 
-    def __init__(self, base: Base, scheduler: Any) -> None:
+    def __init__(self, base: LoadedBase, scheduler: Any) -> None:
         self._base = base
         self._scheduler = scheduler
         self._x0: Tensor | None = None  # of the last step

@@ -13,7 +13,7 @@ from oms_app.engine.stages import Resolved, ResolvedModule, ResolvedRequest
 from oms_app.errors import StudioError
 from oms_app.models import domain as domains
 from oms_app.models.catalog import Catalog, Entry, Kind
-from oms_app.models.loading import OWN_ENCODER, Base, Key, Module, Statistics
+from oms_app.models.loading import OWN_ENCODER, LoadedBase, LoadedLeak, LoadedModule, ModelKey
 from oms_app.models.memory import OomFallback, Policy, size_on_disk
 from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.models.store import Store
@@ -66,22 +66,22 @@ class Resolver:
         self._policy = policy
         self._device = str(policy.device)
 
-    def base_key(self, entry: Entry, loras: Sequence[Lora] = (), fallback: OomFallback = OomFallback.NONE) -> Key:
+    def base_key(self, entry: Entry, loras: Sequence[Lora] = (), fallback: OomFallback = OomFallback.NONE) -> ModelKey:
         """What the store knows a base by; one with LoRAs is another one. Raises StudioError for an unknown LoRA."""
         adapters = tuple((self.catalog.lora(lora.id), lora.scale) for lora in loras if lora.scale != 0.0)
         folder = self.catalog.folder(entry).resolve()
         size = size_on_disk(folder)
         dtype = self._policy.dtype(size.total)
         mode = "group_offload" if fallback >= OomFallback.OFFLOAD else self._policy.place(size, dtype)
-        return Key("base", folder, self._device, dtype, adapters, mode)
+        return ModelKey("base", folder, self._device, dtype, adapters, mode)
 
-    def _module_key(self, entry: Entry, base: Base) -> Key:
+    def _module_key(self, entry: Entry, base: LoadedBase) -> ModelKey:
         """Of what serves a base: in its precision, and waiting in the host's memory where the base's parts do."""
         assert entry.kind != "lora"
         folder = self.catalog.folder(entry).resolve()
-        return Key(entry.kind, folder, self._device, base.pipeline.unet.dtype, mode=base.mode)
+        return ModelKey(entry.kind, folder, self._device, base.pipeline.unet.dtype, mode=base.mode)
 
-    def domain(self, entry: Entry, base: Base) -> domains.Domain:
+    def domain(self, entry: Entry, base: LoadedBase) -> domains.Domain:
         return domains.Domain(name=entry.domain or f"that of {entry.id}", fingerprint=base.fingerprint)
 
     def resolve(
@@ -93,7 +93,7 @@ class Resolver:
         force, and for a scheduler or a base that cannot be corrected.
         """
         key = self.base_key(entry, request.loras, fallback)
-        base: Base = used.enter_context(self.store.use(key))
+        base: LoadedBase = used.enter_context(self.store.use(key))
         notes: dict[str, None] = {}
         variants: list[Variant] = []
         modules: dict[str, ResolvedModule] = {}
@@ -111,19 +111,19 @@ class Resolver:
         return Resolved(request, entry, key, base, modules, scheduler, tuple(notes))
 
     def _module(
-        self, chosen: Entry, kind: ModelKind, request: ResolvedRequest, entry: Entry, base: Base, used: ExitStack
+        self, chosen: Entry, kind: ModelKind, request: ResolvedRequest, entry: Entry, base: LoadedBase, used: ExitStack
     ) -> ResolvedModule:
         key = self._module_key(chosen, base)
-        model: Module | Statistics = used.enter_context(self.store.use(key))
+        model: LoadedModule | LoadedLeak = used.enter_context(self.store.use(key))
         have = base.pipeline.unet.config.in_channels
-        want = model.unet.config["in_channels"] if isinstance(model, Module) else len(model.leak.mean)
+        want = model.unet.config["in_channels"] if isinstance(model, LoadedModule) else len(model.leak.mean)
         if have != want:
             raise StudioError(f"{chosen.id!r} has {want} latent channels and {entry.id!r} {have}: take another module")
-        text = self._encoder(chosen, model, request, entry, base, used) if isinstance(model, Module) else None
+        text = self._encoder(chosen, model, request, entry, base, used) if isinstance(model, LoadedModule) else None
         return ResolvedModule(key, model, text)
 
     def _domain_note(
-        self, variant: Variant, chosen: Entry, model: Module | Statistics, entry: Entry, base: Base
+        self, variant: Variant, chosen: Entry, model: LoadedModule | LoadedLeak, entry: Entry, base: LoadedBase
     ) -> str:
         """A note if the module's latent domain is another and the variant says force; "" if both are the same.
 
@@ -139,7 +139,7 @@ class Resolver:
             return f"the {TITLES[kind]} {chosen.id!r} was forced upon {entry.id!r}: expect colour casts"
         return ""
 
-    def _scheduler(self, request: ResolvedRequest, base: Base) -> Any:
+    def _scheduler(self, request: ResolvedRequest, base: LoadedBase) -> Any:
         """A fresh scheduler with its timesteps set. Raises StudioError, with the reason, if it cannot run the base."""
         own = base.pipeline.scheduler
         if is_flow_matching(own):
@@ -166,7 +166,7 @@ class Resolver:
             raise StudioError(f"{request.model!r}: {error}") from error
         return scheduler
 
-    def modules_for(self, entry: Entry, base: Base, kind: ModelKind = "oms") -> list[Entry]:
+    def modules_for(self, entry: Entry, base: LoadedBase, kind: ModelKind = "oms") -> list[Entry]:
         """Modules of a kind on this machine and of the base's latent domain: its own first, then the catalogue's."""
         own = self.catalog.folder(entry) / kind
         candidates = [self.catalog.find(str(own), kind)] if (own / "model_index.json").is_file() else []
@@ -178,7 +178,7 @@ class Resolver:
     def _declared_on_disk(self, entry: Entry) -> domains.Domain | None:
         return domains.read(self.catalog.folder(entry)) or _named(entry)
 
-    def _choose(self, variant: Variant, kind: ModelKind, entry: Entry, base: Base) -> Entry:
+    def _choose(self, variant: Variant, kind: ModelKind, entry: Entry, base: LoadedBase) -> Entry:
         if variant.module is not None:
             return self.catalog.find(variant.module, kind)
         fitting = self.modules_for(entry, base, kind)
@@ -190,7 +190,13 @@ class Resolver:
         return fitting[0]
 
     def _encoder(
-        self, chosen: Entry, module: Module, request: ResolvedRequest, entry: Entry, base: Base, used: ExitStack
+        self,
+        chosen: Entry,
+        module: LoadedModule,
+        request: ResolvedRequest,
+        entry: Entry,
+        base: LoadedBase,
+        used: ExitStack,
     ) -> TextEncoder:
         """The text encoder that a module brings or names: the base's own where that is meant, else an entry's."""
         name = module.encoder_name
@@ -213,8 +219,8 @@ class Resolver:
             return _for_modules(base.text)
         return self._separate_encoder(folder, base, used)
 
-    def _separate_encoder(self, folder: Path, base: Base, used: ExitStack) -> TextEncoder:
-        key = Key("text", folder, self._device, base.pipeline.unet.dtype)
+    def _separate_encoder(self, folder: Path, base: LoadedBase, used: ExitStack) -> TextEncoder:
+        key = ModelKey("text", folder, self._device, base.pipeline.unet.dtype)
         encoder: TextEncoder = used.enter_context(self.store.use(key))
         return encoder
 
@@ -223,7 +229,7 @@ def _for_modules(encoder: TextEncoder) -> TextEncoder:
     return encoder.for_modules() if isinstance(encoder, SdxlTextEncoder) else encoder
 
 
-def _declared(entry: Entry, module: Module | Statistics) -> domains.Domain | None:
+def _declared(entry: Entry, module: LoadedModule | LoadedLeak) -> domains.Domain | None:
     return module.domain or _named(entry)
 
 

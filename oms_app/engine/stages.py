@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from oms_app.models.catalog import Entry
-from oms_app.models.loading import Base, Key, Module, Statistics
+from oms_app.models.loading import LoadedBase, LoadedLeak, LoadedModule, ModelKey
 from oms_app.models.text import Embedding, TextEncoder
 from oms_app.schema import GenerateRequest, ImageStats, Variant
 
@@ -36,8 +36,8 @@ class ResolvedRequest(GenerateRequest):
 class ResolvedModule:
     """What a corrected variant needs: its model, that model's key in the store, and the text encoder it reads."""
 
-    key: Key
-    model: Module | Statistics
+    key: ModelKey
+    model: LoadedModule | LoadedLeak
     text: TextEncoder | None
 
 
@@ -82,8 +82,8 @@ class Resolved:
 
     request: ResolvedRequest
     entry: Entry
-    key: Key
-    base: Base
+    key: ModelKey
+    base: LoadedBase
     modules: Mapping[str, ResolvedModule]
     scheduler: Any
     notes: tuple[str, ...]

@@ -44,15 +44,15 @@ from oms_app.models.catalog import Catalog, ModelInfo, open_catalog
 from oms_app.models.loading import choose_device, load, read_vocabulary
 from oms_app.models.memory import (
     OOM_NOTES,
-    AskedMode,
     OomFallback,
     Policy,
     Precision,
+    RequestedMode,
     automatic_device_budget,
     give_back,
     is_out_of_memory,
 )
-from oms_app.models.store import Statistics, Store
+from oms_app.models.store import Store, StoreStatistics
 from oms_app.models.text import Embedding, unknown_words
 from oms_app.paths import user_folder
 from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress
@@ -82,7 +82,7 @@ class Studio:
         budget: int | None = None,
         device_budget: int | None = None,
         precision: Precision = "auto",
-        memory: AskedMode = "auto",
+        memory: RequestedMode = "auto",
         catalog: Catalog | None = None,
         worker: Worker | None = None,
     ) -> None:
@@ -118,7 +118,7 @@ class Studio:
         entry = self.catalog.find(model_id, "base")
         return unknown_words(read_vocabulary(self.catalog.folder(entry)), *texts)
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> StoreStatistics:
         """Of the store of loaded models."""
         return self._store.statistics()
 

@@ -21,7 +21,7 @@ from oms_app.models.failures import library_errors
 from oms_app.models.folder_kinds import refuse_pickles
 from oms_app.models.folders import load_folder
 from oms_app.models.lora import Adapters, fuse_loras
-from oms_app.models.memory import Mode, place
+from oms_app.models.memory import MemoryMode, place
 from oms_app.models.reading import read_json
 from oms_app.models.single_file import load_single_file
 from oms_app.models.text import SdxlTextEncoder, TextEncoder, encoder_key, load_encoder
@@ -32,7 +32,7 @@ TITLES = {"oms": "an OMS module", "singdiffusion": "a SingDiffusion module"}
 
 
 @dataclass(frozen=True)
-class Key:
+class ModelKey:
     """What the store caches by."""
 
     kind: Literal["base", "oms", "singdiffusion", "signal_leak", "text"]
@@ -40,14 +40,14 @@ class Key:
     device: str
     dtype: torch.dtype
     adapters: Adapters = ()
-    mode: Mode = "full"
+    mode: MemoryMode = "full"
 
 
 OWN_ENCODER = ""  # the module's folder holds its encoder, rather than naming another's
 
 
 @dataclass
-class Base:
+class LoadedBase:
     """A base model: the stock pipeline, its text encoder, what its encoder's latents look like, the words it knows.
 
     mode: where its parts wait. rgb_map: (C + 1, 3), from latents to colours, once preview.py has fitted it.
@@ -57,12 +57,12 @@ class Base:
     text: TextEncoder
     fingerprint: tuple[float, ...]
     vocabulary: frozenset[str]
-    mode: Mode = "full"
+    mode: MemoryMode = "full"
     rgb_map: torch.Tensor | None = None
 
 
 @dataclass
-class Module:
+class LoadedModule:
     """A time-free UNet, whose text encoder it reads (OWN_ENCODER: its own), its latent domain.
 
     waits: between two requests the network lies in the host's memory, and `predict` fetches it.
@@ -88,7 +88,7 @@ class Module:
 
 
 @dataclass
-class Statistics:
+class LoadedLeak:
     """Signal-leak statistics, and the latent domain that they were fitted in."""
 
     leak: LeakStatistics
@@ -113,7 +113,7 @@ def choose_device(name: str) -> tuple[torch.device, str]:
     return torch.device(name), "it was asked for"
 
 
-def load(key: Key) -> Base | Module | Statistics | TextEncoder:
+def load(key: ModelKey) -> LoadedBase | LoadedModule | LoadedLeak | TextEncoder:
     """Loads what the key names. Raises StudioError, in one line, for anything that cannot be read or trusted."""
     device = torch.device(key.device)
     if key.kind == "base":
@@ -126,8 +126,8 @@ def load(key: Key) -> Base | Module | Statistics | TextEncoder:
 
 
 def load_base(
-    folder: Path, device: torch.device, dtype: torch.dtype, adapters: Adapters = (), mode: Mode = "full"
-) -> Base:
+    folder: Path, device: torch.device, dtype: torch.dtype, adapters: Adapters = (), mode: MemoryMode = "full"
+) -> LoadedBase:
     """A StableDiffusionPipeline from a diffusers folder or a single .safetensors file, with LoRAs melted in."""
     pipeline = load_single_file(folder, dtype) if folder.is_file() else load_folder(folder, dtype)
     fuse_loras(pipeline, adapters)
@@ -148,12 +148,12 @@ def load_base(
     if isinstance(pipeline, StableDiffusionXLPipeline):
         second = TextEncoder(key, pipeline.tokenizer_2, pipeline.text_encoder_2, device)
         text = SdxlTextEncoder(key, text, second, zero_empty=bool(pipeline.config.force_zeros_for_empty_prompt))
-    return Base(pipeline, text, known, read_vocabulary(folder), mode)
+    return LoadedBase(pipeline, text, known, read_vocabulary(folder), mode)
 
 
 def load_module(
     folder: Path, device: torch.device, dtype: torch.dtype, kind: str = "oms", *, waits: bool = False
-) -> Module:
+) -> LoadedModule:
     """An OMS module from a folder in the published layout; a SingDiffusion module from the same with its own prefix."""
     part, title = folder / f"{kind}_module", TITLES[kind]
     refuse_pickles(part)
@@ -165,10 +165,10 @@ def load_module(
     if not isinstance(encoder, str) or named.get("subfolder", "text_encoder") != "text_encoder":
         raise StudioError(f"{folder}/{kind}_text_encoder names no text encoder: its config.json needs _name_or_path")
     unet = unet.to("cpu" if waits else device).eval().requires_grad_(False)
-    return Module(unet, encoder, domains.read(folder), device, waits)
+    return LoadedModule(unet, encoder, domains.read(folder), device, waits)
 
 
-def load_statistics(folder: Path) -> Statistics:
+def load_statistics(folder: Path) -> LoadedLeak:
     """Signal-leak statistics: statistics.safetensors with `mean` (C, k, k) and `factor` (Ck², Ck²)."""
     path = folder / "statistics.safetensors"
     with library_errors(f"{path} cannot be read as signal-leak statistics", "restore it"):
@@ -180,7 +180,7 @@ def load_statistics(folder: Path) -> Statistics:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise StudioError(f"{path}: {name} holds values that are not finite; restore it")
-    return Statistics(leak, domains.read(folder))
+    return LoadedLeak(leak, domains.read(folder))
 
 
 def read_vocabulary(folder: Path) -> frozenset[str]:

@@ -25,31 +25,31 @@ from oms_app.models.failures import is_out_of_memory as is_out_of_memory
 log = logging.getLogger(__name__)
 GiB = 2**30
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
-Mode = Literal["full", "model_offload", "group_offload"]
-AskedMode = Literal["auto", "full", "model_offload", "group_offload"]
+MemoryMode = Literal["full", "model_offload", "group_offload"]
+RequestedMode = Literal["auto", "full", "model_offload", "group_offload"]
 SMALL = 200_000_000  # parameters: below it full precision costs nothing, and pictures are the same on every machine
 WORKING = 2 * GiB  # what a UNet and a VAE need beside their weights for a 512 or 768 px picture
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelSize:
     """Parameters of a model on disk, counted without reading weights. largest: of its largest part."""
 
     total: int
     largest: int
 
 
-def size_on_disk(path: Path) -> Size:
+def size_on_disk(path: Path) -> ModelSize:
     """Of a .safetensors file or of a folder with a subfolder for each part; what cannot be read counts as nothing."""
     if path.is_file():
         total = _parameters(path, path.stat().st_mtime_ns)
-        return Size(total, total)
+        return ModelSize(total, total)
     parts: dict[Path, int] = {}
     for file in sorted(path.glob("*/*.safetensors")):
         twin = file.with_name(file.name.replace(".fp16.", "."))
         if twin == file or not twin.is_file():  # a part that is there in both precisions is loaded once
             parts[file.parent] = parts.get(file.parent, 0) + _parameters(file, file.stat().st_mtime_ns)
-    return Size(sum(parts.values()), max(parts.values(), default=0))
+    return ModelSize(sum(parts.values()), max(parts.values(), default=0))
 
 
 @lru_cache(maxsize=256)
@@ -75,11 +75,11 @@ class Policy:
 
     device: torch.device
     precision: Precision = "auto"
-    mode: AskedMode = "auto"
+    mode: RequestedMode = "auto"
     device_budget: int | None = None  # bytes; None where the device shares the host's memory
 
     def __post_init__(self) -> None:
-        for what, value, known in (("precision", self.precision, Precision), ("memory mode", self.mode, AskedMode)):
+        for what, value, known in (("precision", self.precision, Precision), ("memory mode", self.mode, RequestedMode)):
             if value not in get_args(known):
                 raise StudioError(f"the {what} is {value!r}: choose one of {', '.join(get_args(known))}")
         if self.device.type == "cpu" and self.mode not in ("auto", "full"):
@@ -94,7 +94,7 @@ class Policy:
             return named
         return torch.float32 if self.device.type == "cpu" or parameters < SMALL else torch.float16
 
-    def place(self, size: Size, dtype: torch.dtype) -> Mode:
+    def place(self, size: ModelSize, dtype: torch.dtype) -> MemoryMode:
         """Whole on the device where it fits, else part by part, else layer by layer."""
         if self.mode != "auto":
             return self.mode
@@ -122,7 +122,7 @@ def automatic_device_budget(device: torch.device) -> int | None:
     return max(free - WORKING, free // 2)
 
 
-def place(pipeline: Any, device: torch.device, mode: Mode) -> None:
+def place(pipeline: Any, device: torch.device, mode: MemoryMode) -> None:
     """Puts the parts of a stock pipeline where the mode wants them, and gives its UNet the faster attention."""
     if mode == "model_offload":
         pipeline.enable_model_cpu_offload(device=device)

@@ -21,9 +21,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-SMALL = 50_000_000  # parameters
-OFTEN = 20  # passes of one shape before they are recorded, which takes as long as about ten of them
-MOST = 8  # shapes of one UNet; the one unused for longest goes
+MAX_PARAMETERS = 50_000_000  # parameters
+MIN_CALLS = 20  # passes of one shape before they are recorded, which takes as long as about ten of them
+MAX_SHAPES = 8  # shapes of one UNet; the one unused for longest goes
 
 
 class _Pass(torch.nn.Module):
@@ -61,14 +61,14 @@ class _Recordings:
         key = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in given)
         if key not in self._made:
             self._seen[key] += 1
-            if self._seen[key] <= OFTEN:
+            if self._seen[key] <= MIN_CALLS:
                 return None
             with warnings.catch_warnings():
                 # TorchScript is told to be on its way out, without a successor that needs no compiler; and that it
                 # keeps what depends on shapes, which here are the recording's own.
                 warnings.simplefilter("ignore")
                 self._made[key] = torch.jit.trace(_Pass(unet), given, check_trace=False)
-            if len(self._made) > MOST:
+            if len(self._made) > MAX_SHAPES:
                 self._made.popitem(last=False)
         self._made.move_to_end(key)
         return self._made[key]
@@ -114,7 +114,7 @@ def _worth_recording(unet: Any) -> bool:
         and "forward" not in vars(unet)
         and sys.version_info < (3, 14)  # TorchScript has not followed Python any further
         and all(parameter.device.type == "cpu" for parameter in unet.parameters())
-        and sum(parameter.numel() for parameter in unet.parameters()) <= SMALL
+        and sum(parameter.numel() for parameter in unet.parameters()) <= MAX_PARAMETERS
     )
 
 

@@ -50,7 +50,7 @@ class _Record:
 
 
 @dataclass(frozen=True)
-class Statistics:
+class StoreStatistics:
     """hits, misses (loads), evictions: counts since the start. models: loaded now. bytes_used, budget: bytes of the
     host's memory; device_bytes_used, device_budget: of the device's own, None where it has none."""
 
@@ -111,11 +111,11 @@ class Store:
             for key in [key for key, record in self._records.items() if record.users == 0]:
                 self._drop(key)
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> StoreStatistics:
         with self._lock:
             loaded = [record for record in self._records.values() if record.model is not None]
             used = sum((record.size for record in loaded), Bytes())
-            return Statistics(
+            return StoreStatistics(
                 hits=self._hits,
                 misses=self._misses,
                 evictions=self._evictions,
