@@ -21,6 +21,7 @@ from oms_app.cli.options import (
     variants_parameter,
     with_parameters,
 )
+from oms_app.paths import EMBEDDED
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,7 +45,7 @@ def build_app() -> typer.Typer:
 
 
 def luminance(
-    model: ModelOption = "lumen",
+    model: ModelOption = EMBEDDED,
     captions: Annotated[int, typer.Option(min=2, max=1_000, help="Number of held-out captions.")] = 200,
     variants: str = DEFAULT_VARIANTS,
     seed: SeedOption = 0,
@@ -74,7 +75,7 @@ def luminance(
 
 
 def quality(
-    model: ModelOption = "lumen",
+    model: ModelOption = EMBEDDED,
     captions: Annotated[int, typer.Option(min=14, max=1_000, help="Number of held-out captions.")] = 200,
     variants: str = DEFAULT_VARIANTS,
     seed: SeedOption = 0,
@@ -121,7 +122,7 @@ def report(
     captions: Annotated[
         int | None, typer.Option(min=14, max=1_000, help="Number of held-out captions; 1,000, with --quick 20.")
     ] = None,
-    model: ModelOption = "lumen",
+    model: ModelOption = EMBEDDED,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
