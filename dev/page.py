@@ -69,7 +69,7 @@ def work(view: Page, seed: int) -> tuple[float, float]:
 def _generate(view: Page, fields: dict[str, str]) -> float:
     for field, value in fields.items():
         view.locator(field).fill(value)
-    view.wait_for_timeout(1_000)  # the light that they bring is shown first
+    view.wait_for_timeout(1_000)  # for the preview
     return float(view.evaluate(WORK, "#generate"))
 
 

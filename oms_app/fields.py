@@ -27,7 +27,7 @@ class RequestField:
 
     label, help: what the page and the command line's help show. low, high: the permitted range, both inclusive.
     slider: the narrower range that the page's slider offers, if any. step: of the page's control.
-    multiple_of: permitted values are multiples of it. optional: None is allowed, and means what `help` says.
+    multiple_of: permitted values are multiples of it. optional: None is allowed. absent: what None means.
     option: the command line's name, if it is not the field's. metadata: the field's name in a picture's text chunk; ""
     leaves it out. chooses_model: the engine reads it to choose a model; it is not a setting of the correction itself.
     """
@@ -47,6 +47,7 @@ class RequestField:
     max_length: int | None = None
     unit: str = ""
     optional: bool = False
+    absent: str = ""
     option: str = ""
     metadata: str = ""
     chooses_model: bool = False
@@ -123,10 +124,11 @@ REQUEST_FIELDS = _table(
         "seed",
         int,
         "Seed",
-        "The same seed gives the same noise. Absent: random, and reported.",
+        "The same seed gives the same noise.",
         low=0,
         high=MAX_SEED,
         optional=True,
+        absent="random, and reported",
     ),
     RequestField(
         "count", int, "Pictures", "Pictures of each variant; picture i has seed + i.", default=1, low=1, high=16, step=1
@@ -139,6 +141,7 @@ REQUEST_FIELDS = _table(
         low=1,
         high=200,
         optional=True,
+        absent="the model's default",
         option="--steps",
     ),
     RequestField(
@@ -150,6 +153,7 @@ REQUEST_FIELDS = _table(
         high=30.0,
         step=0.5,
         optional=True,
+        absent="the model's default",
     ),
     RequestField(
         "guidance_rescale",
@@ -160,8 +164,17 @@ REQUEST_FIELDS = _table(
         high=1.0,
         step=0.05,
         optional=True,
+        absent="the model's default",
     ),
-    RequestField("scheduler", str, "Scheduler", "The sampling method.", choices=SCHEDULERS, optional=True),
+    RequestField(
+        "scheduler",
+        str,
+        "Scheduler",
+        "The sampling method.",
+        choices=SCHEDULERS,
+        optional=True,
+        absent="the model's default",
+    ),
     RequestField(
         "width",
         int,
@@ -173,6 +186,7 @@ REQUEST_FIELDS = _table(
         step=8,
         unit="pixels",
         optional=True,
+        absent="the model's default",
     ),
     RequestField(
         "height",
@@ -185,6 +199,7 @@ REQUEST_FIELDS = _table(
         step=8,
         unit="pixels",
         optional=True,
+        absent="the model's default",
     ),
 )
 
@@ -194,9 +209,10 @@ VARIANT_FIELDS = _table(
         "prompt",
         str,
         "OMS prompt",
-        'Words for light and colour, such as "pitch black". Absent: the main prompt. "": the unconditional prompt.',
+        'Words for light and colour, such as "pitch black".',
         max_length=MAX_PROMPT_CHARACTERS,
         optional=True,
+        absent='the main prompt; "" is the unconditional prompt',
         option="--oms-prompt",
         metadata="OMS prompt",
     ),
@@ -240,8 +256,9 @@ VARIANT_FIELDS = _table(
         "module",
         str,
         "OMS module",
-        "A catalogue id or a folder. Absent: the module of the base model's latent domain.",
+        "A catalogue id or a folder.",
         optional=True,
+        absent="the module of the base model's latent domain",
         option="--oms-module",
         chooses_model=True,
     ),

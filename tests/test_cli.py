@@ -8,21 +8,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from torch import Tensor
 
 from oms_app.cli import entry as cli
 from oms_app.cli.console import output_on_stderr, print_result, table
-from oms_app.fields import RequestField
 from oms_app.output import png
 from oms_app.paths import PRESETS
-from oms_app.prestep.corrections import CorrectionSpec, register, unregister
-from oms_app.prestep.methods import Start
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -85,59 +80,6 @@ def test_every_correction_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     )  # fmt: skip
     assert [i["variant"] for i in got["images"]] == ["raw", "oms", "singdiffusion", "offset_noise", "signal_leak"]
     assert len({i["mean"] for i in got["images"]}) == 5
-
-
-class ToyCorrection:
-    """Adds a number to the noise, or subtracts it."""
-
-    def __init__(self, toy_amount: float, toy_negative: bool) -> None:
-        self.shift = -toy_amount if toy_negative else toy_amount
-
-    def texts(self, prompt: str, guidance_scale: float) -> tuple[str, ...]:
-        return ()
-
-    def correct(self, start: Start) -> Tensor:
-        return start.x_s + self.shift
-
-
-@pytest.fixture
-def toy() -> Iterator[str]:
-    """The id of a registered correction that has two settings of its own."""
-    amount = RequestField("toy_amount", float, "Toy amount", "How much.", default=0.5, low=0.0, high=3.0)
-    negative = RequestField("toy_negative", bool, "Subtract", "Darkens.", default=False)
-    yield register(CorrectionSpec("toy", "Toy", "Shifts the noise.", ToyCorrection, (amount, negative))).id
-    unregister("toy")
-
-
-def test_a_registered_correction_is_known_to_every_command(
-    toy: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "300")
-    for command in (["generate"], ["evaluate", "luminance"], ["evaluate", "quality"]):
-        assert cli.main([*command, "--help"]) == 0
-        assert "signal_leak, toy, separated by commas" in capsys.readouterr().out
-    assert cli.main(["generate", "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert re.search(r"--toy-amount +<float> +How much. Take 0 to 3. \[default: 0.5\]", shown)
-    assert re.search(r"--toy-negative +<bool> +Subtract. Darkens.", shown)
-
-    arguments = ["generate", "sea", "--variants", "raw,toy", "--seed", "1", "--steps", "2", "--out", str(tmp_path)]
-    shifted = answer(capsys, *arguments, "--toy-amount", "2", "--toy-negative")
-    default = answer(capsys, *arguments)
-    means = [[image["mean"] for image in got["images"]] for got in (shifted, default)]
-    assert means[0][0] == means[1][0], "raw reads no setting"
-    assert len({means[0][0], means[0][1], means[1][1]}) == 3
-    path = Path(shifted["images"][1]["path"])
-    with Image.open(path) as picture:
-        text = picture.info["parameters"].splitlines()[-1]
-    assert text.endswith("Correction: toy, Toy amount: 2.0, Subtract: True")
-    restored = png.read(path, {"lumen"}).request.variants[1]
-    assert restored.spec.read(restored) == {"toy_amount": 2.0, "toy_negative": True}
-
-    assert cli.main(["generate", "sea", "--variants", "raw", "--toy-amount", "4"]) == 2
-    assert "--toy-amount is 4.0: take 0 to 3" in capsys.readouterr().err
-    figures = answer(capsys, "evaluate", "luminance", "--captions", "2", "--variants", "raw,toy")
-    assert set(figures["wasserstein"]) == {"raw", "toy"}
 
 
 def test_without_json_a_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

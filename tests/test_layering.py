@@ -25,7 +25,7 @@ LOWEST: dict[str, set[str]] = {
     "schedulers": set(),
     "measure": set(),
     "fields": {"paths", "schedulers"},
-    "prestep": {"fields"},
+    "prestep": {"fields", "paths"},
     "errors": {"fields"},
     "schema": {"fields", "errors", "schedulers", "prestep.corrections"},
 }

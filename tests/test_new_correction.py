@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,10 +94,14 @@ def test_the_command_line_has_its_options(
     presets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("OMS_PRESETS", str(presets))
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "300")
+    for command in (["generate"], ["evaluate", "luminance"], ["evaluate", "quality"]):
+        assert entry.main([*command, "--help"]) == 0
+        assert "signal_leak, tilted, separated by commas" in capsys.readouterr().out
     assert entry.main(["generate", "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert "--tilt" in shown and "--side" in shown and "tilted" in shown
+    assert re.search(
+        r"--tilt +<float> +How much one channel is moved. Take 0 to 3. \[default: 0.5\]", capsys.readouterr().out
+    )
     asked = ["generate", "sea", "--variants", "raw,tilted", "--tilt", "2", "--seed", "1", "--out", str(tmp_path)]
     assert entry.main([*asked, "--device", "cpu", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)

@@ -30,7 +30,7 @@ from oms_app.models.memory import size_on_disk
 from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.models.store import parameter_bytes
 from oms_app.models.text import Embedding
-from oms_app.paths import PRESETS
+from oms_app.paths import EMBEDDED, PRESETS
 from oms_app.training.oms import SIZES, build_module
 
 CONFIGS = PRESETS / "configs"
@@ -169,7 +169,7 @@ def embedded(studio: Studio, model: str) -> dict[str, Any]:
     }
 
 
-def benchmark(studio: Studio, *, model: str = "lumen") -> dict[str, Any]:
+def benchmark(studio: Studio, *, model: str = EMBEDDED) -> dict[str, Any]:
     """Both families at full size, and `model`."""
     return {
         "device": str(studio.device),

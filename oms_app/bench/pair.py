@@ -20,6 +20,7 @@ from oms_app.errors import StudioError
 from oms_app.models.loading import OWN_ENCODER, load_module
 from oms_app.models.memory import size_on_disk
 from oms_app.models.text import load_encoder
+from oms_app.paths import EMBEDDED
 from oms_app.prestep.methods import Oms, Start
 from oms_app.prestep.schedule import first_alpha_bar
 from oms_app.prestep.step import for_scheduler
@@ -28,7 +29,7 @@ from oms_app.schema import OMS, RAW, GenerateRequest
 PROMPT = "mountains at night"
 
 
-def benchmark(studio: Studio, *, model: str = "lumen", runs: int = 9) -> dict[str, Any]:
+def benchmark(studio: Studio, *, model: str = EMBEDDED, runs: int = 9) -> dict[str, Any]:
     """Medians in seconds. `ratio` is pair / two stock calls, `share` the OMS step (CFG 1 and 2) / one raw run.
 
     Raises StudioError if the model has no OMS module in its folder.

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from oms_app.engine.studio import Studio
+from oms_app.paths import EMBEDDED
 from oms_app.schema import GenerateRequest
 
 
-def benchmark(studio: Studio, *, model: str = "lumen", runs: int = 9) -> dict[str, Any]:
+def benchmark(studio: Studio, *, model: str = EMBEDDED, runs: int = 9) -> dict[str, Any]:
     """Median and greatest seconds of the stage "load" after a switch, and what the first loads took."""
     entry = studio.catalog.find(model, "base")
     with tempfile.TemporaryDirectory() as folder:

@@ -8,13 +8,14 @@ import typer
 
 from oms_app.cli.console import GIB, facts_table, output_on_stderr, print_result, table
 from oms_app.cli.options import DeviceOption, JsonOption, ModelOption, open_studio
+from oms_app.paths import EMBEDDED
 
 app = typer.Typer(no_args_is_help=True, help="Time the engine against the stock pipeline.")
 
 
 @app.command()
 def pair(
-    model: ModelOption = "lumen",
+    model: ModelOption = EMBEDDED,
     runs: Annotated[int, typer.Option(min=1, max=99, help="Interleaved runs, of which the median counts.")] = 9,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -32,7 +33,7 @@ def pair(
 
 @app.command()
 def switch(
-    model: ModelOption = "lumen",
+    model: ModelOption = EMBEDDED,
     runs: Annotated[int, typer.Option(min=1, max=99, help="Switches in each direction.")] = 9,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -48,7 +49,7 @@ def switch(
 
 @app.command()
 def memory(
-    model: ModelOption = "lumen",
+    model: ModelOption = EMBEDDED,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,10 @@ from oms_app.cli.options import (
     variants_parameter,
     with_parameters,
 )
+from oms_app.paths import EMBEDDED
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**31, help="Selects the captions and draws the noise.")]
 ProcessesOption = Annotated[
@@ -41,7 +45,7 @@ def build_app() -> typer.Typer:
 
 
 def luminance(
-    model: ModelOption = "lumen",
+    model: ModelOption = EMBEDDED,
     captions: Annotated[int, typer.Option(min=2, max=1_000, help="Number of held-out captions.")] = 200,
     variants: str = DEFAULT_VARIANTS,
     seed: SeedOption = 0,
@@ -71,7 +75,7 @@ def luminance(
 
 
 def quality(
-    model: ModelOption = "lumen",
+    model: ModelOption = EMBEDDED,
     captions: Annotated[int, typer.Option(min=14, max=1_000, help="Number of held-out captions.")] = 200,
     variants: str = DEFAULT_VARIANTS,
     seed: SeedOption = 0,
@@ -118,7 +122,7 @@ def report(
     captions: Annotated[
         int | None, typer.Option(min=14, max=1_000, help="Number of held-out captions; 1,000, with --quick 20.")
     ] = None,
-    model: ModelOption = "lumen",
+    model: ModelOption = EMBEDDED,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -136,7 +140,7 @@ def report(
     print_result({"out": str(written)}, as_json, f"written to {written}")
 
 
-def _luminance_table(report: Mapping[str, Any]) -> Any:
+def _luminance_table(report: Mapping[str, Any]) -> Table:
     interval = report["interval"]
     rows = []
     for name, distance in report["wasserstein"].items():
@@ -149,7 +153,7 @@ def _luminance_table(report: Mapping[str, Any]) -> Any:
     return table(("variant", "Wasserstein distance", "ratio to raw", "mean RGB"), rows)
 
 
-def _quality_table(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Any:
+def _quality_table(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
     measures = list(next(iter(figures.values())))
     rows = [(name, *(f"{of[measure]['value']:.3f}" for measure in measures)) for name, of in figures.items()]
     return table(("variant", *(measure.replace("_", " ") for measure in measures)), rows)

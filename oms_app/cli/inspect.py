@@ -8,13 +8,14 @@ import typer
 
 from oms_app.cli.console import facts_table, output_on_stderr, print_result, table
 from oms_app.cli.options import DeviceOption, JsonOption, ModelOption, open_studio
+from oms_app.paths import EMBEDDED
 
 app = typer.Typer()
 
 
 @app.command()
 def inspect(
-    model: ModelOption = "lumen",
+    model: ModelOption = EMBEDDED,
     paper_table: Annotated[bool, typer.Option("--table", help="Table 1 of the OMS paper, in closed form.")] = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,

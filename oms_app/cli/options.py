@@ -45,12 +45,12 @@ def field_parameter(field: RequestField, name: str = "", panel: str | None = Non
 
 
 def field_help(field: RequestField) -> str:
-    """The field's help, unit and permitted values, as sentences. Of a switch the label says what it does."""
+    """The field's help, unit, permitted values and what absence means, as sentences. A switch begins with its label."""
     text = field.help.removesuffix(".") + (f", in {field.unit}." if field.unit else ".")
     if field.kind is bool:
         text = f"{field.label}. {text}"
-    permitted = field.permitted
-    return f"{text} {permitted[0].upper()}{permitted[1:]}." if permitted else text
+    sentences = [text, field.permitted, f"absent: {field.absent}" if field.absent else ""]
+    return " ".join(f"{one[0].upper()}{one[1:].removesuffix('.')}." for one in sentences if one)
 
 
 def variants_parameter() -> inspect.Parameter:

@@ -12,7 +12,7 @@ import typer
 from oms_app.cli.console import facts_table, output_on_stderr, print_result
 from oms_app.cli.options import DeviceOption, JsonOption, open_studio
 from oms_app.errors import StudioError
-from oms_app.paths import user_folder
+from oms_app.paths import EMBEDDED, user_folder
 
 app = typer.Typer(no_args_is_help=True, help="Train the embedded models from nothing, or train them further.")
 
@@ -60,7 +60,7 @@ def lumen(
 
 @app.command("oms")
 def train_oms(
-    base: BaseOption = "lumen",
+    base: BaseOption = EMBEDDED,
     data: Annotated[
         Path | None,
         typer.Option(help="Captioned pictures, or .tar shards; for Lumen, if absent, the scenes it was made from."),
@@ -113,7 +113,7 @@ def train_oms(
 
 @app.command("singdiffusion")
 def train_singdiffusion(
-    base: BaseOption = "lumen",
+    base: BaseOption = EMBEDDED,
     out: OutOption = None,
     device: DeviceOption = "auto",
     minutes: MinutesOption = None,
@@ -127,7 +127,7 @@ def train_singdiffusion(
 
 @app.command("signal-leak")
 def train_signal_leak(
-    base: BaseOption = "lumen",
+    base: BaseOption = EMBEDDED,
     out: OutOption = None,
     device: DeviceOption = "auto",
     smoke: SmokeOption = False,

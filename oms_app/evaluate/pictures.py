@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 from oms_app.engine.studio import Studio
 from oms_app.errors import StudioError
 from oms_app.fields import MAX_SEED
-from oms_app.paths import EMBEDDED_FOLDER
+from oms_app.paths import EMBEDDED, EMBEDDED_FOLDER
 from oms_app.schema import Frozen, GenerateRequest, Variant
 
 CAPTIONS = EMBEDDED_FOLDER / "captions.json"
@@ -78,7 +78,7 @@ def read_captions(path: Path = CAPTIONS) -> tuple[CaptionEntry, ...]:
 def collect_samples(
     studio: Studio,
     *,
-    model: str = "lumen",
+    model: str = EMBEDDED,
     captions: int = 200,
     variants: Sequence[Variant] = (),
     seed: int = 0,

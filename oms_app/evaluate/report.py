@@ -31,7 +31,7 @@ from oms_app.evaluate.plots import plot_mean_frequencies
 from oms_app.evaluate.quality import quality
 from oms_app.measure.distances import bootstrap_interval
 from oms_app.output.sheets import labelled
-from oms_app.paths import SHIPPED, atomic_write
+from oms_app.paths import EMBEDDED, SHIPPED, atomic_write
 from oms_app.prestep.corrections import CORRECTIONS
 from oms_app.prestep.schedule import table1
 from oms_app.schema import OMS, RAW, GenerateRequest, Variant, variant_of
@@ -88,7 +88,7 @@ def write(
     out: Path = RESULTS,
     *,
     extent: Extent = FULL,
-    model: str = "lumen",
+    model: str = EMBEDDED,
     methods: Sequence[str] | None = None,
     entries: Sequence[CaptionEntry] | None = None,
     draw_scene: DrawScene | None = None,
@@ -189,7 +189,7 @@ SWEEP_LIGHTS = ("dark", "light", "at night", "at sunset", "blue", "red")
 SWEEP_SIDE = 112  # pixels per side of a picture
 
 
-def sweeps(studio: Studio, model: str = "lumen", prompts: int = 4) -> dict[str, Image.Image]:
+def sweeps(studio: Studio, model: str = EMBEDDED, prompts: int = 4) -> dict[str, Image.Image]:
     """Grids of OMS CFG (OMS prompt "dark") and of OMS prompts (OMS paper, Fig. 7), raw first.
 
     Each row has one prompt and one seed.

@@ -80,12 +80,12 @@ class CorrectionSpec:
             values["prompt"] = prompt
         named = {field.metadata or field.label: values[field.name] for field in self.settings
                  if field.name in values and not field.chooses_model}  # fmt: skip
-        # Prompts are quoted, since the text chunk separates its pairs by commas.
-        return {
-            name: json.dumps(value) if isinstance(value, str) and not value.isidentifier() else value
-            for name, value in named.items()
-            if value is not None
-        }
+        return {name: _quoted(value) for name, value in named.items() if value is not None}
+
+
+def _quoted(value: Any) -> Any:
+    """A prompt in quotes, because the text chunk separates its pairs by commas; names and numbers unchanged."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and not value.isidentifier() else value
 
 
 _registry: dict[str, CorrectionSpec] = {}

@@ -19,6 +19,8 @@ from diffusers.configuration_utils import FrozenDict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from oms_app.paths import atomic_path, atomic_write
+
 CLASS_NAME = "UNet2DConditionWoCTModel"
 CONFIG_NAME = "config.json"
 WEIGHTS_STEM = "diffusion_pytorch_model"
@@ -129,13 +131,9 @@ class TimeFreeUNet(nn.Module):
         if broken:
             raise ValueError(f"weights are not finite in {variant or 'their own type'}: {_some(broken)}; not written")
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        target = folder / _weights_name(variant)
-        temporary = target.with_suffix(".tmp")
-        save_file(tensors, temporary, metadata={"format": "pt"})
-        temporary.replace(target)
-        text = json.dumps(dict(self.config), indent=2, sort_keys=True)
-        (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+        with atomic_path(folder / _weights_name(variant)) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        atomic_write(folder / CONFIG_NAME, json.dumps(dict(self.config), indent=2, sort_keys=True) + "\n")
         (folder / _weights_name(None if variant else "fp16")).unlink(missing_ok=True)
         return folder
 

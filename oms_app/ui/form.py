@@ -155,7 +155,7 @@ class CreateValues:
         )
 
     def _corrected(self) -> tuple[Variant, ...]:
-        """OMS, and OMS without CFG if it is asked for and differs."""
+        """OMS, and OMS without CFG if it is chosen and differs."""
         oms = self._oms()
         if not self.oms_plain or oms.guidance_scale == 1.0:
             return (oms,)

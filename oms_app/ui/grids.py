@@ -56,7 +56,7 @@ class GridPart:
     columns: tuple[int, ...]
 
     def apart(self) -> list[GridPart]:
-        """The same pictures, each with a request of its own."""
+        """The same pictures, one request for each."""
         return [
             GridPart(self.request.model_copy(update={"variants": (variant,)}), (column,))
             for variant, column in zip(self.request.variants, self.columns, strict=True)

@@ -13,7 +13,7 @@ LEGEND = (
     "darkest and lightest pixels. Mean RGB is the mean of all colour values, 0 to 255. The colour cast is the mean "
     "tint and its strength: 2 is barely visible, 20 is strong.</p>"
 )
-# Names of hue angles in CIE a*b*, each up to its degrees; sRGB's own red is at 40, yellow 103, green 136, blue 306.
+# Names of hue angles in CIE a*b*, each up to its degrees; sRGB red is at 40, yellow 103, green 136, blue 306.
 HUES = ((15, "pink"), (53, "red"), (85, "orange"), (115, "yellow"), (170, "green"), (220, "cyan"), (310, "blue"),
         (345, "magenta"), (360, "pink"))  # fmt: skip
 FAINT = 2.0  # chroma below which nobody sees a tint
@@ -70,7 +70,7 @@ def histogram(stats: ImageStats) -> str:
 
 
 def change(raw: ImageStats | None, oms: ImageStats | None) -> str:
-    """One line on what OMS changed, such as "mean L* 54 → 12", and the colour cast where it is another."""
+    """One line on what OMS changed, such as "mean L* 54 → 12", and the colour cast if it changed."""
     if raw is None or oms is None:
         return ""
     before, after = round(raw.lightness), round(oms.lightness)
