@@ -125,9 +125,7 @@ def part_weights(part: Path) -> PartWeights:
     whole = [variant for variant, shards in variants.items() if len(shards) >= wanted[variant]]
     if not whole:
         variant, shards = next(iter(variants.items()))
-        raise StudioError(
-            f"{part} is incomplete: {len(shards)} of {wanted[variant]} files are there; restore the folder"
-        )
+        raise StudioError(f"{part} is incomplete: {len(shards)} of its {wanted[variant]} files are there; restore it")
     rank = {variant: place for place, variant in enumerate(_ORDER)}
     chosen = min(whole, key=lambda one: (rank.get(one, 10), one))
     return PartWeights(chosen or None, tuple(path for _, path in sorted(variants[chosen].items())))

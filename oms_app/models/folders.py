@@ -7,6 +7,7 @@ float32. A part that lacks tensors is refused; diffusers would fill them with ra
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,15 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Any:
             zeros = bool(index.get("force_zeros_for_empty_prompt", True))
             return StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
         checker, extractor = _safety_checker(folder, parts_of(index), dtype)
-        return StableDiffusionPipeline(
-            **parts, safety_checker=checker, feature_extractor=extractor, requires_safety_checker=checker is not None
-        )
+        with warnings.catch_warnings():
+            # The pipeline corrects the steps_offset and clip_sample of old configs, and says so at length.
+            warnings.simplefilter("ignore", FutureWarning)
+            return StableDiffusionPipeline(
+                **parts,
+                safety_checker=checker,
+                feature_extractor=extractor,
+                requires_safety_checker=checker is not None,
+            )
 
 
 def load_part(model_class: Any, part: Path, dtype: torch.dtype) -> Any:

@@ -51,9 +51,7 @@ def whole_tokenizer(tokenizer: Any, tokens: int, where: str) -> Any:
     found = tokenizer([word[:-4] for word in words], add_special_tokens=False).input_ids if words else []
     single = sum(ids == [vocab[word]] for word, ids in zip(words, found, strict=True))
     if words and single < 0.9 * len(words):
-        raise StudioError(
-            f"{where} is incomplete: it takes known words apart, so merges are missing; restore its files"
-        )
+        raise StudioError(f"{where} is incomplete: it splits known words, so merges are missing; restore its files")
     if tokenizer.pad_token == "!":
         merges = [tuple(pair) for pair in json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]]
         return _built(vocab, merges, tokenizer.model_max_length, vocab["!"])

@@ -1,0 +1,350 @@
+"""Folders as they are found: variants, the hub's cache, parts that lack something, and what is another model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DEISMultistepScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from safetensors.torch import load_file, save_file
+from tiny import make_sdxl, make_unet
+
+from oms_app import StudioError
+from oms_app.models.catalog import Catalog
+from oms_app.models.folders import load_folder
+from oms_app.models.loading import ModelKey
+from oms_app.models.memory import size_on_disk
+from oms_app.models.text import TextEncoder, encoder_key, load_encoder, unknown_words
+from oms_app.models.tokenizers import clip_tokenizer, whole_tokenizer
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def base(lumen: Path, tmp_path: Path) -> Path:
+    parts = shutil.ignore_patterns("oms", "singdiffusion", "signal_leak", "vocabulary.json")
+    return Path(shutil.copytree(lumen, tmp_path / "base", ignore=parts))
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def weights(pipeline: Any) -> dict[str, torch.Tensor]:
+    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+
+
+def test_every_weight_is_the_stock_pipelines(base: Path, tmp_path: Path) -> None:
+    for folder, kind in ((base, StableDiffusionPipeline), (make_sdxl(tmp_path / "xl"), StableDiffusionXLPipeline)):
+        wanted = weights(kind.from_pretrained(folder, local_files_only=True))
+        pipeline = load_folder(folder, torch.float32)
+        got = weights(pipeline)
+        assert type(pipeline) is kind and got.keys() == wanted.keys()
+        assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("variant", ["fp16", "bf16"])
+@pytest.mark.parametrize("parts", [("text_encoder",), ("vae",), ("unet", "vae", "text_encoder")])
+def test_each_part_has_the_variant_that_is_there(variant: str, parts: tuple[str, ...], base: Path) -> None:
+    for part in parts:
+        for path in (base / part).glob("*.safetensors"):
+            path.rename(path.with_name(path.name.replace(".safetensors", f".{variant}.safetensors")))
+    load_folder(base, torch.float32)
+
+
+@pytest.mark.parametrize("variant", ["fp16", None])
+def test_shards(variant: str | None, base: Path) -> None:
+    unet = UNet2DConditionModel.from_pretrained(base / "unet")
+    (base / UNET).unlink()
+    unet.save_pretrained(base / "unet", max_shard_size="300KB", variant=variant)
+    files = sorted((base / "unet").glob("*.safetensors"))
+    assert len(files) > 1
+    assert size_on_disk(base).largest == sum(p.numel() for p in unet.parameters())
+    load_folder(base, torch.float32)
+    files[0].unlink()
+    with pytest.raises(StudioError, match=rf"unet is incomplete: {len(files) - 1} of its {len(files)} files"):
+        load_folder(base, torch.float32)
+
+
+def test_a_part_in_both_precisions_is_read_once(base: Path) -> None:
+    once = size_on_disk(base)
+    shutil.copy(base / UNET, base / UNET.replace(".safetensors", ".fp16.safetensors"))
+    shutil.copy(base / UNET, base / UNET.replace(".safetensors", ".non_ema.safetensors"))
+    (base / "leftover").mkdir()
+    shutil.copy(base / UNET, base / "leftover/model.safetensors")
+    assert size_on_disk(base) == once
+    (base / UNET).unlink()
+    assert size_on_disk(base) == once
+    load_folder(base, torch.float32)
+
+
+def test_a_vae_of_2022(base: Path, presets: Path, own_home: Path) -> None:
+    """Old names of its attention, no scaling_factor: 0.18215 is meant, and so Stable Diffusion's domain."""
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, norm_num_groups=4, latent_channels=4,
+    )  # fmt: skip
+    shutil.rmtree(base / "vae")
+    vae.save_pretrained(base / "vae")
+    config = json.loads((base / "vae/config.json").read_text())
+    config.pop("scaling_factor")
+    (base / "vae/config.json").write_text(json.dumps(config))
+    path = base / "vae/diffusion_pytorch_model.safetensors"
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = load_file(path)
+    for new, name in old.items():
+        tensors = {key.replace(f".{new}.", f".{name}."): value for key, value in tensors.items()}
+    assert any(".query." in key for key in tensors)
+    save_file(tensors, path, {"format": "pt"})
+    pipeline = load_folder(base, torch.float32)
+    assert pipeline.vae.config.scaling_factor == 0.18215
+    assert all(torch.equal(value, pipeline.vae.state_dict()[name]) for name, value in vae.state_dict().items())
+    assert Catalog(presets, home=own_home).find(str(base), "base").domain == "sd"
+
+
+def test_optional_parts_that_are_named_and_absent(base: Path) -> None:
+    """As a download that leaves the safety checker out."""
+    edit(
+        base / "model_index.json",
+        safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"],
+        feature_extractor=["transformers", "CLIPFeatureExtractor"],
+        image_encoder=["transformers", "CLIPVisionModelWithProjection"],
+    )
+    assert load_folder(base, torch.float32).safety_checker is None
+    (base / "safety_checker").mkdir()
+    (base / "safety_checker/config.json").write_text("{}")
+    assert load_folder(base, torch.float32).safety_checker is None
+
+
+def test_a_scheduler_of_any_class(base: Path) -> None:
+    scheduler = DEISMultistepScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    scheduler.save_pretrained(base / "scheduler")
+    edit(base / "model_index.json", scheduler=["diffusers", "DEISMultistepScheduler"])
+    assert type(load_folder(base, torch.float32).scheduler) is DEISMultistepScheduler
+    edit(base / "model_index.json", scheduler=["diffusers", "FutureScheduler"])
+    with pytest.raises(StudioError, match="its scheduler is a FutureScheduler, which diffusers does not have"):
+        load_folder(base, torch.float32)
+
+
+def test_the_hubs_cache(base: Path, presets: Path, own_home: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "hub/models--someone--dreamy"
+    snapshots = repository / "snapshots"
+    shutil.copytree(base, snapshots / "0123")
+    shutil.copytree(base, snapshots / "4567")
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text("4567")
+    blobs = repository / "blobs"
+    blobs.mkdir()
+    save_file({"lora_unet_x.lora_down.weight": torch.zeros(2, 2)}, blobs / "abcdef")
+    (snapshots / "4567/Style v1.5.safetensors").symlink_to("../../blobs/abcdef")
+    catalog = Catalog(presets, home=own_home)
+    entry = catalog.find(str(repository), "base")
+    assert Path(entry.folder) == snapshots / "4567"
+    load_folder(Path(entry.folder), torch.float32)
+    lora = catalog.lora(str(snapshots / "4567/Style v1.5.safetensors"))
+    assert lora.name == "Style v1.5.safetensors", "the link's own name, not the blob's"
+
+
+def test_endings_and_names_in_any_case_and_script(presets: Path, own_home: Path, tmp_path: Path) -> None:
+    catalog = Catalog(presets, home=own_home)
+    for name in ("Style.SAFETENSORS", "画像 α.SafeTensors", "a:b c.d.safetensors"):
+        save_file({"lora_unet_x.lora_down.weight": torch.zeros(2, 2)}, tmp_path / name)
+        assert catalog.lora(str(tmp_path / name)) == tmp_path / name
+
+
+def lose_vocabulary(base: Path) -> None:
+    path = base / "tokenizer/tokenizer.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"model": {"type": "BPE", "vocab": {}, "merges": []}}))
+
+
+def lose_merges(base: Path) -> None:
+    path = base / "tokenizer/tokenizer.json"
+    told = json.loads(path.read_text())
+    told["model"]["merges"] = told["model"]["merges"][:3]
+    path.write_text(json.dumps(told))
+
+
+def lose_tensor(base: Path) -> None:
+    tensors = load_file(base / UNET)
+    tensors.pop("conv_out.bias")
+    save_file(tensors, base / UNET, {"format": "pt"})
+
+
+def foreign_tensor(base: Path) -> None:
+    save_file(load_file(base / UNET) | {"extra.weight": torch.zeros(1)}, base / UNET, {"format": "pt"})
+
+
+def misshapen_tensor(base: Path) -> None:
+    save_file(load_file(base / UNET) | {"conv_out.bias": torch.zeros(7)}, base / UNET, {"format": "pt"})
+
+
+def lose_text_tensor(base: Path) -> None:
+    path = base / "text_encoder/model.safetensors"
+    tensors = load_file(path)
+    tensors.pop(next(name for name in tensors if "final_layer_norm.weight" in name))
+    save_file(tensors, path, {"format": "pt"})
+
+
+def inpainting(base: Path) -> None:
+    make_unet().from_config(dict(make_unet().config) | {"in_channels": 9}).save_pretrained(base / "unet")
+
+
+SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no vocabulary": (lambda b: (b / "tokenizer/tokenizer.json").unlink(), "neither tokenizer.json nor vocab.json"),
+    "an empty vocabulary": (lose_vocabulary, "is incomplete: it has"),
+    "no merges": (lose_merges, "it splits known words, so merges are missing"),
+    "no tokenizer": (lambda b: shutil.rmtree(b / "tokenizer"), "is incomplete: it has no folder tokenizer"),
+    "no vae": (lambda b: shutil.rmtree(b / "vae"), "is incomplete: it has no folder vae"),
+    "a tensor less": (lose_tensor, "unet lacks tensors (conv_out.bias)"),
+    "a text tensor less": (lose_text_tensor, "text_encoder lacks tensors (final_layer_norm.weight)"),
+    "a tensor more": (foreign_tensor, "unet has foreign tensors (extra.weight)"),
+    "another shape": (misshapen_tensor, "conv_out.bias"),
+    "inpainting": (inpainting, "is an inpainting or editing model (9 latent channels in, not 4)"),
+    "another VAE": (
+        lambda b: edit(b / "model_index.json", vae=["diffusers", "AsymmetricAutoencoderKL"]),
+        "its vae is a AsymmetricAutoencoderKL, not a AutoencoderKL",
+    ),
+    "no unet named": (
+        lambda b: (b / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}'),
+        "its model_index.json names no unet",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_what_lacks_something_is_named(case: str, base: Path) -> None:
+    spoil, said = SPOILT[case]
+    spoil(base)
+    with pytest.raises(StudioError) as refused:
+        load_folder(base, torch.float32)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+# The layouts of other models as they are published: the index, and the folders beside it.
+OTHERS: dict[str, tuple[str, dict[str, tuple[str, str]], str]] = {
+    "SD3": (
+        "StableDiffusion3Pipeline",
+        {
+            "transformer": ("diffusers", "SD3Transformer2DModel"),
+            "text_encoder": ("transformers", "CLIPTextModelWithProjection"),
+            "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
+            "text_encoder_3": ("transformers", "T5EncoderModel"),
+            "vae": ("diffusers", "AutoencoderKL"),
+        },
+        "is a StableDiffusion3Pipeline (Stable Diffusion 3)",
+    ),
+    "FLUX": (
+        "FluxPipeline",
+        {
+            "transformer": ("diffusers", "FluxTransformer2DModel"),
+            "text_encoder": ("transformers", "CLIPTextModel"),
+            "text_encoder_2": ("transformers", "T5EncoderModel"),
+            "vae": ("diffusers", "AutoencoderKL"),
+        },
+        "is a FluxPipeline (Flux)",
+    ),
+    "refiner": ("StableDiffusionXLImg2ImgPipeline", {"unet": ("diffusers", "UNet2DConditionModel")}, "SDXL refiner"),
+    "inpainting": ("StableDiffusionInpaintPipeline", {"unet": ("diffusers", "UNet2DConditionModel")}, "an inpainting"),
+    "an OMS module": ("OMSPipeline", {}, "an OMS module, which is chosen beside a base model"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_models_are_named_with_what_is_supported(
+    case: str, presets: Path, own_home: Path, tmp_path: Path
+) -> None:
+    name, parts, said = OTHERS[case]
+    folder = tmp_path / case
+    index: dict[str, Any] = {"_class_name": name, "_diffusers_version": "0.30.0"}
+    for part, (library, kind) in parts.items():
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text(json.dumps({"_class_name": kind}))
+        index[part] = [library, kind]
+    folder.mkdir(exist_ok=True)
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(StudioError) as refused:
+        Catalog(presets, home=own_home).find(str(folder), "base")
+    assert said in str(refused.value) and "OMS Studio runs Stable Diffusion 1.x, 2.x and SDXL" in str(refused.value)
+
+
+def test_a_controlnets_folder_is_named(presets: Path, own_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": "ControlNetModel"}))
+    with pytest.raises(StudioError, match=r"is a ControlNet alone, and holds no model_index.json; OMS Studio runs"):
+        Catalog(presets, home=own_home).find(str(tmp_path), "base")
+
+
+def test_an_encoders_folder_is_checked_too(base: Path) -> None:
+    cpu = torch.device("cpu")
+    load_encoder(base, cpu, torch.float32)
+    lose_vocabulary(base)
+    with pytest.raises(StudioError, match="tokenizer is incomplete"):
+        load_encoder(base, cpu, torch.float32)
+
+
+def test_the_exclamation_mark_is_one_token_from_every_source(tmp_path: Path) -> None:
+    """SD 2.x and SDXL name "!" as the padding of their tokenizers, and would cut it out of every text."""
+    named = clip_tokenizer()
+    named.add_special_tokens({"pad_token": "!"})
+    named.save_pretrained(tmp_path)
+    read = whole_tokenizer(type(named).from_pretrained(tmp_path), 49_408, "here")
+    ours = clip_tokenizer(zero_padded=True)
+    for text in ("wow!", "a ! b", "!!! night", "plain"):
+        got = read(text, padding="max_length", max_length=77).input_ids
+        assert got == ours(text, padding="max_length", max_length=77).input_ids
+        assert got[-1] == 0
+    assert 256 in read("wow!").input_ids
+
+
+def test_a_replaced_file_is_another_model(base: Path, tmp_path: Path) -> None:
+    lora = tmp_path / "style.safetensors"
+    save_file({"a": torch.zeros(1)}, lora)
+
+    def keys() -> tuple[object, ...]:
+        adapters = ((lora, 1.0),)
+        key = ModelKey("base", base, "cpu", torch.float32, adapters)
+        return key, ModelKey("base", base, "cpu", torch.float32), encoder_key(base), encoder_key(base, adapters)
+
+    first = keys()
+    assert first == keys()
+    replaced = lora.with_suffix(".new")
+    save_file({"a": torch.ones(1)}, replaced)  # the same size; a rename keeps the time of change
+    replaced.replace(lora)
+    second = keys()
+    assert (second[0] != first[0], second[1:3] == first[1:3], second[3] != first[3]) == (True, True, True)
+    (base / UNET).write_bytes((base / UNET).read_bytes() + b"")
+    assert keys()[1] != first[1] and keys()[2] != first[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("黑色背景", ("黑色背景",)),
+        ("ночь solid", ("ночь",)),
+        ("café solid, don't", ("café", "don", "t")),
+        ("cafe\u0301", ("café",)),
+        ("🌙 solid ☀️ 3 × 4!", ("🌙", "☀")),
+        ("हिन्दी", ("हिन्दी",)),
+    ],
+)
+def test_words_of_any_script_are_looked_up(text: str, unknown: tuple[str, ...]) -> None:
+    assert unknown_words(frozenset({"solid"}), text) == unknown
+    assert unknown_words(frozenset(), text) == ()
+
+
+def test_what_did_not_fit_is_quoted_as_typed() -> None:
+    encoder = TextEncoder("x", clip_tokenizer(), torch.nn.Linear(1, 1), torch.device("cpu"))
+    assert encoder.beyond("a " * 74 + "Big END, 黑 🌙") == "END, 黑 🌙"
+    assert encoder.beyond("a short one") == ""
