@@ -108,7 +108,7 @@ def train(
     # from white. So a module has an encoder of its own, which starts as the base's.
     text = load_text_encoder(start_from, kind) if start_from else pipeline.text_encoder
     models = torch.nn.ModuleDict({kind: module, "text": text})
-    plan = Plan(minutes=minutes or MINUTES, steps=2 if smoke else None, learning_rate=1e-3, ema_decay=0.999, muon=True)
+    plan = Plan(minutes=minutes or MINUTES, steps=2 if smoke else None, learning_rate=1e-3, muon=True)
     models = train_loop(
         kind,
         models,

@@ -29,8 +29,8 @@ from oms_app.training.loop import train as train_loop
 from oms_app.training.lumen import autoencoder
 from oms_app.training.lumen import text_encoder as words
 from oms_app.training.lumen.denoiser import offset_strength, unet_loss
-from oms_app.training.scenes import painter as scenes
-from oms_app.training.scenes.captions import Facts, names_ground
+from oms_app.training.scenes_v2 import painter as scenes
+from oms_app.training.scenes_v2.captions import Facts, names_ground
 
 log = logging.getLogger(__name__)
 STAGES = ("autoencoder", "latents", "text", "unet", "decoder", "export")
@@ -48,9 +48,9 @@ class Recipe:
     """Sizes of everything; `smoke` is the same in miniature."""
 
     pictures: int = 8_000  # drawn for the autoencoder
-    scenes: int = 16_000  # drawn for the UNet
+    scenes: int = 32_000  # drawn for the UNet
     autoencoder_widths: tuple[int, ...] = autoencoder.WIDTHS
-    unet_widths: tuple[int, ...] = (32, 64, 96, 112)
+    unet_widths: tuple[int, ...] = (48, 64, 96, 112)
     text_width: int = words.WIDTH
     text_layers: int = 3
     growth: tuple[tuple[float, int, int], ...] = GROWTH
@@ -303,7 +303,7 @@ def _autoencoder(run: Run) -> AutoencoderKL:
     kept = run.work / "vae"
     if run.stage == "autoencoder" or (run.stage is None and not kept.exists() and run.started is None):
         vae = run.started.vae if run.started else autoencoder.build(run.recipe.autoencoder_widths)
-        plan = run.plan("autoencoder", learning_rate=1e-3)
+        plan = run.plan("autoencoder", learning_rate=1.5e-3, muon=True, warmup=0.02)
         vae = autoencoder.train_autoencoder(
             vae, run.pictures(), plan, work=run.work, device=run.device, smoke=run.smoke
         )
@@ -356,7 +356,7 @@ def _unet(
         return models
     alphas = scheduler().alphas_cumprod
     growth = run.recipe.growth[-1:] if run.started else run.recipe.growth
-    plan = run.plan("unet", learning_rate=1e-3, ema_decay=0.9995, muon=True)
+    plan = run.plan("unet", learning_rate=1e-3, ema_decays=(0.9995,), muon=True)
     reading = words.reading_of(text, tokenizer, encoded.facts)
     learners = torch.nn.ModuleDict({**models, "reading": reading})  # so that the encoder does not forget to read
 

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from oms_app.training.loop import Batch, Plan, train
-from oms_app.training.scenes.captions import Facts
+from oms_app.training.scenes_v2.captions import Facts
 
 MAX_LENGTH = 32  # tokens, start and end included
 WIDTH = 128
@@ -85,7 +85,7 @@ def tokens(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> torch.Tensor:
 def _answers(facts: Sequence[Facts]) -> dict[str, list[str]]:
     """What is asked of a caption: its kind and subject together, then each other fact by itself."""
     asked = {"subject": [f"{f.kind} {f.subject}" for f in facts]}
-    for name in ("ground", "ground_shade", "colour", "time", "weather", "side", "several"):
+    for name in ("ground", "ground_shade", "colour", "time", "weather", "side", "style", "moon", "several"):
         asked[name] = [str(getattr(f, name)) for f in facts]
     return asked
 
