@@ -127,29 +127,28 @@ def _batches(
         yield {"pictures": to_tensor(np.stack(parts), device)}
 
 
-# until which share of the budget: pixels a side, crops a step
+# Until which share of the budget: pixels a side, crops a step.
 CROPS = ((0.2, 64, 32), (0.85, 128, 8), (1.0, 256, 2))
 DECODER_CROPS = ((0.4, 128, 8), (1.0, 256, 2))
-SMOKE_CROPS = ((1.0, 64, 2),)
 
 
 def train_autoencoder(
-    vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, *, work: Path, device: str, smoke: bool
+    vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, crops: Growth, *, work: Path, device: str
 ) -> AutoencoderKL:
     """pictures: (N, 256, 256, 3) uint8. Returns EMA weights; latents have mean 0, variance SCALING² a channel."""
-    vae = _train("autoencoder", vae, pictures, plan, SMOKE_CROPS if smoke else CROPS, work, device)
+    vae = _train("autoencoder", vae, pictures, plan, crops, work, device)
     normalise(vae, pictures[:: max(1, len(pictures) // 512)])
     return vae
 
 
 def train_decoder(
-    vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, *, work: Path, device: str, smoke: bool
+    vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, crops: Growth, *, work: Path, device: str
 ) -> AutoencoderKL:
-    """Go on with the decoder alone: the latent domain stays as it is, so UNet and OMS module stay valid."""
+    """Train the decoder alone: the latent domain stays as it is, so UNet and OMS module stay valid."""
     vae.encoder.requires_grad_(False)
     assert vae.quant_conv is not None
     vae.quant_conv.requires_grad_(False)
-    return _train("decoder", vae, pictures, plan, SMOKE_CROPS if smoke else DECODER_CROPS, work, device)
+    return _train("decoder", vae, pictures, plan, crops, work, device)
 
 
 def _train(
