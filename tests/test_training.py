@@ -401,9 +401,9 @@ def test_frozen_weights_are_not_trained() -> None:
 
 
 def test_the_average_with_the_lowest_score_is_chosen() -> None:
-    models = torch.nn.ModuleDict({"line": torch.nn.Linear(1, 1, bias=False)})
-    weight = models["line"].weight
-    averages = Averages(models, (0.0, 0.9))
+    line = torch.nn.Linear(1, 1, bias=False)
+    weight = line.weight
+    averages = Averages(torch.nn.ModuleDict({"line": line}), (0.0, 0.9))
     with torch.no_grad():
         for value in range(200):
             weight.fill_(value)

@@ -80,8 +80,12 @@ def distance(made: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     return value
 
 
+Guide = tuple[tuple[int, float], ...]  # for each of `colours`: the latent channel that holds it, and its sign
+GUIDE: Guide = ((0, 1.0), (1, 1.0), (2, 1.0))
+
+
 def colours(pictures: torch.Tensor) -> torch.Tensor:
-    """What the first three latent channels are to hold, (B, 3, H, W) in [-1, 1] → (B, 3, H/8, W/8): mean light, red
+    """What three of the four latent channels are to hold, (B, 3, H, W) in [-1, 1] → (B, 3, H/8, W/8): mean light, red
     against blue, green against both."""
     r, g, b = F.avg_pool2d(pictures, 8).unbind(1)
     return torch.stack([(r + g + b) / 3, (r - b) / 2, g / 2 - (r + b) / 4], dim=1)
@@ -94,7 +98,7 @@ def _noisy(mean: torch.Tensor) -> torch.Tensor:
     return mean + strength * torch.randn_like(mean)
 
 
-def loss(models: torch.nn.ModuleDict, batch: Batch, used: float) -> torch.Tensor:
+def loss(models: torch.nn.ModuleDict, batch: Batch, guide: Guide = GUIDE) -> torch.Tensor:
     """Reconstruction from noisy latents, with three channels guided towards the picture's local colour.
 
     The guide keeps light and colour in the latents' low frequencies, where the schedule's flaw and OMS act, and makes
@@ -106,21 +110,23 @@ def loss(models: torch.nn.ModuleDict, batch: Batch, used: float) -> torch.Tensor
     mean = vae.encode(pictures).latent_dist.mean.float()
     value = distance(vae.decode(_noisy(mean)).sample, pictures)
     if mean.requires_grad:
-        std = torch.tensor(COLOUR_STD, device=mean.device).view(1, 3, 1, 1)
-        value = value + GUIDE_WEIGHT * ((mean[:, :3] * std - colours(pictures)) ** 2).mean()
-        value = value + DETAIL_WEIGHT * ((mean[:, 3:] ** 2).mean() - 1) ** 2
+        wanted = colours(pictures)
+        for (channel, sign), std, colour in zip(guide, COLOUR_STD, wanted.unbind(1), strict=True):
+            value = value + GUIDE_WEIGHT / 3 * ((sign * std * mean[:, channel] - colour) ** 2).mean()
+        free = mean[:, [k for k in range(LATENT_CHANNELS) if k not in dict(guide)]]
+        value = value + DETAIL_WEIGHT * ((free**2).mean() - 1) ** 2
     return value
 
 
 def _batches(
-    pictures: np.ndarray, device: torch.device, state: State, plan: Plan, seed: int, crops: Growth
+    pictures: np.ndarray, device: torch.device, state: State, plan: Plan, seed: int, crops: Growth, many: int
 ) -> Iterator[Batch]:
     """Crops that grow as the budget is used up: small ones teach fastest, whole pictures finish."""
     rng = np.random.default_rng((seed, state.step, PartialState().process_index))
     while True:
         side, count = grown(crops, state.used(plan))
         parts = []
-        for index in rng.integers(len(pictures), size=count):
+        for index in rng.integers(len(pictures), size=many * count):
             y, x = rng.integers(scenes.SIZE - side + 1, size=2)
             part = pictures[index, y : y + side, x : x + side]
             parts.append(part[:, ::-1] if rng.random() < 0.5 else part)
@@ -133,33 +139,50 @@ DECODER_CROPS = ((0.4, 128, 8), (1.0, 256, 2))
 
 
 def train_autoencoder(
-    vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, crops: Growth, *, work: Path, device: str
+    vae: AutoencoderKL,
+    pictures: np.ndarray,
+    plan: Plan,
+    crops: Growth,
+    *,
+    work: Path,
+    device: str,
+    many: int = 1,
+    guide: Guide = GUIDE,
 ) -> AutoencoderKL:
-    """pictures: (N, 256, 256, 3) uint8. Returns EMA weights; latents have mean 0, variance SCALING² a channel."""
-    vae = _train("autoencoder", vae, pictures, plan, crops, work, device)
+    """pictures: (N, 256, 256, 3) uint8; many: how many times the crops of a step. Returns EMA weights; latents have
+    mean 0, variance SCALING² a channel."""
+    vae = _train("autoencoder", vae, pictures, plan, crops, work, device, many, guide)
     normalise(vae, pictures[:: max(1, len(pictures) // 512)])
     return vae
 
 
 def train_decoder(
-    vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, crops: Growth, *, work: Path, device: str
+    vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, crops: Growth, *, work: Path, device: str, many: int = 1
 ) -> AutoencoderKL:
     """Train the decoder alone: the latent domain stays as it is, so UNet and OMS module stay valid."""
     vae.encoder.requires_grad_(False)
     assert vae.quant_conv is not None
     vae.quant_conv.requires_grad_(False)
-    return _train("decoder", vae, pictures, plan, crops, work, device)
+    return _train("decoder", vae, pictures, plan, crops, work, device, many, GUIDE)
 
 
 def _train(
-    name: str, vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, crops: Growth, work: Path, device: str
+    name: str,
+    vae: AutoencoderKL,
+    pictures: np.ndarray,
+    plan: Plan,
+    crops: Growth,
+    work: Path,
+    device: str,
+    many: int,
+    guide: Guide,
 ) -> AutoencoderKL:
     seed = {"autoencoder": 1, "decoder": 4}[name]
     models = train(
         name,
         torch.nn.ModuleDict({"vae": vae}),
-        loss,
-        lambda where, state: _batches(pictures, where, state, plan, seed, crops),
+        lambda models, batch, _: loss(models, batch, guide),
+        lambda where, state: _batches(pictures, where, state, plan, seed, crops, many),
         plan,
         work=work,
         device=device,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from oms_app.training.scenes_v2 import painter as scenes
 from oms_app.training.scenes_v2.captions import Facts, names_ground
 
 AT_ONCE = 16  # pictures in the autoencoder
+PART = 2_000  # scenes a file
 
 
 @dataclass(frozen=True)
@@ -68,36 +69,71 @@ def vae_key(vae: AutoencoderKL) -> str:
     return digest.hexdigest()[:8]
 
 
-def encode_scenes(vae: AutoencoderKL, work: Path, count: int, device: str, first: int = 0) -> Encoded:
-    """`count` scenes from seed `first` on as latents and captions, made once and kept on disk."""
-    name = f"{vae_key(vae)}-{first}-{count}"
-    path, captions_path = work / f"latents-{name}.npy", work / f"captions-{name}.json"
-    if not captions_path.exists():
+def encode_scenes(
+    vae: AutoencoderKL,
+    work: Path,
+    count: int,
+    device: str,
+    first: int = 0,
+    style: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Encoded:
+    """`count` scenes from seed `first` on as latents and captions, made once and kept on disk in parts of PART scenes.
+
+    style: what is done to each picture, (256, 256, 3) uint8, before it is encoded. A stopped run goes on with the parts
+    that are missing, and more scenes later cost only those that are new.
+    """
+    kind = vae_key(vae) + (f"-{style.__name__}" if style else "")
+    starts = range(first, first + count, PART)
+    parts = [(start, min(PART, first + count - start), work / f"scenes-{kind}-{start}") for start in starts]
+    missing = [part for part in parts if _kept(*part[1:]) is None]
+    if missing:
         where = pick_device(device)
         vae = vae.to(where)
-        shape = (count, autoencoder.LATENT_CHANNELS, scenes.SIZE // 8, scenes.SIZE // 8)
-        entries: list[dict[str, Any]] = []
-        with (
-            atomic_path(path) as temporary,
-            ProcessPoolExecutor() as pool,
-            tqdm(total=count, desc="encoding scenes") as bar,
-        ):
-            array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-            waiting: list[np.ndarray] = []
-            for scene in pool.map(scenes.draw, range(first, first + count), chunksize=32):
-                waiting.append(scene.image)
-                entries.append({"captions": scene.captions, "facts": asdict(scene.facts)})
-                if len(waiting) == AT_ONCE or len(entries) == count:
-                    with torch.autocast(where.type, torch.bfloat16, enabled=bfloat16_pays(where)):
-                        latents = autoencoder.encode(vae, np.stack(waiting), where)
-                    array[len(entries) - len(waiting) : len(entries)] = latents.numpy()
-                    bar.update(len(waiting))
-                    waiting.clear()
-            array.flush()
+        with ProcessPoolExecutor() as pool:
+            for start, size, path in tqdm(missing, desc="encoding scenes", unit="part"):
+                _encode_part(vae, pool.map(scenes.draw, range(start, start + size), chunksize=32), size, path, style)
         vae.to("cpu")
-        atomic_write(captions_path, json.dumps(entries))
-    entries = json.loads(captions_path.read_text())
-    return Encoded(np.load(path), [e["captions"] for e in entries], [Facts(**e["facts"]) for e in entries])
+    made = [part for _, size, path in parts if (part := _kept(size, path)) is not None]
+    return Encoded(
+        np.concatenate([part.latents for part in made]),
+        [captions for part in made for captions in part.captions],
+        [facts for part in made for facts in part.facts],
+    )
+
+
+def _kept(size: int, path: Path) -> Encoded | None:
+    """The first `size` scenes of a part, None if fewer are on disk."""
+    captions_path = path.with_suffix(".json")
+    if not captions_path.exists():
+        return None
+    entries = json.loads(captions_path.read_text())[:size]
+    if len(entries) < size:
+        return None
+    latents = np.load(path.with_suffix(".npy"))[:size]
+    return Encoded(latents, [e["captions"] for e in entries], [Facts(**e["facts"]) for e in entries])
+
+
+def _encode_part(
+    vae: AutoencoderKL,
+    drawn: Iterable[scenes.Scene],
+    size: int,
+    path: Path,
+    style: Callable[[np.ndarray], np.ndarray] | None,
+) -> None:
+    where = vae.device
+    entries: list[dict[str, Any]] = []
+    latents: list[np.ndarray] = []
+    waiting: list[np.ndarray] = []
+    for scene in drawn:
+        waiting.append(style(scene.image) if style else scene.image)
+        entries.append({"captions": scene.captions, "facts": asdict(scene.facts)})
+        if len(waiting) == AT_ONCE or len(entries) == size:
+            with torch.autocast(where.type, torch.bfloat16, enabled=bfloat16_pays(where)):
+                latents.append(autoencoder.encode(vae, np.stack(waiting), where).half().numpy())
+            waiting.clear()
+    with atomic_path(path.with_suffix(".npy")) as temporary, temporary.open("wb") as file:
+        np.save(file, np.concatenate(latents))
+    atomic_write(path.with_suffix(".json"), json.dumps(entries))  # last: a part without it is made again
 
 
 def unet_batches(

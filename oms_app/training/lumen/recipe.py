@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from oms_app.training.loop import Growth
 from oms_app.training.lumen import autoencoder, text_encoder
 from oms_app.training.scenes_v2 import painter as scenes
 
-MINUTES = {"autoencoder": 60.0, "text": 6.0, "unet": 240.0, "decoder": 30.0}  # defaults, on one CPU core
+# Defaults, on one CPU core.
+MINUTES = {
+    "autoencoder": 60.0,
+    "text": 6.0,
+    "unet": 240.0,
+    "decoder": 30.0,
+    "lcm": 30.0,
+    "v": 30.0,
+    "zsnr": 30.0,
+    "offset": 15.0,
+    "woodcut": 15.0,
+}
 HELD_OUT = 10_000_000  # scenes from this seed on are never trained on
 CAPTION_DROPOUT = 0.1
 NAMED_SHARE = 1 / 3  # of a batch: scenes on plain grounds whose captions name the ground's colour
@@ -22,7 +35,7 @@ GROWTH: Growth = ((0.25, 2, 64), (1.0, 1, 32))
 @dataclass(frozen=True)
 class Recipe:
     """Sizes of everything. pictures: drawn for the autoencoder; scenes: drawn for the UNet; unseen: drawn for choosing
-    among averaged weights."""
+    among averaged weights. many: how many times the pictures of a step; rate: how many times the learning rate."""
 
     pictures: int = 8_000
     scenes: int = 24_000
@@ -30,13 +43,17 @@ class Recipe:
     autoencoder_widths: tuple[int, ...] = autoencoder.WIDTHS
     autoencoder_crops: Growth = autoencoder.CROPS
     decoder_crops: Growth = autoencoder.DECODER_CROPS
+    guide: autoencoder.Guide = autoencoder.GUIDE
     unet_widths: tuple[int, ...] = (48, 64, 96, 112)
     text_width: int = text_encoder.WIDTH
     text_layers: int = 3
     growth: Growth = GROWTH
+    many: int = 1
+    rate: float = 1.0
 
 
 RECIPE = Recipe()
+ON_GPU: dict[str, Any] = {"pictures": 16_000, "scenes": 100_000, "unseen": 1_024, "many": 16, "rate": 2.0}
 SMOKE = Recipe(
     pictures=12,
     scenes=24,
@@ -49,6 +66,25 @@ SMOKE = Recipe(
     text_layers=1,
     growth=((0.5, 2, 4), (1.0, 1, 4)),
 )
+# lumen-b has another latent domain: the same colours in other channels, and of other signs.
+OTHER_GUIDE: autoencoder.Guide = ((3, -1.0), (0, 1.0), (2, -1.0))
+OTHER: dict[str, Any] = {
+    "guide": OTHER_GUIDE,
+    "autoencoder_widths": (16, 32, 64, 80),
+    "unet_widths": (32, 48, 64, 72),
+}
+
+
+def recipe_for(device: torch.device, smoke: bool) -> Recipe:
+    """The same recipe in sizes that suit the device."""
+    if smoke:
+        return SMOKE
+    return replace(RECIPE, **ON_GPU) if device.type == "cuda" else RECIPE
+
+
+def other(recipe: Recipe, smoke: bool) -> Recipe:
+    """lumen-b's: a smaller autoencoder of another latent domain, and a smaller UNet."""
+    return replace(recipe, guide=OTHER_GUIDE) if smoke else replace(recipe, **OTHER)
 
 
 def scheduler() -> DDIMScheduler:

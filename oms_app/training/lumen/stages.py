@@ -3,6 +3,7 @@
 Stages, each resumable: autoencoder (256 px ↔ 4×32×32 latents) → latents (scenes drawn and encoded, once) → text (the
 text encoder learns to read captions, then stays as it is) → unet (ε-prediction on SD's schedule, flaw and all) →
 decoder (sharper pictures from the same latents; the encoder stays) → export (a StableDiffusionPipeline folder).
+The family's stages start from a finished Lumen (`--from`): see `family`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +25,26 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from oms_app.paths import atomic_path, atomic_write
 from oms_app.training.loop import Batch, Plan, State, grown, pick_device
 from oms_app.training.loop import train as train_loop
-from oms_app.training.lumen import autoencoder, text_encoder
+from oms_app.training.lumen import autoencoder, family, text_encoder
 from oms_app.training.lumen.dataset import Encoded, draw_pictures, encode_scenes, unet_batches, unseen_pictures
 from oms_app.training.lumen.denoiser import offset_strength, unet_loss
+from oms_app.training.lumen.family import FAMILY, Member
 from oms_app.training.lumen.recipe import (
     HELD_OUT,
     MINUTES,
     NAMED_SHARE,
-    RECIPE,
-    SMOKE,
     Recipe,
     build_unet,
+    other,
+    recipe_for,
     scheduler,
 )
 from oms_app.training.scenes_v2 import painter as scenes
 
 log = logging.getLogger(__name__)
-STAGES = ("autoencoder", "latents", "text", "unet", "decoder", "export")
+OWN_STAGES = ("autoencoder", "latents", "text", "unet", "decoder", "export")
+OTHER_DOMAIN = "b"  # a whole model of its own, but for the text encoder
+STAGES = (*OWN_STAGES, *FAMILY, OTHER_DOMAIN)
 
 
 def work_folder(model: Path, smoke: bool) -> Path:
@@ -67,11 +71,13 @@ class Run:
     stage: str | None
     started: StableDiffusionPipeline | None  # finished weights to start from
     smoke: bool
+    text_of: StableDiffusionPipeline | None = None  # whose text encoder to take, if nothing else is taken from it
 
     def wants(self, *stages: str) -> bool:
         return self.stage is None or self.stage in stages
 
     def plan(self, name: str, **more: Any) -> Plan:
+        more["learning_rate"] *= self.recipe.rate
         return Plan(minutes=self.minutes or MINUTES[name], steps=2 if self.smoke else None, **more)
 
     def pictures(self) -> np.ndarray:
@@ -104,15 +110,18 @@ def train(
     minutes: the budget of the stage, or of each stage that trains, over all runs with the same work folder.
     work: checkpoints, scenes and latents; None puts them beside `out`.
     start_from: a finished Lumen folder whose weights the first run starts from. Its autoencoder and its text encoder
-    are kept unless their stages are asked for by name, because latents and the OMS module depend on them.
-    Raises ValueError for an unknown stage.
+    are kept unless their stages are asked for by name, because latents and the OMS module depend on them. A stage of
+    the family needs it.
+    Raises ValueError for an unknown stage, and for one that lacks what it starts from.
     """
     if stage is not None and stage not in STAGES:
         raise ValueError(f"stage {stage!r} is unknown: choose one of {', '.join(STAGES)}")
+    if stage is not None and stage not in OWN_STAGES and start_from is None:
+        raise ValueError(f"stage {stage!r} starts from a finished Lumen: give --from FOLDER")
     torch.manual_seed(0)
     run = Run(
         work=work or work_folder(out, smoke),
-        recipe=SMOKE if smoke else RECIPE,
+        recipe=recipe_for(pick_device(device), smoke),
         processes=PartialState(cpu=pick_device(device).type == "cpu"),
         device=device,
         minutes=minutes,
@@ -121,6 +130,15 @@ def train(
         smoke=smoke,
     )
     run.work.mkdir(parents=True, exist_ok=True)
+    if stage in FAMILY:
+        return _family(run, stage, out)
+    if stage == OTHER_DOMAIN:
+        run = replace(run, stage=None, started=None, text_of=run.started, recipe=other(run.recipe, smoke))
+    return _own_stages(run, out)
+
+
+def _own_stages(run: Run, out: Path) -> Path:
+    stage = run.stage
     vae = _autoencoder(run)
     if stage == "autoencoder":
         return run.work / "vae"
@@ -144,8 +162,11 @@ def _autoencoder(run: Run) -> AutoencoderKL:
     if run.stage == "autoencoder" or (run.stage is None and not kept.exists() and run.started is None):
         vae = run.started.vae if run.started else autoencoder.build(run.recipe.autoencoder_widths)
         plan = run.plan("autoencoder", learning_rate=1.5e-3, muon=True, warmup=0.02)
-        crops = run.recipe.autoencoder_crops
-        vae = autoencoder.train_autoencoder(vae, run.pictures(), plan, crops, work=run.work, device=run.device)
+        recipe = run.recipe
+        vae = autoencoder.train_autoencoder(
+            vae, run.pictures(), plan, recipe.autoencoder_crops, work=run.work, device=run.device, many=recipe.many,
+            guide=recipe.guide,
+        )  # fmt: skip
         _keep_autoencoder(run, vae)
     if kept.exists():
         return AutoencoderKL.from_pretrained(kept)
@@ -159,9 +180,8 @@ def _autoencoder(run: Run) -> AutoencoderKL:
 def _decoder(run: Run, vae: AutoencoderKL) -> AutoencoderKL:
     """The same autoencoder with its decoder trained further."""
     plan = run.plan("decoder", learning_rate=1e-3, muon=True)
-    vae = autoencoder.train_decoder(
-        vae, run.pictures(), plan, run.recipe.decoder_crops, work=run.work, device=run.device
-    )
+    crops, many = run.recipe.decoder_crops, run.recipe.many
+    vae = autoencoder.train_decoder(vae, run.pictures(), plan, crops, work=run.work, device=run.device, many=many)
     _keep_autoencoder(run, vae)
     return vae
 
@@ -182,6 +202,8 @@ def _text_encoder(run: Run, encoded: Encoded | None) -> tuple[CLIPTokenizer, CLI
     """The one in the work folder, else the one started from; it learns to read captions if that stage is asked for, or
     if nothing is started from and none was kept."""
     weights = run.work / "text-ema.pt"
+    if run.text_of:
+        return run.text_of.tokenizer, run.text_of.text_encoder.requires_grad_(False)
     if run.started:
         tokenizer, text = run.started.tokenizer, run.started.text_encoder
     else:
@@ -191,11 +213,11 @@ def _text_encoder(run: Run, encoded: Encoded | None) -> tuple[CLIPTokenizer, CLI
     if weights.exists() and run.stage != "text":
         text.load_state_dict(torch.load(weights, weights_only=True))
     elif encoded is not None and (run.stage == "text" or (run.stage is None and run.started is None)):
-        plan = run.plan("text", learning_rate=1e-3)
+        plan, batch = run.plan("text", learning_rate=1e-3), 128 * run.recipe.many
         text_encoder.learn_to_read(
             text,
             text_encoder.reading_of(text, tokenizer, encoded.facts, encoded.latents),
-            lambda where, state: unet_batches(encoded, tokenizer, lambda: 128, where, (6, state.step)),
+            lambda where, state: unet_batches(encoded, tokenizer, lambda: batch, where, (6, state.step)),
             plan,
             work=run.work,
             device=run.device,
@@ -226,7 +248,7 @@ def _unet(
 
     def batches(where: torch.device, state: State) -> Iterator[Batch]:
         def size() -> int:
-            return grown(growth, state.used(plan))[1]
+            return grown(growth, state.used(plan))[1] * run.recipe.many
 
         return unet_batches(encoded, tokenizer, size, where, (2, state.step), NAMED_SHARE)
 
@@ -258,6 +280,22 @@ def unseen_loss(
         return float(torch.stack(losses).mean())
 
     return measure
+
+
+def _family(run: Run, stage: Member, out: Path) -> Path:
+    """A member that is trained from Lumen's UNet, written as a LoRA on it."""
+    assert run.started is not None  # `train` has checked it
+    plan = run.plan(stage, learning_rate=family.LEARNING_RATE, decay=0.6, warmup=0.02)
+    recipe = run.recipe
+    printed = stage == "woodcut"
+    with run.processes.main_process_first():
+        count = recipe.scenes if not printed else max(1, recipe.scenes // 4)
+        encoded = encode_scenes(run.started.vae, run.work, count, run.device, style=family.woodcut if printed else None)
+    batch = 4 if run.smoke else 32 * recipe.many
+    config = family.train(stage, run.started, encoded, plan, batch, work=run.work, device=run.device)
+    if run.processes.is_main_process:
+        family.export(out, run.started.unet, config)
+    return out
 
 
 def _save_weights(model: torch.nn.Module, path: Path) -> None:
