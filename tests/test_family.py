@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline
+from safetensors.torch import load_file
 
 from oms_app.models import domain as domains
-from oms_app.training.lumen import family, recipe
+from oms_app.training.lumen import family, gpu_recipe, recipe
 from oms_app.training.lumen import stages as lumen
 from oms_app.training.lumen.autoencoder import GUIDE, colours, loss
 from oms_app.training.scenes_v2 import painter as scenes
@@ -151,3 +152,32 @@ def test_the_guide_says_which_channel_holds_which_colour() -> None:
         models = torch.nn.ModuleDict({"vae": Ideal(mine)})
         right, wrong = (float(loss(models, {"pictures": pictures}, guide).detach()) for guide in (mine, other))
         assert wrong > right + 0.01
+
+
+def test_the_gpu_recipe_makes_everything_in_its_parts(tmp_path: Path) -> None:
+    """The same code on the CPU at tiny size: every part leaves what it says, in float16, and the next one needs it."""
+    out = tmp_path / "lumen"
+    written = [folder for part in gpu_recipe.PARTS for folder in gpu_recipe.run(part, out, device="cpu", smoke=True)]
+    assert {out / "oms", out / "singdiffusion", out / "signal_leak"} <= set(written)
+    assert {out.with_name(f"lumen-{name}") for name in (*family.FAMILY, "b")} <= set(written)
+    kept = [path for path in tmp_path.rglob("*.safetensors") if not any("-work" in part for part in path.parts)]
+    assert len(kept) > 12
+    for path in kept:
+        floating = [value for value in load_file(path).values() if value.is_floating_point()]
+        if path.name != "statistics.safetensors":
+            assert {value.dtype for value in floating} == {torch.float16}, path
+    assert paint(lumen.load(out), 2, 5.0).shape == (scenes.SIZE, scenes.SIZE, 3)
+
+
+def test_the_gpu_recipe_stays_within_eight_minutes_a_part() -> None:
+    """Of training alone; a minute and a half is left for the rest, three and a half where scenes are drawn."""
+    spent = {part: sum(gpu_recipe.MINUTES.get(name, 0.0) for name in names) for part, names in gpu_recipe.PARTS.items()}
+    assert spent[1] <= 4.5 and spent[2] <= 6.5 and spent[3] <= 6.5
+
+
+def test_a_gpu_takes_the_same_recipe_in_larger_sizes() -> None:
+    cpu, gpu = (recipe.recipe_for(torch.device(name), smoke=False) for name in ("cpu", "cuda"))
+    assert gpu.many == 16 and gpu.scenes > cpu.scenes and gpu.rate > cpu.rate
+    assert (gpu.unet_widths, gpu.autoencoder_widths, gpu.growth) == (
+        cpu.unet_widths, cpu.autoencoder_widths, cpu.growth,
+    )  # fmt: skip

@@ -194,6 +194,8 @@ class _Run:
             self._resume()
         seed = 1_000_003 * self.state.step + self.accelerator.process_index
         torch.manual_seed(seed)  # noise and timesteps, different in each process
+        if device.type == "cuda":
+            self._compile()
         self.objective, *self.steppers = self.accelerator.prepare(Objective(models, loss), *self.steppers)
         self.averages.to(self.accelerator.device)
         self.objective.train()
@@ -207,6 +209,21 @@ class _Run:
         self.averages.load_state_dict(saved["averages"])
         curve = [tuple(point) for point in saved["curve"]]
         self.state = State(saved["step"], saved["seconds"], saved["pictures"], curve)
+
+    def _compile(self) -> None:
+        """Let torch.compile fuse the many small operations; what it cannot compile runs as it is."""
+        torch._dynamo.config.suppress_errors = True
+        for model in self.models.values():
+            model.compile()
+
+    def finish(self, score: Callable[[], float] | None) -> torch.nn.ModuleDict:
+        """Save, put the chosen average into the models, and give them back on the CPU, no longer compiled."""
+        self.save()
+        self.objective.eval()
+        self.averages.choose(score)
+        for model in self.models.values():
+            model._compiled_call_impl = None  # or the CPU would compile it once more
+        return self.models.to("cpu").eval()
 
     def save(self) -> None:
         state = self.state
@@ -234,7 +251,6 @@ class _Run:
 
     def step(self, source: Iterator[Batch]) -> torch.Tensor:
         """One step of the optimizers; returns its loss, a scalar on the device."""
-        began = time.monotonic()
         used = self.state.used(self.plan)
         for stepper in self.steppers:
             for group in stepper.param_groups:
@@ -255,11 +271,10 @@ class _Run:
             stepper.zero_grad(set_to_none=True)
         self.averages.step()
         self.state.step += 1
-        self._count_seconds(time.monotonic() - began)
         return total
 
-    def _count_seconds(self, elapsed: float) -> None:
-        """A step in which the process was suspended counts as an ordinary one."""
+    def count_seconds(self, elapsed: float) -> None:
+        """Add a step's seconds. A step in which the process was suspended counts as a long one, not in full."""
         if self._typical:
             elapsed = min(elapsed, 20 * self._typical)
         self._typical = 0.9 * self._typical + 0.1 * elapsed if self._typical else elapsed
@@ -306,11 +321,13 @@ def train(
     last_save = time.monotonic()
     recent: list[torch.Tensor] = []
     while state.used(plan) < 1.0:
+        began = time.monotonic()
         recent.append(run.step(source))
-        finished = state.used(plan) >= 1.0
         due = time.monotonic() - last_save > plan.checkpoint_seconds
-        if state.step % LOG_EVERY == 0 or finished or due:
-            mean = run.record(recent)
+        last = bool(plan.steps) and state.step == plan.steps
+        mean = run.record(recent) if state.step % LOG_EVERY == 0 or due or last else None
+        run.count_seconds(time.monotonic() - began)
+        if mean is not None:
             recent.clear()
             bar.n = int(100 * state.used(plan))
             speed = f"{state.pictures / max(state.seconds, 1e-9):.1f}"
@@ -318,8 +335,7 @@ def train(
         if due:
             run.save()
             last_save = time.monotonic()
+    if recent:
+        run.record(recent)
     bar.close()
-    run.save()
-    run.objective.eval()
-    run.averages.choose(score)
-    return models.to("cpu").eval()
+    return run.finish(score)

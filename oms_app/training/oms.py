@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +21,11 @@ from oms_app.models import domain as domains
 from oms_app.paths import EMBEDDED, EMBEDDED_FOLDER, atomic_write
 from oms_app.prestep.schedule import v_target
 from oms_app.prestep.unet import TimeFreeUNet
-from oms_app.training.loop import Batch, Plan, grown, pick_device
+from oms_app.training.loop import Batch, Plan, State, grown, pick_device
 from oms_app.training.loop import train as train_loop
 from oms_app.training.lumen import stages
 from oms_app.training.lumen.dataset import encode_scenes, unet_batches
-from oms_app.training.lumen.recipe import RECIPE, SMOKE
+from oms_app.training.lumen.recipe import recipe_for
 from oms_app.training.lumen.text_encoder import save_text_encoder
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def train(
     """
     torch.manual_seed(0)
     processes = PartialState(cpu=pick_device(device).type == "cpu")
-    recipe = SMOKE if smoke else RECIPE
+    recipe = recipe_for(pick_device(device), smoke)
     work = work or stages.work_folder(base, smoke)
     work.mkdir(parents=True, exist_ok=True)
     pipeline = stages.load(base)
@@ -111,14 +112,20 @@ def train(
         else build_module(widths, pipeline.unet.config.cross_attention_dim, pipeline.unet.config.sample_size)
     )
     models = torch.nn.ModuleDict({kind: module, "text": pipeline.text_encoder.requires_grad_(False)})
-    plan = Plan(minutes=minutes or MINUTES, steps=2 if smoke else None, learning_rate=1e-3, decay=0.99, muon=True)
+    rate = 1e-3 * recipe.rate
+    plan = Plan(minutes=minutes or MINUTES, steps=2 if smoke else None, learning_rate=rate, decay=0.99, muon=True)
+
+    def batches(where: torch.device, state: State) -> Iterator[Batch]:
+        def size() -> int:
+            return grown(GROWTH, state.used(plan))[1] * recipe.many
+
+        return unet_batches(encoded, pipeline.tokenizer, size, where, (3, state.step))
+
     train_loop(
         kind,
         models,
         lambda m, batch, used: oms_loss(m, batch, grown(GROWTH, used)[0], kind),
-        lambda device_, state: unet_batches(
-            encoded, pipeline.tokenizer, lambda: grown(GROWTH, state.used(plan))[1], device_, (3, state.step)
-        ),
+        batches,
         plan,
         work=work,
         device=device,

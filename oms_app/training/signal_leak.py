@@ -12,16 +12,17 @@ from safetensors.torch import save_file
 from oms_app.models import domain as domains
 from oms_app.paths import atomic_write
 from oms_app.prestep.leak import MODES, LeakStatistics
+from oms_app.training.loop import pick_device
 from oms_app.training.lumen import stages
 from oms_app.training.lumen.dataset import encode_scenes
-from oms_app.training.lumen.recipe import RECIPE, SMOKE
+from oms_app.training.lumen.recipe import recipe_for
 
 log = logging.getLogger(__name__)
 
 
 def train(*, base: Path, out: Path, device: str = "auto", smoke: bool = False, work: Path | None = None) -> Path:
     """Fit the statistics of `base`'s scenes and write statistics.safetensors and its domain to `out`. Returns `out`."""
-    recipe = SMOKE if smoke else RECIPE
+    recipe = recipe_for(pick_device(device), smoke)
     work = work or stages.work_folder(base, smoke)
     work.mkdir(parents=True, exist_ok=True)
     vae = stages.load(base).vae
