@@ -1,11 +1,11 @@
-# make app: install and start the page. make test: install and run the tests. The same lines in plain pip and python
-# stand in the README. VENV=folder and PYTHON=python3.12 may be given.
+# make app: install and start the page. make test: install and run the tests. make docs: build the site into site/.
+# docs/index.md has the same commands without make. VENV=folder and PYTHON=python3.12 may be given.
 VENV ?= .venv
 PYTHON ?= python3
 PY := $(VENV)/bin/python
 APP_ARGS ?=
 
-.PHONY: app test check lint screenshots stress
+.PHONY: app test check lint docs reference screenshots stress wheel
 
 app: $(VENV)/.installed
 	$(PY) app.py $(APP_ARGS)
@@ -20,6 +20,16 @@ lint: $(VENV)/.installed-dev
 
 check: lint
 	$(MAKE) test
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
+# Writes the parts of the documents that come from the code.
+reference: $(VENV)/.installed-dev
+	$(PY) -m dev.reference
+
+wheel: $(VENV)/.installed-dev
+	$(PY) -m pip wheel --no-build-isolation --no-deps --wheel-dir dist .
 
 screenshots: $(VENV)/.installed-dev
 	$(PY) dev/screenshots.py
@@ -39,3 +49,7 @@ $(VENV)/.installed: requirements.txt | $(PY)
 $(VENV)/.installed-dev: requirements.txt requirements-dev.txt | $(PY)
 	$(PY) -m pip install --requirement requirements-dev.txt
 	touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: requirements-docs.txt | $(VENV)/.installed-dev
+	$(PY) -m pip install --requirement requirements-docs.txt --constraint requirements.txt
+	touch $@

@@ -1,83 +1,10 @@
-"""Starts the page: `python app.py`, or a Hugging Face Space."""
+"""Starts the page from a checkout: `python app.py`, or a Hugging Face Space. Installed, the command is `oms-studio`."""
 
-from __future__ import annotations
-
-import argparse
-import logging
-import os
 import sys
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
 
-LOCAL = {"127.0.0.1", "localhost", "::1"}
+from oms_app.cli.page import arguments, main
 
-
-def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="OMS Studio: raw and One More Step pictures side by side.")
-    parser.add_argument("--host", help="address to listen on (this computer only, unless a password is set)")
-    parser.add_argument("--port", type=int, help="port (the first free one from 7860)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    parser.add_argument("--precision", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
-    parser.add_argument("--memory", default="auto", choices=("auto", "full", "model_offload", "group_offload"))
-    parser.add_argument("--password", default=os.environ.get("OMS_PASSWORD"), help="visitors log in as “oms” with it; "
-                        "better set as the environment variable OMS_PASSWORD")  # fmt: skip
-    parser.add_argument("--share", action="store_true", help="also open a public link; needs a password")
-    parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    chosen = parser.parse_args(given)
-    space = "SPACE_ID" in os.environ
-    chosen.host = chosen.host or ("0.0.0.0" if space else "127.0.0.1")
-    if chosen.port is not None and not 1 <= chosen.port <= 65535:
-        parser.error(f"--port is {chosen.port}: take 1 to 65535")
-    if not space and not chosen.password:
-        if chosen.host not in LOCAL:
-            parser.error(f"--host {chosen.host} can be reached from other computers: set a password with OMS_PASSWORD")
-        if chosen.share:
-            parser.error("--share makes the page public: set a password with OMS_PASSWORD")
-    return chosen
-
-
-def main(given: Sequence[str] | None = None) -> int:
-    chosen = arguments(given)
-    space = "SPACE_ID" in os.environ
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
-    os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"  # read when diffusers is imported
-    from oms_app.engine.service import StudioService
-    from oms_app.schema import StudioError
-    from oms_app.ui.demo import create_demo, launch_settings
-
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("oms_app").setLevel(logging.INFO)  # the attention chosen, and why
-    try:
-        # On a Space every visitor is a stranger to the others: files lie where no address leads to them.
-        pictures = Path(tempfile.mkdtemp()) if space else None
-        studio = StudioService(
-            device=chosen.device, precision=chosen.precision, memory=chosen.memory, pictures=pictures
-        )
-    except StudioError as error:
-        print(error, file=sys.stderr)
-        return 2
-    demo = create_demo(studio, local=not space)
-    demo.launch(
-        server_name=chosen.host,
-        server_port=chosen.port,
-        share=chosen.share,
-        auth=("oms", chosen.password) if chosen.password else None,
-        inbrowser=chosen.open,
-        allowed_paths=[] if space else [str(studio.pictures)],
-        prevent_thread_lock=True,
-        **launch_settings(),
-    )
-    print(f"OMS Studio is at {demo.local_url}", flush=True)
-    if demo.share_url:
-        print(f"and, for others, at {demo.share_url}", flush=True)
-    # The engine's thread gives way to the page's and waits for its turn hundreds of times a picture; the default, 5 ms,
-    # made a pair in the browser take 3.2 s instead of 2.0 s on two cores.
-    sys.setswitchinterval(0.0005)
-    studio.start()  # only now: importing torch would hold up the first page
-    demo.block_thread()
-    return 0
-
+__all__ = ["arguments", "main"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,6 +1,6 @@
-"""The pictures in the documents, the ready-made pairs and the looks' thumbnails: `python -m dev.showcase`.
+"""Makes the pictures in the documents, the example pairs and the looks' thumbnails: `python -m dev.showcase`.
 
-All of them are made here by the engine with the shipped models, so they can be made again whenever those change.
+The engine makes all of them with the shipped models, so they can be made again after those change.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import numpy as np
 from PIL import Image
 
 from oms_app.engine.studio import Studio
-from oms_app.looks import SHIPPED, Shelf, thumbnail
-from oms_app.output import png as gallery
+from oms_app.evaluate.pictures import read_captions
+from oms_app.looks import SHIPPED, LookLibrary, thumbnail
+from oms_app.output import png
 from oms_app.output.sheets import tiled
+from oms_app.paths import EMBEDDED_FOLDER, atomic_write
 from oms_app.schema import OMS, RAW, GenerateRequest, GenerateResult, Variant
-from oms_app.training.scenes import painter as scenes
+from oms_app.training.scenes import painter
 
-ROOT = Path(__file__).parents[1]
-EXAMPLES = ROOT / "assets" / "lumen" / "examples"
-DOCS = ROOT / "docs" / "pictures"
+EXAMPLES = EMBEDDED_FOLDER / "examples"
+DOCS = Path(__file__).parents[1] / "docs" / "pictures"
 
 # prompt, OMS prompt (None: the main prompt), OMS CFG, seed
 PAIRS: tuple[tuple[str, str | None, float, int], ...] = (
@@ -45,7 +46,7 @@ def examples(studio: Studio) -> None:
     listing = []
     for number, (prompt, oms_prompt, guidance, seed) in enumerate(PAIRS):
         oms = Variant(name="oms", correction="oms", prompt=oms_prompt, guidance_scale=guidance)
-        result = gallery.save(studio.generate(GenerateRequest(prompt=prompt, seed=seed, variants=(RAW, oms))), EXAMPLES)
+        result = png.save(studio.generate(GenerateRequest(prompt=prompt, seed=seed, variants=(RAW, oms))), EXAMPLES)
         files = {}
         for image in result.images:
             assert image.path is not None
@@ -53,15 +54,15 @@ def examples(studio: Studio) -> None:
             image.path.rename(EXAMPLES / files[image.variant])
         entry = {"prompt": prompt, "oms_prompt": oms_prompt, "oms_guidance_scale": guidance, "seed": seed}
         listing.append({**entry, **files})
-    (EXAMPLES / "examples.json").write_text(json.dumps(listing, indent=1) + "\n")
+    atomic_write(EXAMPLES / "examples.json", json.dumps(listing, indent=1) + "\n")
 
 
-def _of(result: GenerateResult, variant: str) -> list[Image.Image]:
+def _images_of(result: GenerateResult, variant: str) -> list[Image.Image]:
     return [image.image for image in result.images if image.variant == variant]
 
 
 def pair(studio: Studio) -> None:
-    """docs/pictures/pair.png: raw above, OMS below, four prompts, one seed a column."""
+    """docs/pictures/pair.png: raw above, OMS below, four prompts, one seed per column."""
     columns = [
         studio.generate(GenerateRequest(prompt=prompt, seed=seed, variants=(RAW, OMS.model_copy(update=settings))))
         for prompt, seed, settings in (
@@ -71,18 +72,20 @@ def pair(studio: Studio) -> None:
             ("hills", 3, {"prompt": "dark"}),
         )
     ]
-    tiled([_of(c, "raw")[0] for c in columns] + [_of(c, "oms")[0] for c in columns], 4).save(DOCS / "pair.png")
+    tiled([_images_of(c, "raw")[0] for c in columns] + [_images_of(c, "oms")[0] for c in columns], 4).save(
+        DOCS / "pair.png"
+    )
 
 
 def sheets(studio: Studio, count: int = 64, side: int = 128) -> None:
     """sheet_raw.png, sheet_oms.png, sheet_scene.png: the same held-out captions, in the order of captions.json."""
-    entries = json.loads((ROOT / "assets" / "lumen" / "captions.json").read_text())["captions"][:count]
+    entries = read_captions()[:count]
     small: dict[str, list[Image.Image]] = {"raw": [], "oms": [], "scene": []}
     for seed, entry in enumerate(entries):
-        result = studio.generate(GenerateRequest(prompt=entry["caption"], seed=seed))
+        result = studio.generate(GenerateRequest(prompt=entry.caption, seed=seed))
         for image in result.images:
             small[image.variant].append(image.image.resize((side, side), Image.Resampling.LANCZOS))
-        scene = Image.fromarray(scenes.draw(entry["scene_seeds"][0]).image)
+        scene = Image.fromarray(painter.draw(entry.scene_seeds[0]).image)
         small["scene"].append(scene.resize((side, side), Image.Resampling.LANCZOS))
     for name, pictures in small.items():
         tiled(pictures, 8).save(DOCS / f"sheet_{name}.png")
@@ -91,24 +94,26 @@ def sheets(studio: Studio, count: int = 64, side: int = 128) -> None:
 
 
 def looks(studio: Studio) -> None:
-    """Thumbnails of the looks in presets/looks, at most 10 KiB each."""
-    for look, _ in Shelf().looks():
+    """The thumbnails of the looks in presets/looks, at most 10 KiB each."""
+    for look, _ in LookLibrary().looks():
         if look.thumbnail:
             picture = studio.generate(look.request()).images[0].image
             thumbnail(picture).save(SHIPPED / look.thumbnail, quality=85, optimize=True)
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    """Makes what is named, or all of it."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make what is named, or everything."""
     makers = {"examples": examples, "pair": pair, "sheets": sheets, "looks": looks}
     parser = argparse.ArgumentParser(prog="python -m dev.showcase", description=__doc__)
-    parser.add_argument("what", nargs="*", metavar="what", help=f"any of {', '.join(makers)}; all of them if left out")
-    wanted = parser.parse_args(given).what or list(makers)
-    if unknown := set(wanted) - set(makers):
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose of {', '.join(makers)}")
+    parser.add_argument(
+        "what", nargs="*", metavar="what", help=f"one or more of {', '.join(makers)}; everything if absent"
+    )
+    names = parser.parse_args(arguments).what or list(makers)
+    if unknown := set(names) - set(makers):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(makers)}")
     DOCS.mkdir(parents=True, exist_ok=True)
     studio = Studio()
-    for name in wanted:
+    for name in names:
         makers[name](studio)
 
 

@@ -1,4 +1,4 @@
-"""A pass of Lumen's UNet by itself and recorded (oms_app/models/recorded.py). `python -m dev.unet_pass`"""
+"""Times a pass of Lumen's UNet, eager and recorded (oms_app/models/recorded.py): `python -m dev.unet_pass`"""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from oms_app.models import recorded as recording
 from oms_app.models.loading import load_base
 from oms_app.paths import EMBEDDED_FOLDER
 
-BATCHES, RUNS = (2, 4), 15  # a guided picture, a guided pair
+BATCHES, RUNS = (2, 4), 15  # one picture with guidance, a pair with guidance
 
 
 @torch.no_grad()
 def measure() -> dict[str, dict[str, float]]:
-    """Medians in milliseconds by batch size, both kinds in turns."""
+    """Medians in milliseconds by batch size; the two kinds take turns."""
     unet = load_base(EMBEDDED_FOLDER, torch.device("cpu"), torch.float32).pipeline.unet
-    measured = {}
+    medians = {}
     for batch in BATCHES:
         x, hidden = torch.randn(batch, 4, 32, 32), torch.randn(batch, 32, 128)
 
@@ -31,13 +31,13 @@ def measure() -> dict[str, dict[str, float]]:
         with recording.recorded(unet):
             for _ in range(recording.OFTEN + 3):
                 once()
-        taken: dict[str, list[float]] = {"by itself": [], "recorded": []}
+        taken: dict[str, list[float]] = {"eager": [], "recorded": []}
         for _ in range(RUNS):
-            taken["by itself"].append(once())
+            taken["eager"].append(once())
             with recording.recorded(unet):
                 taken["recorded"].append(once())
-        measured[f"batch {batch}"] = {name: round(statistics.median(ms), 1) for name, ms in taken.items()}
-    return measured
+        medians[f"batch {batch}"] = {name: round(statistics.median(ms), 1) for name, ms in taken.items()}
+    return medians
 
 
 if __name__ == "__main__":

@@ -3,24 +3,22 @@
 from oms_app import Studio, GenerateRequest, Variant
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from oms_app.engine.studio import Studio
-    from oms_app.schema import GenerateRequest, GenerateResult, StudioError, Variant
+    from oms_app.errors import StudioError
+    from oms_app.schema import GenerateRequest, GenerateResult, Variant
 
 __all__ = ["GenerateRequest", "GenerateResult", "Studio", "StudioError", "Variant"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+_HOMES = {"Studio": "oms_app.engine.studio", "StudioError": "oms_app.errors"}
 
 
 def __getattr__(name: str) -> Any:
-    """Lazily, because importing the package must not load torch: the command line's errors should be instant."""
-    if name == "Studio":
-        from oms_app.engine.studio import Studio
-
-        return Studio
+    """Imports on first use, because importing the package must not load torch: errors should be instant."""
     if name in __all__:
-        from oms_app import schema as requests
-
-        return getattr(requests, name)
+        return getattr(importlib.import_module(_HOMES.get(name, "oms_app.schema")), name)
     raise AttributeError(f"module 'oms_app' has no attribute {name!r}")

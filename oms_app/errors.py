@@ -1,59 +1,70 @@
-"""pydantic's complaints about a request as one line: the option, its value, the permitted range."""
+"""Errors that a user can correct, and the one place that words a failed validation."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from oms_app.schema import GenerateRequest, Variant
-
-OPTIONS = {
-    "num_inference_steps": "--steps",
-    "guidance_scale": "--guidance-scale",
-    "negative_prompt": "--negative-prompt",
-    "variants": "--variants",
-    "loras": "--lora",
-}
-VARIANT_OPTIONS = {
-    "prompt": "--oms-prompt",
-    "prompt_b": "--oms-prompt-b",
-    "mix": "--oms-mix",
-    "guidance_scale": "--oms-guidance-scale",
-    "module": "--oms-module",
-    "correction": "--variants",
-    "name": "--variants",
-}
+from oms_app.fields import LORA_FIELDS, REQUEST_FIELDS, VARIANT_FIELDS, RequestField
 
 
-def one_line(error: ValidationError) -> str:
-    """The first complaint, as the command line says it: `--steps is 0: take 1 to 200`."""
+class StudioError(ValueError):
+    """Something the user can correct. The message is one line: the value, the permitted range, the remedy."""
+
+
+class Stopped(StudioError):
+    """The user pressed Stop. Nothing was lost; nothing is wrong."""
+
+
+def one_line(error: BaseException) -> str:
+    """A library's message on one line of at most 200 characters, to be quoted in a StudioError."""
+    return " ".join(str(error).split())[:200]
+
+
+def option_of(field: RequestField) -> str:
+    """How the command line names a field."""
+    return "the prompt" if field is REQUEST_FIELDS["prompt"] else field.option_name
+
+
+def label_of(field: RequestField) -> str:
+    """How the page names a field."""
+    return field.label
+
+
+def describe(error: ValidationError, name_of: Callable[[RequestField], str] = option_of) -> str:
+    """The first fault that pydantic found, on one line: `--steps is 0: take 1 to 200`.
+
+    name_of: how the reader knows a field, `option_of` or `label_of`.
+    """
     first = error.errors()[0]
-    name = str(first["loc"][-1]) if first["loc"] else ""
-    of_variant = error.title == "Variant"
-    if first["type"] == "value_error":  # our own validators, which speak plainly already
-        return first["msg"].removeprefix("Value error, ").replace("prompt_b", "--oms-prompt-b")
-    options = VARIANT_OPTIONS if of_variant else OPTIONS
-    option = "the prompt" if name == "prompt" and not of_variant else options.get(name, "--" + name.replace("_", "-"))
+    if first["type"] == "value_error":  # a validator of ours, whose message is complete
+        return str(first["msg"]).removeprefix("Value error, ")
+    path = tuple(str(part) for part in first["loc"])
+    field = _table(error.title, path).get(path[-1] if path else "")
+    name = name_of(field) if field else ".".join(path) or "the request"
+    value = first["input"]
+    if first["type"] == "missing":
+        return f"{name} is missing: give one"
     if first["type"] == "string_too_long":
-        limit = first["ctx"]["max_length"]
-        return f"{option} has {len(first['input']):,} characters: take at most {limit:,}"
-    remedy = permitted(Variant if of_variant else GenerateRequest, name) or first["msg"]
-    return f"{option} is {str(first['input'])[:60]}: {remedy}"
+        return f"{name} has {len(value):,} characters: take at most {first['ctx']['max_length']:,}"
+    remedy = (field.permitted if field else "") or first["msg"]
+    return f"{name} is {str(value)[:60]}: {remedy}"
 
 
-def permitted(model: type[GenerateRequest] | type[Variant], name: str) -> str:
-    """What a field may be, from its own declaration, so that the message cannot drift from the check."""
-    field = model.model_json_schema()["properties"].get(name, {})
-    for schema in [field, *field.get("anyOf", [])]:
-        if "enum" in schema:
-            return "choose one of " + ", ".join(map(str, schema["enum"]))
-        if "minimum" in schema:
-            step = schema.get("multipleOf")
-            kind = f" in steps of {step}" if step else ""
-            return f"take {_plain(schema['minimum'])} to {_plain(schema['maximum'])}{kind}"
-    return ""
+def _table(model: str, path: tuple[str, ...]) -> Mapping[str, RequestField]:
+    """The fields of the model that pydantic validated, or of the one inside it that the path leads to."""
+    if model == "Variant" or "variants" in path[:-1]:
+        return VARIANT_FIELDS
+    if model == "Lora" or "loras" in path[:-1]:
+        return LORA_FIELDS
+    return REQUEST_FIELDS
 
 
-def _plain(number: Any) -> str:
-    return str(int(number)) if number == int(number) else str(number)
+def describe_entry(error: ValidationError) -> str:
+    """The first fault of a JSON file or entry that is no request: `title: field required`."""
+    first: Any = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return message if first["type"] == "value_error" or not where else f"{where}: {message}"

@@ -7,50 +7,23 @@ the first denoising step; everything else is shared, so that the pictures can be
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-MAX_PROMPT_CHARACTERS = 2_000
-MAX_SEED = 2**32 - 1
-MAX_COUNT = 16
+from oms_app.fields import LORA_FIELDS, MAX_SEED, REQUEST_FIELDS, VARIANT_FIELDS
+from oms_app.prestep.corrections import CORRECTIONS, CorrectionSpec, variant_settings
+
 MAX_VARIANTS = 64
-PREVIEW_PATIENCE = 0.2  # seconds that a preview waits for the device: a running generation goes first
-
-CorrectionName = Literal["raw", "oms", "oms-sde", "oms-reference", "singdiffusion", "offset_noise", "signal_leak"]
-# Which of a variant's settings each correction reads; what it does not read must not be set.
-SETTINGS: Mapping[CorrectionName, frozenset[str]] = MappingProxyType(
-    {
-        "raw": frozenset(),
-        **dict.fromkeys(
-            ("oms", "oms-sde", "oms-reference"),
-            frozenset({"prompt", "prompt_b", "mix", "guidance_scale", "module", "force"}),
-        ),
-        "singdiffusion": frozenset({"prompt", "prompt_b", "mix", "module", "force"}),
-        "offset_noise": frozenset({"offset_strength", "offset_per"}),
-        "signal_leak": frozenset({"module", "force"}),
-    }
-)
-CORRECTIONS: tuple[CorrectionName, ...] = tuple(SETTINGS)
-
-SchedulerName = Literal["ddim", "pndm", "dpm++2m", "unipc", "lcm", "euler", "euler-a", "heun"]
-SCHEDULERS: tuple[SchedulerName, ...] = ("ddim", "pndm", "dpm++2m", "unipc", "lcm", "euler", "euler-a", "heun")
-
-Prompt = Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)]
-Guidance = Annotated[float, Field(ge=0.0, le=30.0, allow_inf_nan=False)]
 
 
-class StudioError(ValueError):
-    """Something the user can mend. The message names the value, the permitted range and the remedy, in one line."""
-
-
-def one_line(error: BaseException) -> str:
-    """What a library says, for the brackets of a StudioError."""
-    return " ".join(str(error).split())[:200]
+def draw_seed(count: int = 1) -> int:
+    """A random seed that leaves room for `count` seeds in a row. Seeds are drawn nowhere else."""
+    return secrets.randbelow(MAX_SEED - count + 2)
 
 
 class Frozen(BaseModel):
@@ -61,29 +34,31 @@ class Variant(Frozen):
     """One way to start the sampler from the shared noise.
 
     name: shown to the user and used in file names; unique within a request.
-    correction: "raw" leaves the noise alone; "oms" is the ODE step with paired noise (OMS paper, Eq. 20);
-        "oms-sde" draws fresh noise (Eq. 17); "oms-reference" repeats the published code's arithmetic;
-        "singdiffusion", "offset_noise" and "signal_leak" are the remedies of others (prestep/corrections.py).
+    correction: the id of a registered correction (prestep/corrections.py). "raw" leaves the noise alone; "oms" is the
+        ODE step with paired noise (OMS paper, Eq. 20).
     prompt: the OMS prompt. None means the main prompt; "" means the unconditional prompt.
     prompt_b, mix: the OMS prompt slider, x̂0 = (1 - mix) x̂0(prompt) + mix x̂0(prompt_b); mix may leave [0, 1].
     guidance_scale: OMS CFG, w of Eq. 21. 0 is the unconditional prediction, 1 the conditional one.
     module: id of the module (OMS, SingDiffusion, signal-leak statistics); None takes the one of the base model's
         latent domain.
-    force: use the module even where its latent domain differs from the base model's (colour casts are to be expected).
+    force: use the module even if its latent domain differs from the base model's (expect colour casts).
     offset_strength, offset_per: offset noise, x_S + strength · n, one n for each channel or for the whole picture.
-    A setting that the correction does not read (see SETTINGS) must stay as it is: nothing is passed over in silence.
+    Further keyword arguments are settings of the correction's own, validated as its registration declares them.
+    A setting that the correction does not read must keep its default: nothing is ignored in silence.
     """
 
+    model_config = ConfigDict(extra="allow")  # `_own_settings_are_declared` checks what is extra
+
     name: Annotated[str, Field(min_length=1, max_length=60)]
-    correction: CorrectionName = "raw"
-    prompt: Prompt | None = None
-    prompt_b: Prompt | None = None
-    mix: Annotated[float, Field(ge=-1.0, le=2.0, allow_inf_nan=False)] = 0.0
-    guidance_scale: Guidance = 1.0
-    module: str | None = None
-    force: bool = False
-    offset_strength: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False)] = 0.1
-    offset_per: Literal["channel", "picture"] = "channel"
+    correction: str = "raw"
+    prompt: Annotated[str | None, VARIANT_FIELDS["prompt"]] = None
+    prompt_b: Annotated[str | None, VARIANT_FIELDS["prompt_b"]] = None
+    mix: Annotated[float, VARIANT_FIELDS["mix"]] = VARIANT_FIELDS["mix"].default
+    guidance_scale: Annotated[float, VARIANT_FIELDS["guidance_scale"]] = VARIANT_FIELDS["guidance_scale"].default
+    module: Annotated[str | None, VARIANT_FIELDS["module"]] = None
+    force: Annotated[bool, VARIANT_FIELDS["force"]] = False
+    offset_strength: Annotated[float, VARIANT_FIELDS["offset_strength"]] = VARIANT_FIELDS["offset_strength"].default
+    offset_per: Annotated[str, VARIANT_FIELDS["offset_per"]] = VARIANT_FIELDS["offset_per"].default
 
     @field_validator("name")
     @classmethod
@@ -92,40 +67,81 @@ class Variant(Frozen):
             raise ValueError(f"{value!r} is no variant name: use letters, digits, spaces and . _ + - ( )")
         return value
 
+    @field_validator("correction")
+    @classmethod
+    def _correction_is_registered(cls, value: str) -> str:
+        if value not in CORRECTIONS:
+            raise ValueError(f"--variants is {value[:60]}: choose one of {', '.join(CORRECTIONS)}")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_settings_are_declared(cls, data: Any) -> Any:
+        """Validates the settings that only a registered correction knows."""
+        if not isinstance(data, Mapping):
+            return data
+        declared, checked = variant_settings(), dict(data)
+        for name in data.keys() - cls.model_fields.keys():
+            if name not in declared:
+                raise ValueError(f"a variant has no setting {str(name)[:60]!r}: correct its name or leave it out")
+            try:
+                checked[name] = TypeAdapter(declared[name].annotation).validate_python(data[name])
+            except ValidationError as error:
+                remedy = declared[name].permitted or error.errors()[0]["msg"]
+                raise ValueError(f"{declared[name].option_name} is {str(data[name])[:60]}: {remedy}") from error
+        return checked
+
     @model_validator(mode="after")
     def _mix_needs_two_prompts(self) -> Variant:
         if self.mix != 0.0 and self.prompt_b is None:
-            raise ValueError(f"mix is {self.mix} but there is no second OMS prompt: give prompt_b, or set mix to 0")
+            raise ValueError(
+                f"the OMS mix is {self.mix} but there is no second OMS prompt: give --oms-prompt-b (prompt_b), or set "
+                "the mix to 0"
+            )
         return self
 
     @model_validator(mode="after")
     def _settings_are_read(self) -> Variant:
-        if self.correction == "raw":  # a switched-off variant may keep its settings
+        if self.correction == "raw":  # a variant that is switched off may keep its settings
             return self
-        for name, field in type(self).model_fields.items():
-            read = name in ("name", "correction") or name in SETTINGS[self.correction]
-            if not read and getattr(self, name) != field.default:
+        read = {field.name for field in self.spec.settings}
+        for name, field in {**VARIANT_FIELDS, **variant_settings()}.items():
+            if name not in read and getattr(self, name, field.default) != field.default:
                 raise ValueError(f"{self.correction} does not read {name}: leave it at {field.default!r}")
         return self
+
+    @property
+    def spec(self) -> CorrectionSpec:
+        """The registry's entry of the correction."""
+        return CORRECTIONS[self.correction]
 
     @property
     def is_corrected(self) -> bool:
         return self.correction != "raw"
 
 
-def variant_of(correction: str, settings: Mapping[str, Any]) -> Variant:
-    """A variant named as its correction, with those of the settings that it reads.
+def variant_of(correction: str, settings: Mapping[str, Any], name: str = "") -> Variant:
+    """A variant with those of the settings that its correction reads, named after the correction if no name is given.
 
-    `module` among the settings names an OMS module: other corrections take what is of the base's latent domain.
-    Raises ValidationError for an unknown correction and for a setting out of range.
+    `module` among the settings names an OMS module: corrections that need another kind take the one of the base's
+    latent domain. Raises ValidationError for an unknown correction and for a setting out of range.
     """
-    reads = {str(name): read for name, read in SETTINGS.items()}.get(correction, frozenset())
-    read = {
-        name: value
-        for name, value in settings.items()
-        if name in reads and (name != "module" or correction.startswith("oms"))
-    }
-    return Variant.model_validate({"name": correction, "correction": correction, **read})
+    spec = CORRECTIONS.get(correction)
+    read = {field.name for field in spec.settings} if spec else set()
+    if spec and spec.needs != "oms":
+        read.discard("module")
+    kept = {key: value for key, value in settings.items() if key in read}
+    return Variant.model_validate({"name": name or correction, "correction": correction, **kept})
+
+
+def variants_of(corrections: Iterable[str], settings: Mapping[str, Any]) -> tuple[Variant, ...]:
+    """A variant for each correction, as `variant_of`.
+
+    Every setting is validated, even if none of the corrections reads it, so that a value out of range is never ignored.
+    """
+    for correction in CORRECTIONS:  # between them they read every setting
+        variant_of(correction, settings)
+    return tuple(variant_of(correction, settings) for correction in corrections)
 
 
 RAW = Variant(name="raw", correction="raw")
@@ -135,8 +151,8 @@ OMS = Variant(name="oms", correction="oms")
 class Lora(Frozen):
     """A low-rank adapter from the catalogue, and how strongly it is applied."""
 
-    id: Annotated[str, Field(min_length=1, max_length=200)]
-    scale: Annotated[float, Field(ge=-4.0, le=4.0, allow_inf_nan=False)] = 1.0
+    id: Annotated[str, LORA_FIELDS["id"]]
+    scale: Annotated[float, LORA_FIELDS["scale"]] = LORA_FIELDS["scale"].default
 
 
 class GenerateRequest(Frozen):
@@ -147,19 +163,19 @@ class GenerateRequest(Frozen):
     guidance_rescale: φ of Lin et al. (arXiv 2305.08891, Eq. 15, 16), for models of zero terminal SNR; 0 is off.
     """
 
-    prompt: Prompt
-    negative_prompt: Prompt = ""
-    model: Annotated[str, Field(min_length=1, max_length=1_000)] = "lumen"
+    prompt: Annotated[str, REQUEST_FIELDS["prompt"]]
+    negative_prompt: Annotated[str, REQUEST_FIELDS["negative_prompt"]] = ""
+    model: Annotated[str, REQUEST_FIELDS["model"]] = REQUEST_FIELDS["model"].default
     variants: Annotated[tuple[Variant, ...], Field(min_length=1, max_length=MAX_VARIANTS)] = (RAW, OMS)
     loras: tuple[Lora, ...] = ()
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
-    count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = 1
-    num_inference_steps: Annotated[int, Field(ge=1, le=200)] | None = None
-    guidance_scale: Guidance | None = None
-    guidance_rescale: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] | None = None
-    scheduler: SchedulerName | None = None
-    width: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] | None = None
-    height: Annotated[int, Field(ge=64, le=2048, multiple_of=8)] | None = None
+    seed: Annotated[int | None, REQUEST_FIELDS["seed"]] = None
+    count: Annotated[int, REQUEST_FIELDS["count"]] = REQUEST_FIELDS["count"].default
+    num_inference_steps: Annotated[int | None, REQUEST_FIELDS["num_inference_steps"]] = None
+    guidance_scale: Annotated[float | None, REQUEST_FIELDS["guidance_scale"]] = None
+    guidance_rescale: Annotated[float | None, REQUEST_FIELDS["guidance_rescale"]] = None
+    scheduler: Annotated[str | None, REQUEST_FIELDS["scheduler"]] = None
+    width: Annotated[int | None, REQUEST_FIELDS["width"]] = None
+    height: Annotated[int | None, REQUEST_FIELDS["height"]] = None
 
     @field_validator("prompt")
     @classmethod
@@ -249,7 +265,3 @@ class Transfer(Frozen):
 
     done: int
     total: int
-
-
-class Stopped(StudioError):
-    """The user pressed Stop. Nothing was lost; nothing is wrong."""

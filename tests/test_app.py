@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
+from types import FrameType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -17,22 +22,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import app
-from oms_app import Studio
 from oms_app.engine.service import StudioService
-from oms_app.schema import (
-    CORRECTIONS,
-    GenerateRequest,
-    GenerateResult,
-    ImageStats,
-    Preview,
-    Progress,
-    Stopped,
-    StudioError,
-    Variant,
-)
-from oms_app.ui import examples, live, readout, remember
-from oms_app.ui.form import BETWEEN_TWO, METHODS, ONE_PROMPT, PLAIN, to_comparison, to_preview, to_request
-from oms_app.ui.work import Pace, follow
+from oms_app.errors import Stopped, StudioError
+from oms_app.prestep.corrections import CORRECTIONS
+from oms_app.schema import GenerateRequest, GenerateResult, ImageStats, Preview, Progress, Variant
+from oms_app.ui import examples, live_previews, markup, readout, saved_settings
+from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT, PLAIN, CompareValues, CreateValues
+from oms_app.ui.generation import JobRunner, PictureJob
+from oms_app.ui.jobs import RemainingTime
 
 FIELDS: dict[str, Any] = {
     "prompt": "mountains at night",
@@ -53,49 +50,54 @@ FIELDS: dict[str, Any] = {
     "seed": 7,
     "random_seed": False,
     "oms_plain": False,
+    "loras": [],
+    "lora_scale": 1.0,
 }
+CREATE = CreateValues(**FIELDS)
 STATS = ImageStats(mean=30.0, lightness=11.6, p1=1.0, p99=48.0, a=0.0, b=-3.0, histogram=(90, 10) + (0,) * 62)
 
 
 def test_the_fields_make_a_request() -> None:
-    request = to_request(FIELDS)
+    request = CREATE.to_request()
     raw, oms = request.variants
     assert (raw.correction, oms.correction) == ("raw", "oms")
     assert oms.prompt is None, "an empty OMS prompt means the main prompt"
     assert (request.seed, request.num_inference_steps, oms.guidance_scale) == (7, 2, 1.5)
-    assert to_request(FIELDS | {"random_seed": True, "seed": None}).seed is None
-    assert [variant.name for variant in to_request(FIELDS | {"oms_on": False}).variants] == ["raw"]
+    assert replace(CREATE, random_seed=True, seed=None).to_request().seed is None
+    assert [variant.name for variant in replace(CREATE, oms_on=False).to_request().variants] == ["raw"]
 
 
 def test_oms_without_cfg_is_one_more_variant_where_it_is_another_picture() -> None:
-    variants = to_request(FIELDS | {"oms_plain": True}).variants
+    plain = replace(CREATE, oms_plain=True)
+    variants = plain.to_request().variants
     assert [(one.name, one.guidance_scale) for one in variants[1:]] == [("oms", 1.5), (PLAIN, 1.0)]
-    assert len(to_request(FIELDS | {"oms_plain": True, "oms_guidance_scale": 1.0}).variants) == 2
-    assert len(to_request(FIELDS | {"oms_plain": True, "oms_on": False}).variants) == 1
+    assert len(replace(plain, oms_guidance_scale=1.0).to_request().variants) == 2
+    assert len(replace(plain, oms_on=False).to_request().variants) == 1
 
 
 def test_the_fields_make_a_preview() -> None:
-    request = to_preview(FIELDS)
+    request = CREATE.to_preview()
     assert request is not None and [one.name for one in request.variants] == ["oms"] and request.seed == 7
-    assert to_preview(FIELDS | {"prompt": " "}) is None, "no words, no light"
-    only_light = to_preview(FIELDS | {"prompt": "", "oms_prompt": "dark"})
+    assert replace(CREATE, prompt=" ").to_preview() is None, "no words, no preview"
+    only_light = replace(CREATE, prompt="", oms_prompt="dark").to_preview()
     assert only_light is not None and only_light.variants[0].prompt == "dark"
-    assert to_preview(FIELDS | {"num_inference_steps": 0}) is not None, "steps are not its business"
-    for seed, meant in ((None, 0), (-1, 0), (9, 9)):
-        drawn = to_preview(FIELDS | {"random_seed": True, "seed": seed})
+    assert replace(CREATE, num_inference_steps=0).to_preview() is not None, "a preview has no steps"
+    for seed, meant in ((None, 0), (-1, 0), (1.5, 0), (9, 9)):
+        drawn = replace(CREATE, random_seed=True, seed=seed).to_preview()
         assert drawn is not None and drawn.seed == meant
+    wrong: dict[str, Any]
     for wrong, said in (
-        ({"seed": -1}, "The seed is -1"),
-        ({"seed": None}, "missing"),
-        ({"width": 65}, "The width is 65"),
+        ({"seed": -1}, "Seed is -1"),
+        ({"seed": None}, "Seed is missing"),
+        ({"width": 65}, "Width is 65"),
     ):
         with pytest.raises(StudioError, match=said):
-            to_preview(FIELDS | wrong)
+            replace(CREATE, **wrong).to_preview()
 
 
 @given(
     st.dictionaries(
-        st.sampled_from([*remember.KEPT, "loras"]),
+        st.sampled_from(saved_settings.NAMES),
         st.one_of(
             st.none(),
             st.booleans(),
@@ -107,21 +109,21 @@ def test_the_fields_make_a_preview() -> None:
     )
 )
 def test_only_what_may_stand_in_the_fields_comes_back_from_the_browser(saved: dict[str, Any]) -> None:
-    good = remember.valid(saved, ["lumen"])
-    assert good.items() <= saved.items() and set(good) <= set(remember.KEPT)
+    good = saved_settings.valid(saved, ["lumen"])
+    assert good.items() <= saved.items()
     apart = ("prompt", "width", "height", "seed", "num_inference_steps")  # these must also fit together
-    to_request(FIELDS | {name: value for name, value in good.items() if name not in apart})
+    replace(CREATE, **{name: value for name, value in good.items() if name not in apart}).to_request()
 
 
 def test_the_settings_come_back_from_the_browser_as_they_were() -> None:
-    saved = {**{name: FIELDS.get(name) for name in remember.KEPT}, "loras": ["bold"], "lora_scale": 0.5}
-    assert remember.valid(saved, ["lumen"], ["bold", "soft"]) == saved
-    assert "loras" not in remember.valid(saved, ["lumen"], ["soft"]), "one that has gone"
-    without = remember.valid(saved, ["another"], ["bold"])
-    assert not {"model", *remember.OF_MODEL} & set(without) and without["prompt"] == saved["prompt"]
+    saved = FIELDS | {"loras": ["bold"], "lora_scale": 0.5}
+    assert saved_settings.valid(saved, ["lumen"], ["bold", "soft"]) == saved
+    assert "loras" not in saved_settings.valid(saved, ["lumen"], ["soft"]), "one that is gone"
+    without = saved_settings.valid(saved, ["another"], ["bold"])
+    assert not {"model", *saved_settings.OF_MODEL} & set(without) and without["prompt"] == saved["prompt"]
     wrong: list[Any] = [None, [], "text", {"prompt": "x" * 9_999}, {"seed": float("nan")}, {"oms_mode": "<b>"}]
     for nonsense in [*wrong, {"loras": "bold"}]:
-        assert remember.valid(nonsense, ["lumen"]) == {}
+        assert saved_settings.valid(nonsense, ["lumen"]) == {}
 
 
 def test_live_previews_lie_over_their_panels_and_fade() -> None:
@@ -129,74 +131,76 @@ def test_live_previews_lie_over_their_panels_and_fade() -> None:
     second = Preview(variant="oms", index=1, image=Image.new("RGB", (8, 8), "blue"))
     news = Progress(stage="denoise", step=1, steps=4, previews=(image, second))
     panes = {"raw": "raw pane", "oms": "oms pane"}
-    (shown,) = live.look(panes, news).items()
+    (shown,) = live_previews.updates(panes, news).items()
     assert shown[0] == "oms pane" and "data:image/png" in shown[1]["value"]
-    assert live.look(panes, Progress(stage="denoise", step=2, steps=4)) == {}
-    assert all("oms-fading" in update["elem_classes"] for update in live.look(panes, None).values())
+    assert live_previews.updates(panes, Progress(stage="denoise", step=2, steps=4)) == {}
+    assert all("oms-fading" in update["elem_classes"] for update in live_previews.updates(panes, None).values())
 
 
 def test_the_time_left_follows_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("oms_app.ui.work.time.monotonic", lambda: now)
-    pace = Pace()
-    assert pace.left(Progress(stage="load")) is None
-    assert pace.left(Progress(stage="denoise", step=1, steps=10)) is None, "one step says nothing yet"
+    monkeypatch.setattr("oms_app.ui.jobs.time.monotonic", lambda: now)
+    time, patient = RemainingTime(), RemainingTime(minimum=5.0)
+    assert time.left(1, 10) is None is patient.left(1, 10), "one step says nothing yet"
     now = 104.0
-    assert pace.left(Progress(stage="denoise", step=3, steps=10)) == pytest.approx(14.0)  # 2 s each, 7 to go
-    assert "about 14 s left" in readout.progress(Progress(stage="denoise", step=3, steps=10), 14.0)
+    assert time.left(3, 10) == pytest.approx(14.0)  # 2 s each, 7 to go
+    assert patient.left(3, 10) is None
+    assert "about 15 s left" in markup.progress(Progress(stage="denoise", step=3, steps=10), 14.0)
+    assert time.left(0, 10) is None, "another request"
+    now = 105.0
+    assert time.left(1, 10) == pytest.approx(9.0)
 
 
 def test_a_comparison_is_one_request_for_every_model() -> None:
-    values = {
-        "prompt": "sea", "methods": ["raw", "oms", "offset_noise"], "models": ["lumen", "other"], "oms_prompt": " dark",
-        "oms_guidance_scale": 2.0, "offset_strength": 0.3, "oms_module": "", "force": False, "seed": 7,
-        "random_seed": False,
-    }  # fmt: skip
-    first, second = to_comparison(values)
+    settings = {"prompt": " dark", "guidance_scale": 2.0, "offset_strength": 0.3, "module": "", "force": False}
+    values = CompareValues("sea", ["raw", "oms", "offset_noise"], ["lumen", "other"], settings, 7, False)
+    first, second = values.to_requests()
     assert (first.model, second.model, first.seed) == ("lumen", "other", 7) and first.variants == second.variants
     raw, oms, offset = first.variants
     assert raw == Variant(name="raw") and (oms.prompt, oms.guidance_scale, oms.module) == ("dark", 2.0, None)
     assert (offset.correction, offset.offset_strength, offset.prompt) == ("offset_noise", 0.3, None)
-    assert set(METHODS) == set(CORRECTIONS)
+    wrong: dict[str, Any]
     for wrong, said in (
-        ({"methods": []}, "0 remedies by 2 models are 0 pictures: choose so that there are 1 to 6"),
-        ({"methods": list(METHODS)}, "are 14 pictures"),
-        ({"prompt": " "}, "The prompt is empty"),
-        ({"seed": 1.5}, "no whole number"),
+        ({"corrections": []}, "0 corrections × 2 models = 0 pictures: choose 1 to 6"),
+        ({"corrections": list(CORRECTIONS)}, f"= {2 * len(CORRECTIONS)} pictures"),
+        ({"prompt": " "}, "the prompt is empty"),
+        ({"seed": 1.5}, "Seed is 1.5: take 0 to 4294967295"),
+        ({"settings": settings | {"guidance_scale": 31.0}}, "OMS CFG is 31.0: take 0 to 30"),
     ):
         with pytest.raises(StudioError, match=said):
-            to_comparison(values | wrong)
+            replace(values, **wrong).to_requests()
 
 
 def test_the_oms_slider_mixes_two_prompts() -> None:
-    oms = to_request(FIELDS | {"oms_mode": BETWEEN_TWO}).variants[1]
+    two = replace(CREATE, oms_mode=BETWEEN_TWO)
+    oms = two.to_request().variants[1]
     assert (oms.prompt, oms.prompt_b, oms.mix) == ("dark", "light", 0.5)
-    empty_ends = to_request(FIELDS | {"oms_mode": BETWEEN_TWO, "oms_prompt_left": " ", "oms_prompt_right": ""})
-    oms = empty_ends.variants[1]
+    oms = replace(two, oms_prompt_left=" ", oms_prompt_right="").to_request().variants[1]
     assert (oms.prompt, oms.prompt_b) == (None, "mountains at night"), "an empty end means the main prompt"
 
 
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("prompt", "  ", "The prompt is empty: describe a picture"),
-        ("prompt", "x" * 10_000, "10,000 characters; at most 2,000 are allowed: shorten it"),
-        ("oms_prompt", "x" * 2_001, "The OMS prompt has 2,001 characters"),
-        ("seed", -1, "The seed is -1; allowed is 0 to 4294967295"),
-        ("seed", 2**32, "The seed is 4294967296; allowed is 0 to 4294967295"),
-        ("seed", None, "The seed is missing"),
-        ("seed", 1.5, "The seed is 1.5, which is no whole number"),
-        ("num_inference_steps", 0, "The number of steps is 0; allowed is 1 to 200"),
-        ("guidance_scale", float("nan"), "The prompt strength (CFG) is nan; allowed is 0 to 30"),
-        ("oms_guidance_scale", float("inf"), "The OMS strength (CFG) is inf; allowed is 0 to 30"),
-        ("width", 65, "The width is 65; allowed is 64 to 2048, in steps of 8"),
-        ("scheduler", "magic", "magic"),
-        ("model", None, "No model is here yet"),
+        ("prompt", "  ", "the prompt is empty: describe a picture"),
+        ("prompt", "x" * 10_000, "Prompt has 10,000 characters: take at most 2,000"),
+        ("oms_prompt", "x" * 2_001, "OMS prompt has 2,001 characters"),
+        ("seed", -1, "Seed is -1: take 0 to 4294967295"),
+        ("seed", 2**32, "Seed is 4294967296: take 0 to 4294967295"),
+        ("seed", None, "Seed is missing: take 0 to 4294967295, or check Random"),
+        ("seed", 1.5, "Seed is 1.5: take 0 to 4294967295"),
+        ("num_inference_steps", 0, "Steps is 0: take 1 to 200"),
+        ("num_inference_steps", None, "Steps is missing: take 1 to 200"),
+        ("guidance_scale", float("nan"), "CFG (guidance scale) is nan: take 0 to 30"),
+        ("oms_guidance_scale", float("inf"), "OMS CFG is inf: take 0 to 30"),
+        ("width", 65, "Width is 65: take 64 to 2048 in steps of 8"),
+        ("scheduler", "magic", "Scheduler is magic: choose one of ddim"),
+        ("model", None, "no model is available: download or add one"),
     ],
 )
 def test_bad_input_is_named_in_one_plain_line(field: str, value: Any, said: str) -> None:
     with pytest.raises(StudioError) as error:
-        to_request(FIELDS | {field: value})
+        replace(CREATE, **{field: value}).to_request()
     assert said in str(error.value)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 250
@@ -205,7 +209,7 @@ def test_bad_input_is_named_in_one_plain_line(field: str, value: Any, said: str)
 @given(st.text(max_size=200))
 def test_no_text_of_the_user_becomes_markup(text: str) -> None:
     marked = text + "<img src=x>"
-    for html in (readout.alert(marked), readout.note(marked), readout.headline(marked, "", ["seed 1"])):
+    for html in (markup.alert(marked), markup.note(marked), readout.summary(marked, 1, ["20 steps", marked])):
         assert "<img" not in html
 
 
@@ -238,9 +242,9 @@ def test_the_change_is_said_in_one_line() -> None:
 
 
 def test_progress_names_the_stage_and_the_step() -> None:
-    html = readout.progress(Progress(stage="denoise", step=3, steps=20))
-    assert "Painting, step 3 of 20" in html and 'value="3" max="20"' in html
-    assert "turn" in readout.progress(None)
+    html = markup.progress(Progress(stage="denoise", step=3, steps=20))
+    assert "Denoising, step 3 of 20" in html and 'value="3.00" max="20"' in html
+    assert "queue" in markup.progress(None)
 
 
 def test_examples_may_be_absent_or_incomplete(tmp_path: Path) -> None:
@@ -250,25 +254,43 @@ def test_examples_may_be_absent_or_incomplete(tmp_path: Path) -> None:
     assert examples.cards(found).count("data:image/png") == 2
 
 
-def test_follow_tells_how_far_it_is_and_then_the_result(studio: Studio) -> None:
-    *steps, result = follow(studio, to_request(FIELDS), threading.Event())
-    assert isinstance(result, GenerateResult) and len(result.images) == 2
-    assert all(isinstance(step, Progress) for step in steps)
+TOY = """
+import json
+import dataclasses
+from oms_app.engine.service import StudioService
+from oms_app.fields import RequestField
+from oms_app.prestep.corrections import CORRECTIONS, register
+from oms_app.ui import demo
+from oms_app.ui.tab import Tab
+
+amount = RequestField("toy_amount", float, "Toy amount", "How much.", default=0.5, low=0.0, high=3.0)
+negative = RequestField("toy_negative", bool, "Subtract", "Darkens.", default=False)
+register(dataclasses.replace(CORRECTIONS["raw"], id="toy", title="Toy correction", settings=(amount, negative)))
+
+class ToyTab(Tab):
+    id, title = "toy", "Toy tab"
+    def build(self): pass
+    def connect(self, page): pass
+
+tabs = demo.make_tabs
+demo.make_tabs = lambda service, local: [*tabs(service, local), ToyTab()]
+page = demo.create_demo(StudioService(device="cpu"))
+print(json.dumps(page.get_config_file(), default=str))
+"""
 
 
-def test_stop_is_heard_and_closing_the_page_stops_too(studio: Studio) -> None:
-    request = to_request(FIELDS | {"num_inference_steps": 200})
-    flag = threading.Event()
-    news = follow(studio, request, flag)
-    next(news)
-    flag.set()
-    with pytest.raises(Stopped):
-        list(news)
-    flag = threading.Event()
-    news = follow(studio, request, flag)
-    next(news)
-    cast(Generator[object], news).close()  # as when the visitor closes the page
-    assert flag.is_set()
+def test_a_registered_correction_and_a_new_tab_appear_on_the_page(presets: Path) -> None:
+    """In a process of its own, since Gradio leaves sockets open where a page is made but not launched."""
+    environment = os.environ | {"OMS_PRESETS": str(presets), "GRADIO_ANALYTICS_ENABLED": "False"}
+    run = subprocess.run(
+        [sys.executable, "-c", TOY], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    parts = json.loads(run.stdout)["components"]
+    labels = {part["props"].get("label"): part for part in parts}
+    assert "Toy tab" in labels
+    assert ["Toy correction", "toy"] in labels["Corrections"]["props"]["choices"]
+    assert (labels["Toy amount"]["type"], labels["Toy amount"]["props"]["maximum"]) == ("slider", 3.0)
+    assert labels["Subtract"]["type"] == "checkbox" and "For: Toy correction." in labels["Subtract"]["props"]["info"]
 
 
 @pytest.fixture
@@ -284,6 +306,62 @@ def test_the_late_studio_paints_and_keeps_pictures(late: StudioService, own_home
         assert image.path is not None and image.path.parent == own_home / "pictures"
         with Image.open(image.path) as saved:
             assert late.measure(saved) == image.stats
+
+
+def test_a_request_streams_its_progress_and_then_the_result(late: StudioService) -> None:
+    *steps, result = late.stream(CREATE.to_request(), threading.Event())
+    assert isinstance(result, GenerateResult) and len(result.images) == 2
+    assert steps and all(isinstance(step, Progress) for step in steps)
+
+
+def test_a_stream_ends_when_it_is_stopped_or_closed(late: StudioService) -> None:
+    request = replace(CREATE, num_inference_steps=200).to_request()
+    stop = threading.Event()
+    events = late.stream(request, stop, interval=0.0)
+    next(events)
+    stop.set()
+    with pytest.raises(Stopped):
+        list(events)
+    stop = threading.Event()
+    events = late.stream(request, stop, interval=0.0)
+    while next(events) == Progress(stage="load"):
+        pass
+    cast(Generator[object], events).close()  # as when the visitor leaves
+    assert stop.is_set()
+
+
+def test_few_own_frames_lie_between_a_click_and_the_pipeline(
+    late: StudioService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the page's thread and of the device's, summed; docs/architecture.md lists them."""
+    late.start().result()
+    from diffusers import StableDiffusionPipeline
+
+    stock, found = StableDiffusionPipeline.__call__, []
+
+    def own(frame: FrameType | None) -> list[str]:
+        names = []
+        while frame:
+            if "oms_app" in frame.f_code.co_filename:
+                names.append(f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}")
+            frame = frame.f_back
+        return names
+
+    def spy(*given: Any, **named: Any) -> Any:
+        this, handler = threading.get_ident(), threading.main_thread().ident
+        frames = sys._current_frames()
+        found.append((own(frames[handler or 0]), own(frames[this])))
+        return stock(*given, **named)
+
+    monkeypatch.setattr(StableDiffusionPipeline, "__call__", spy)
+    controls: Any = SimpleNamespace(status="status", idle=dict)
+    fields: Any = SimpleNamespace()
+    job = PictureJob([CREATE.to_request()], controls, lambda results: {})
+    runner = JobRunner(late, controls, fields, lambda values: job)
+    list(runner.run(job, SimpleNamespace(session_hash="one")))
+    page, device = found[0]
+    assert "generation.run" in page and "worker._work" in device
+    assert len(page) + len(device) <= 8, (page, device)
 
 
 def ask(address: str, path: str, body: list[Any] | None = None) -> str:
@@ -313,7 +391,7 @@ def test_news_on_the_way_is_cheap_to_tell(page: str) -> None:
     assert len(told) <= 5, [kinds[part] for part in told]
 
 
-def test_two_endpoints_are_public(page: str) -> None:
+def test_three_endpoints_are_public(page: str) -> None:
     info = json.loads(ask(page, "/gradio_api/info"))
     assert set(info["named_endpoints"]) == {"/generate", "/preview", "/statistics"} and not info["unnamed_endpoints"]
 
@@ -335,9 +413,9 @@ def test_the_endpoint_answers_with_png_pictures(page: str) -> None:
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (arguments("night", seed=-1), "The seed is -1; allowed is 0 to 4294967295"),
+        (arguments("night", seed=-1), "Seed is -1: take 0 to 4294967295"),
         (arguments("night", model="/etc"), "unknown model"),
-        (arguments(" "), "The prompt is empty"),
+        (arguments(" "), "the prompt is empty"),
     ],
 )
 def test_the_endpoint_refuses_bad_input(page: str, bad: list[Any], said: str) -> None:

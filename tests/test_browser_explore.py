@@ -84,7 +84,7 @@ def test_settings_are_kept_as_a_look_at_once_and_for_the_next_visit(tab: Page, h
     expect(tab.locator(PROMPT)).to_have_value("city at night")
     tab.locator("#look-save").get_by_role("button").first.click()
     title, save, status = tab.locator("#look-title").get_by_role("textbox"), tab.locator("#look-keep"), "#look-status"
-    for wrong, said in (("", "has no name yet"), ("Neon", "is there already"), ("../x", "is no name for a look")):
+    for wrong, said in (("", "has no name yet"), ("Neon", "exists already"), ("../x", "is not a valid name of a look")):
         title.fill(wrong)
         save.click()
         expect(tab.locator(status).get_by_role("alert")).to_contain_text(said)
@@ -108,7 +108,7 @@ def test_a_grid_is_painted_and_a_cell_opens_in_create(tab: Page) -> None:
     expect(tab.locator("#explore-plan")).to_contain_text("6 pictures")
     tab.locator("#explore-prompt textarea").press("Control+Enter")
     expect(tab.locator("#explore-table button")).to_have_count(6, timeout=PATIENCE)
-    expect(tab.get_by_role("button", name="Paint the grid")).to_be_enabled()
+    expect(tab.get_by_role("button", name="Generate grid")).to_be_enabled()
     expect(tab.locator("#explore-plan")).to_contain_text(re.compile(r"6 pictures, about \d+ s"))
     with tab.expect_download() as download:
         tab.get_by_text("Download sheet").click()
@@ -141,8 +141,8 @@ def test_a_cell_that_fails_says_why_and_leaves_the_others(tab: Page) -> None:
     for title in ("Zero SNR", "Flow"):
         models.get_by_label(title).check()
     expect(tab.locator("#explore-plan")).to_contain_text("15 pictures")
-    tab.get_by_role("button", name="Paint the grid").click()
-    expect(tab.locator("#explore-status")).to_contain_text("10 pictures could not be painted", timeout=PATIENCE)
+    tab.get_by_role("button", name="Generate grid").click()
+    expect(tab.locator("#explore-status")).to_contain_text("10 pictures failed", timeout=PATIENCE)
     expect(tab.locator("#explore-table button")).to_have_count(5)
     expect(tab.locator(".oms-failed")).to_have_count(10)
     expect(tab.locator(".oms-failed").filter(has_text="flow-matching")).to_have_count(5)
@@ -158,13 +158,13 @@ def test_stop_keeps_the_cells_that_are_finished(tab: Page) -> None:
     expect(tab.locator("#explore-seeds")).to_be_visible()
     tab.get_by_role("button", name="Picture settings").last.click()
     tab.locator("#explore-steps input").fill("100")
-    tab.get_by_role("button", name="Paint the grid").click()
+    tab.get_by_role("button", name="Generate grid").click()
     tab.locator("#explore-table button").first.wait_for(timeout=PATIENCE)  # the first row is there
     tab.keyboard.press("Escape")
     expect(tab.locator("#explore-status")).to_contain_text(re.compile(r"Stopped\. \d+ of 18 pictures are kept"))
     kept = tab.locator("#explore-table button").count()
-    assert kept in (6, 12) and tab.locator(".oms-waiting").count() == 18 - kept
-    expect(tab.get_by_role("button", name="Paint the grid")).to_be_enabled()
+    assert kept in (6, 12) and tab.locator(".oms-pending").count() == 18 - kept
+    expect(tab.get_by_role("button", name="Generate grid")).to_be_enabled()
     with tab.expect_download():
         tab.get_by_text("Download sheet").click()
 
@@ -172,5 +172,5 @@ def test_stop_keeps_the_cells_that_are_finished(tab: Page) -> None:
 def test_a_grid_that_is_too_large_is_refused(tab: Page) -> None:
     explore(tab, "snow")
     tab.locator("#explore-prompts textarea").fill("\n".join(f"night {i}" for i in range(20)))
-    tab.get_by_role("button", name="Paint the grid").click()
-    expect(tab.locator("#explore-status").get_by_role("alert")).to_contain_text("a grid holds at most 48")
+    tab.get_by_role("button", name="Generate grid").click()
+    expect(tab.locator("#explore-status").get_by_role("alert")).to_contain_text("a grid has at most 48")

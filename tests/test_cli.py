@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from oms_app.cli import entry as cli
+from oms_app.cli.console import output_on_stderr, print_result, table
+from oms_app.fields import RequestField
+from oms_app.output import png
+from oms_app.paths import PRESETS
+from oms_app.prestep.corrections import CorrectionSpec, register, unregister
+from oms_app.prestep.methods import Start
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,7 +33,7 @@ def tiny_catalogue(presets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """Runs a command with --json; stdout must be one JSON object in one line and nothing else."""
+    """The JSON object that a command with --json prints: one line, and nothing else on stdout."""
     assert cli.main([*arguments, "--json"]) == 0
     out, _ = capsys.readouterr()
     assert out.count("\n") == 1
@@ -33,7 +42,7 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any
     return parsed
 
 
-def test_generate_answers_as_the_contract_says(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_generate_prints_what_the_contract_says(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "pictures"
     got = answer(capsys, "generate", "black mountains", "--seed", "1", "--count", "2", "--out", str(out))
     assert got["seed"] == 1
@@ -59,9 +68,7 @@ def test_every_option_of_generate_reaches_the_request(capsys: pytest.CaptureFixt
         "snow", "--guidance-scale", "3", "--steps", "2", "--scheduler", "euler", "--width", "72", "--height", "64",
         "--device", "cpu", "--seed", "3",
     )  # fmt: skip
-    from oms_app.output.png import read
-
-    restored = read(Path(got["images"][1]["path"]), {"lumen", "lumen-oms"}).request
+    restored = png.read(Path(got["images"][1]["path"]), {"lumen", "lumen-oms"}).request
     variant = restored.variants[1]
     assert (variant.prompt, variant.prompt_b, variant.mix, variant.guidance_scale) == ("dark", "light", 0.5, 2.0)
     assert (restored.negative_prompt, restored.guidance_scale, restored.num_inference_steps) == ("snow", 3.0, 2)
@@ -70,7 +77,7 @@ def test_every_option_of_generate_reaches_the_request(capsys: pytest.CaptureFixt
     assert Path(got["images"][0]["path"]).is_relative_to(own_home)  # without --out: the user's folder
 
 
-def test_every_remedy_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_correction_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     got = answer(
         capsys, "generate", "sea", "--variants", "raw,oms,singdiffusion,offset_noise,signal_leak", "--oms-prompt",
         "dark", "--oms-guidance-scale", "2", "--offset-strength", "0.5", "--offset-per", "picture", "--oms-module",
@@ -80,10 +87,93 @@ def test_every_remedy_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert len({i["mean"] for i in got["images"]}) == 5
 
 
-def test_without_json_a_person_reads_it(capsys: pytest.CaptureFixture[str]) -> None:
+class ToyCorrection:
+    """Adds a number to the noise, or subtracts it."""
+
+    def __init__(self, toy_amount: float, toy_negative: bool) -> None:
+        self.shift = -toy_amount if toy_negative else toy_amount
+
+    def texts(self, prompt: str, guidance_scale: float) -> tuple[str, ...]:
+        return ()
+
+    def correct(self, start: Start) -> Tensor:
+        return start.x_s + self.shift
+
+
+@pytest.fixture
+def toy() -> Iterator[str]:
+    """The id of a registered correction that has two settings of its own."""
+    amount = RequestField("toy_amount", float, "Toy amount", "How much.", default=0.5, low=0.0, high=3.0)
+    negative = RequestField("toy_negative", bool, "Subtract", "Darkens.", default=False)
+    yield register(CorrectionSpec("toy", "Toy", "Shifts the noise.", ToyCorrection, (amount, negative))).id
+    unregister("toy")
+
+
+def test_a_registered_correction_is_known_to_every_command(
+    toy: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    for command in (["generate"], ["evaluate", "luminance"], ["evaluate", "quality"]):
+        assert cli.main([*command, "--help"]) == 0
+        assert "signal_leak, toy, separated by commas" in capsys.readouterr().out
+    assert cli.main(["generate", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"--toy-amount +<float> +How much. Take 0 to 3. \[default: 0.5\]", shown)
+    assert re.search(r"--toy-negative +<bool> +Subtract. Darkens.", shown)
+
+    arguments = ["generate", "sea", "--variants", "raw,toy", "--seed", "1", "--steps", "2", "--out", str(tmp_path)]
+    shifted = answer(capsys, *arguments, "--toy-amount", "2", "--toy-negative")
+    default = answer(capsys, *arguments)
+    means = [[image["mean"] for image in got["images"]] for got in (shifted, default)]
+    assert means[0][0] == means[1][0], "raw reads no setting"
+    assert len({means[0][0], means[0][1], means[1][1]}) == 3
+    path = Path(shifted["images"][1]["path"])
+    with Image.open(path) as picture:
+        text = picture.info["parameters"].splitlines()[-1]
+    assert text.endswith("Correction: toy, Toy amount: 2.0, Subtract: True")
+    restored = png.read(path, {"lumen"}).request.variants[1]
+    assert restored.spec.read(restored) == {"toy_amount": 2.0, "toy_negative": True}
+
+    assert cli.main(["generate", "sea", "--variants", "raw", "--toy-amount", "4"]) == 2
+    assert "--toy-amount is 4.0: take 0 to 3" in capsys.readouterr().err
+    figures = answer(capsys, "evaluate", "luminance", "--captions", "2", "--variants", "raw,toy")
+    assert set(figures["wasserstein"]) == {"raw", "toy"}
+
+
+def test_without_json_a_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["generate", "black zebra", "--seed", "1", "--variants", "raw"]) == 0
     out, _ = capsys.readouterr()
     assert "raw" in out and "L*" in out and "zebra" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["models"],
+        ["doctor"],
+        ["inspect"],
+        ["inspect", "--table"],
+        ["evaluate", "luminance", "--captions", "2"],
+        ["bench", "switch", "--runs", "1"],
+    ],
+    ids=" ".join,
+)
+def test_a_person_gets_a_table(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 0
+    out, _ = capsys.readouterr()
+    lines = out.splitlines()
+    assert len(lines) > 2 and not re.search(r"[{}\[\]]|None|'", out), "no Python object is printed"
+    assert any(re.search(r"\S {2,}\S", line) for line in lines), "columns are apart"
+
+
+def test_long_cells_stay_whole_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/a folder/" + "x" * 300 + "/[bold]picture.png"
+    print_result({}, False, table(("seed", "file"), [(12, path), (345, None)]), "note [red]")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == f"  12   {path}" and lines[3].split() == ["345", "-"]
+    assert lines[4] == "note [red]", "text is not read as markup"
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        print_result({"mean": float("nan")}, True)
 
 
 BAD = [
@@ -170,12 +260,39 @@ def test_models_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert listed["lumen"]["available"] and not listed["absent"]["available"]
     assert {"id", "kind", "domain", "available"} <= set(listed["lumen-oms"])
     report = answer(capsys, "doctor")
-    assert report["ok"] is False  # `absent` is
-    assert "absent" in report["problems"][0]
-    assert report["device"]
+    assert report["models"]["lumen"] and report["device"]
 
 
-def test_ctrl_c_is_tidy(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_was_never_downloaded_is_no_problem(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMS_PRESETS", str(PRESETS / "models"))
+    report = answer(capsys, "doctor")
+    assert report["models"]["lumen"] and not report["models"]["sdxl"]
+    assert report["ok"] is True and report["problems"] == []
+
+
+def test_missing_files_of_an_embedded_or_added_model_are_a_problem(
+    capsys: pytest.CaptureFixture[str], own_home: Path, tmp_path: Path
+) -> None:
+    added = {
+        "id": "mine",
+        "kind": "lora",
+        "title": "Mine",
+        "licence": "?",
+        "folder": str(tmp_path / "gone.safetensors"),
+    }
+    (own_home / "models").mkdir(parents=True)
+    (own_home / "models/own.json").write_text(json.dumps({"models": [added]}))
+    report = answer(capsys, "doctor")
+    assert report["ok"] is False
+    assert [problem.split(":")[0] for problem in report["problems"]] == [
+        "the files of absent are missing",  # an entry with a folder, as embedded models have
+        "the files of mine are missing",
+    ]
+
+
+def test_ctrl_c_ends_with_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from oms_app.engine.studio import Studio
 
     def interrupted(*_: Any, **__: Any) -> None:
@@ -201,7 +318,7 @@ def run(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_true_process(tmp_path: Path) -> None:
+def test_in_a_process(tmp_path: Path) -> None:
     done = run("generate", "black sea", "--seed", "1", "--steps", "2", "--json", home=tmp_path)
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout)
@@ -220,7 +337,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_no_remote_code_is_ever_run() -> None:
+def test_remote_code_is_disabled() -> None:
     code = (
         "from oms_app.cli.entry import main; assert main(['doctor', '--json', '--device', 'cpu']) == 0; "
         "from diffusers.utils.constants import DIFFUSERS_DISABLE_REMOTE_CODE; print(DIFFUSERS_DISABLE_REMOTE_CODE)"
@@ -231,9 +348,9 @@ def test_no_remote_code_is_ever_run() -> None:
     assert done.stdout.splitlines()[-1] == "True"
 
 
-def test_what_training_tells_goes_to_stderr_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_training_logs_goes_to_stderr_once(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
-        with cli._working():
+        with output_on_stderr(logging.INFO):
             logging.getLogger("oms_app.training.lumen.stages").info("latents: second moment %.4f", 3.9399)
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == "latents: second moment 3.9399\n" * 2

@@ -5,43 +5,89 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image
+from test_app import CREATE
 
 from oms_app import Studio
-from oms_app.engine.estimates import Pace
-from oms_app.looks import Shelf
+from oms_app.engine.estimates import RunTimes
+from oms_app.errors import StudioError
+from oms_app.looks import LookLibrary
 from oms_app.output import png as gallery
-from oms_app.schema import GenerateRequest, GenerateResult, Stopped, StudioError
-from oms_app.ui.board import WAITING, Board, Painted, table
-from oms_app.ui.explore_tab import about, work
-from oms_app.ui.form import to_fields, to_request
-from oms_app.ui.grids import LOOK_BY_MODEL, MAX_CELLS, PROMPT_BY_CFG, SLIDER_BY_SEED, to_grid
+from oms_app.schema import GenerateRequest, GenerateResult
+from oms_app.ui.field_set import FieldSet
+from oms_app.ui.generation import JobRunner
+from oms_app.ui.grid_job import GridJob
+from oms_app.ui.grid_table import MISSING, GridCell, GridResult, table
+from oms_app.ui.grids import LOOK_BY_MODEL, MAX_CELLS, PROMPT_BY_CFG, SLIDER_BY_SEED, ExploreValues, Grid, to_grid
+from oms_app.ui.markup import about
 
-LOOKS = [look for look, _ in Shelf().looks()]
-FIELDS: dict[str, Any] = {
+LOOKS = [look for look, _ in LookLibrary().looks()]
+_FIELDS: dict[str, Any] = {
     "prompt": "mountains", "kind": PROMPT_BY_CFG, "oms_prompts": "dark\n\n light \ndark", "oms_scales": "0.5, 1 2",
     "left": "dark", "right": "", "places": 3, "seeds": 2, "oms_guidance_scale": 1.5, "looks": ["night", "plain"],
     "models": ["lumen", "absent"], "model": "lumen", "negative_prompt": "", "num_inference_steps": 2,
-    "guidance_scale": None, "seed": 7, "random_seed": False, "titles": {"lumen": "Tiny"},
+    "guidance_scale": None, "seed": 7, "random_seed": False,
 }  # fmt: skip
+VALUES = ExploreValues(**_FIELDS)
 
 
-def ask(**changes: Any) -> Any:
-    return to_grid(FIELDS | changes, LOOKS)
+def ask(**changes: Any) -> Grid:
+    return to_grid(replace(VALUES, **changes), LOOKS, {"lumen": "Tiny"})
 
 
-def paint(studio: Any, board: Board, stop_after: int | None = None) -> None:
-    """Paints the board; sets the flag once so many results are in."""
-    flag, results = threading.Event(), 0
-    for news in work(studio, lambda result: result, board, None, flag):
-        results += isinstance(news, GenerateResult)
-        if results == stop_after:
-            flag.set()
+@dataclass(frozen=True)
+class NoFields:
+    pass
+
+
+class Service:
+    """Generates with a Studio, but refuses some requests. Sets the stop flag after `stop_after` results."""
+
+    def __init__(
+        self,
+        studio: Studio,
+        refuse: Callable[[GenerateRequest], Exception | None] = lambda request: None,
+        stop_after: int | None = None,
+    ) -> None:
+        self._studio, self._refuse, self._left = studio, refuse, stop_after
+
+    def estimate(self, requests: Any) -> float | None:
+        return None
+
+    def save(self, result: GenerateResult) -> GenerateResult:
+        return result
+
+    def stream(self, request: GenerateRequest, stop: threading.Event, interval: float) -> Iterator[GenerateResult]:
+        if error := self._refuse(request):
+            raise error
+        result = self._studio.generate(request, should_stop=stop.is_set)
+        if self._left is not None:
+            self._left -= 1
+            if not self._left:
+                stop.set()
+        yield result
+
+
+def run(service: Any, grid: Grid) -> tuple[GridResult, str]:
+    """What a click on Explore's button makes of the grid, and the message at its end."""
+    messages: list[str] = []
+
+    def on_status(message: str) -> dict[Any, Any]:
+        messages.append(message)
+        return {"status": message}
+
+    job = GridJob(grid, service, lambda result, ended: {}, on_status)
+    controls: Any = SimpleNamespace(idle=dict)
+    runner = JobRunner(service, controls, FieldSet(NoFields, {}), lambda values: job)
+    list(runner.run(job, SimpleNamespace(session_hash="one")))
+    return job.result, messages[-1]
 
 
 def test_every_oms_prompt_is_a_row_that_is_one_request() -> None:
@@ -83,22 +129,22 @@ def test_looks_by_models_have_a_request_for_each_cell() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"prompt": " "}, "The prompt is empty"),
-        ({"oms_prompts": " \n"}, "There is no OMS prompt: write one or more"),
-        ({"oms_scales": "high"}, "The OMS CFGs are 'high': write numbers"),
-        ({"oms_scales": ","}, "There is no OMS CFG"),
-        ({"oms_scales": "31"}, "The OMS strength (CFG) is 31.0; allowed is 0 to 30"),
-        ({"oms_scales": "nan"}, "The OMS strength (CFG) is nan; allowed is 0 to 30"),
-        ({"oms_prompts": "\n".join(map(str, range(13)))}, f"13 OMS prompts by 4 columns are 52 pictures; a grid holds "
+        ({"prompt": " "}, "the prompt is empty"),
+        ({"oms_prompts": " \n"}, "there is no OMS prompt: write one or more"),
+        ({"oms_scales": "high"}, "OMS CFGs are 'high': write numbers"),
+        ({"oms_scales": ","}, "there is no OMS CFG"),
+        ({"oms_scales": "31"}, "OMS CFG is 31.0: take 0 to 30"),
+        ({"oms_scales": "nan"}, "OMS CFG is nan: take 0 to 30"),
+        ({"oms_prompts": "\n".join(map(str, range(13)))}, f"13 OMS prompts × 4 columns = 52 pictures: a grid has "
          f"at most {MAX_CELLS}"),
-        ({"oms_scales": " ".join(map(str, range(20)))}, "and 16 in a row or column: take fewer"),
-        ({"kind": LOOK_BY_MODEL, "models": []}, "2 looks by 0 models are 0 pictures: choose at least one of each"),
-        ({"kind": LOOK_BY_MODEL, "looks": ["no such look"]}, "0 looks by 2 models are 0 pictures"),
+        ({"oms_scales": " ".join(map(str, range(20)))}, "and at most 16 in a row or column; choose fewer"),
+        ({"kind": LOOK_BY_MODEL, "models": []}, "2 looks × 0 models = 0 pictures: choose at least one of each"),
+        ({"kind": LOOK_BY_MODEL, "looks": ["no such look"]}, "0 looks × 2 models = 0 pictures"),
         ({"kind": SLIDER_BY_SEED, "seed": 2**32 - 1}, "passes 4294967295: take a smaller seed"),
-        ({"seed": 1.5}, "The seed is 1.5, which is no whole number"),
-        ({"num_inference_steps": 0}, "The number of steps is 0; allowed is 1 to 200"),
-        ({"guidance_scale": 31}, "The prompt strength (CFG) is 31; allowed is 0 to 30"),
-        ({"model": None}, "No model is here yet"),
+        ({"seed": 1.5}, "Seed is 1.5: take 0 to 4294967295"),
+        ({"num_inference_steps": 0}, "Steps is 0: take 1 to 200"),
+        ({"guidance_scale": 31}, "CFG (guidance scale) is 31: take 0 to 30"),
+        ({"model": None}, "no model is available"),
     ],
 )  # fmt: skip
 def test_a_grid_that_cannot_be_is_refused_in_one_plain_line(changes: dict[str, Any], said: str) -> None:
@@ -107,50 +153,36 @@ def test_a_grid_that_cannot_be_is_refused_in_one_plain_line(changes: dict[str, A
     assert said in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-def test_a_grid_is_painted_with_the_settings_of_its_cells(studio: Studio) -> None:
-    board = Board(ask())
-    paint(studio, board)
-    assert board.painted == 8
-    raws = [board.cells[row, 0] for row in range(2)]
-    assert all(isinstance(raw, Painted) and raw.image.variant == "raw" for raw in raws)
-    cell = board.cells[1, 3]
-    assert isinstance(cell, Painted)
+def test_a_grid_is_made_with_the_settings_of_its_cells(studio: Studio) -> None:
+    result, _ = run(Service(studio), ask())
+    assert result.finished == 8
+    raws = [result.cells[row, 0] for row in range(2)]
+    assert all(isinstance(raw, GridCell) and raw.image.variant == "raw" for raw in raws)
+    cell = result.cells[1, 3]
+    assert isinstance(cell, GridCell)
     alone = studio.generate(
         GenerateRequest(prompt="mountains", seed=7, num_inference_steps=2, variants=(cell.variant,))
     ).images[0]
     assert alone.stats.mean == pytest.approx(cell.image.stats.mean, abs=1.0)
-    html = table(board)
+    html = table(result)
     assert html.count("<button") == 8 and "OMS CFG 0.5" in html and "gradio_api/file=" in html
 
 
 def test_a_cell_fills_in_the_fields_of_create_so_that_it_is_asked_for_again(studio: Studio) -> None:
     for kind, column in ((PROMPT_BY_CFG, 2), (SLIDER_BY_SEED, 2)):
-        board = Board(ask(kind=kind, guidance_scale=3.0))
-        paint(studio, board)
-        cell = board.cells[1, column]
-        assert isinstance(cell, Painted)
-        others = {"oms_prompt": "", "oms_prompt_left": "", "oms_prompt_right": "", "oms_mix": 0.0}
-        again = to_request(others | to_fields(cell.request, cell.variant))
+        result, _ = run(Service(studio), ask(kind=kind, guidance_scale=3.0))
+        cell = result.cells[1, column]
+        assert isinstance(cell, GridCell)
+        again = CREATE.with_picture(cell.request, cell.variant).to_request()
         kept = again.variants[1].model_copy(update={"name": cell.variant.name, "module": cell.variant.module})
         assert kept == cell.variant
         assert again.model_copy(update={"variants": ()}) == cell.request.model_copy(
             update={"variants": (), "guidance_rescale": None}
         )
-        raw = board.cells[1, 0]
-        assert isinstance(raw, Painted) and to_fields(raw.request, raw.variant)["oms_on"] is False
-
-
-class Picky:
-    """The studio, but for requests that `refuse` says something of."""
-
-    def __init__(self, studio: Studio, refuse: Callable[[GenerateRequest], Exception | None]) -> None:
-        self.studio, self.refuse = studio, refuse
-        self.models = studio.models
-
-    def generate(self, request: GenerateRequest, **rest: Any) -> GenerateResult:
-        if error := self.refuse(request):
-            raise error
-        return self.studio.generate(request, **rest)
+        raw = result.cells[1, 0]
+        assert isinstance(raw, GridCell)
+        of_raw = CREATE.with_picture(raw.request, raw.variant)
+        assert not of_raw.oms_on and of_raw.oms_guidance_scale == CREATE.oms_guidance_scale
 
 
 @pytest.mark.parametrize("error", [StudioError("this will <not> do"), RuntimeError("this will <not> do")])
@@ -159,34 +191,29 @@ def test_a_cell_that_fails_leaves_the_others(studio: Studio, error: Exception) -
         scales = [v.guidance_scale for v in request.variants if v.prompt == "light"]
         return error if 2.0 in scales else None
 
-    board = Board(ask())
-    paint(Picky(studio, refuse), board)
-    assert board.painted == 7
-    said = board.cells[1, 3]
-    assert isinstance(said, str) and "this will <not> do" in said
-    html = table(board)
+    result, message = run(Service(studio, refuse), ask())
+    assert result.finished == 7 and "1 picture failed" in message
+    reason = result.cells[1, 3]
+    assert isinstance(reason, str) and "this will <not> do" in reason
+    html = table(result)
     assert html.count("<button") == 7 and "his will &lt;not&gt; do" in html
-    board = Board(ask(kind=LOOK_BY_MODEL))
-    paint(studio, board)
-    assert board.painted == 2 and "absent" in str(board.cells[0, 1]), "a model that is not there fails in its column"
+    result, _ = run(Service(studio), ask(kind=LOOK_BY_MODEL))
+    assert result.finished == 2 and "absent" in str(result.cells[0, 1]), "a model that is absent fails in its column"
 
 
 def test_stop_keeps_what_is_finished(studio: Studio) -> None:
-    board = Board(ask())
-    with pytest.raises(Stopped):
-        paint(studio, board, stop_after=1)
-    assert board.painted == 4 and set(board.cells) == {(0, column) for column in range(4)}
-    assert table(board).count("oms-waiting") == 4
-    assert board.for_sheet()[1] == [WAITING] * 4
+    result, message = run(Service(studio, stop_after=1), ask())
+    assert result.finished == 4 and set(result.cells) == {(0, column) for column in range(4)}
+    assert "Stopped. 4 of 8 pictures are kept." in message
+    assert table(result).count("oms-pending") == 4
+    assert result.for_sheet()[1] == [MISSING] * 4
 
 
 def test_the_sheet_has_labels_and_the_settings_of_every_cell(studio: Studio, tmp_path: Path) -> None:
-    board = Board(ask())
-    with pytest.raises(Stopped):
-        paint(studio, board, stop_after=1)
-    board.cells[1, 0] = "it went wrong " * 30
-    labels = ("dark", "a very long OMS prompt " * 20), board.grid.column_labels
-    path = gallery.save_sheet(board.for_sheet(), *labels, tmp_path)
+    result, _ = run(Service(studio, stop_after=1), ask())
+    result.cells[1, 0] = "it went wrong " * 30
+    labels = ("dark", "a very long OMS prompt " * 20), result.grid.column_labels
+    path = gallery.save_sheet(result.for_sheet(), *labels, tmp_path)
     assert path.suffix == ".png" and path.parent == tmp_path
     with Image.open(path) as sheet:
         sheet.load()
@@ -197,28 +224,28 @@ def test_the_sheet_has_labels_and_the_settings_of_every_cell(studio: Studio, tmp
     request = GenerateRequest.model_validate(cell["request"])
     assert cell["variant"] == "oms 2" and request.seed == 7
     assert next(v for v in request.variants if v.name == "oms 2").guidance_scale == 2.0
-    assert kept["cells"][1][0]["error"].startswith("it went wrong") and kept["cells"][1][1] == {"error": WAITING}
+    assert kept["cells"][1][0]["error"].startswith("it went wrong") and kept["cells"][1][1] == {"error": MISSING}
 
 
 def test_the_pace_is_learnt_and_kept(studio: Studio, tmp_path: Path) -> None:
     defaults = {info.id: info.defaults for info in studio.models()}
-    pace = Pace(tmp_path / "home" / "pace.json")
+    pace = RunTimes(tmp_path / "home" / "pace.json")
     grid = ask()
     assert pace.estimate(grid.requests, defaults) is None, "nothing was painted yet"
     result = studio.generate(grid.requests[0])
     assert result.painted == 4
     pace.learn(result)
     seconds = result.seconds.correct + result.seconds.denoise + result.seconds.decode
-    for one in (pace, Pace(pace.file)):
+    for one in (pace, RunTimes(pace.file)):
         assert one.estimate(grid.requests, defaults) == pytest.approx(seconds * 7 / 4), "the raw picture counts once"
     again = studio.generate(grid.requests[0])
     assert again.painted == 0
     pace.learn(again)
     assert pace.estimate(grid.requests[:1], defaults) == pytest.approx(seconds), "what was reused says nothing of speed"
     pace.file.write_text('{"rates": {"lumen": [-1]}}')
-    assert Pace(pace.file).estimate(grid.requests, defaults) is None
+    assert RunTimes(pace.file).estimate(grid.requests, defaults) is None
     pace.file.write_text("no json")
-    assert Pace(pace.file).estimate(grid.requests, defaults) is None
+    assert RunTimes(pace.file).estimate(grid.requests, defaults) is None
 
 
 def test_time_is_said_no_finer_than_it_is_known() -> None:

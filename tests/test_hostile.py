@@ -1,4 +1,4 @@
-"""Files that mean harm or are damaged: each ends with 2 and one clear line, and the next request is none the worse."""
+"""Malicious and damaged files: each ends with 2 and one clear line, and the next request works."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
 class Bomb:
-    """What a pickle may hold: unpickling it would make a folder."""
+    """What a pickle may contain: unpickling it would create a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,7 +32,7 @@ class Bomb:
 
 @pytest.fixture
 def world(presets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the tiny world, whose base may be spoilt; the user's folder is tmp_path/home."""
+    """A copy of the tiny world, whose base model may be damaged; the user's folder is tmp_path/home."""
     root = tmp_path / "world"
     shutil.copytree(presets.parents[1], root)
     monkeypatch.setenv("OMS_PRESETS", str(root / "presets/models"))
@@ -91,7 +91,7 @@ def no_index(base: Path, tmp: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("damage", "message"),
     [
         (pickled, "is a pickle, which can run any code"),
         (truncated, "cannot be read as a base model"),
@@ -106,15 +106,15 @@ def no_index(base: Path, tmp: Path) -> None:
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_spoilt_base_is_refused(
-    world: Path, tmp_path: Path, spoil: Callable[[Path, Path], None], said: str, capsys: pytest.CaptureFixture[str]
+def test_a_damaged_base_is_refused(
+    world: Path, tmp_path: Path, damage: Callable[[Path, Path], None], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(world / "assets/lumen", world / "assets/spoilt")
-    spoil(world / "assets/spoilt", tmp_path)
-    assert cli.main(["generate", "sea", "--model", str(world / "assets/spoilt"), "--variants", "raw"]) == 2
-    complaint = capsys.readouterr().err
-    assert said in complaint
-    assert complaint.startswith("error: ") and complaint.count("\n") == 1
+    shutil.copytree(world / "assets/lumen", world / "assets/damaged")
+    damage(world / "assets/damaged", tmp_path)
+    assert cli.main(["generate", "sea", "--model", str(world / "assets/damaged"), "--variants", "raw"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ") and error.count("\n") == 1
     assert not (tmp_path / "exploded").exists()
     assert cli.main(["generate", "sea", "--variants", "raw", "--steps", "1"]) == 0
 

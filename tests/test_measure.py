@@ -1,4 +1,4 @@
-"""Colour, figures of pictures and distances: published values, closed forms, and a second way to compute each."""
+"""Colour, figures of pictures and distances against published values, closed forms and second implementations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ samples = st.lists(numbers, min_size=1, max_size=12)
         ((0, 255, 0), (87.73, -86.18, 83.18)),
         ((0, 0, 255), (32.30, 79.19, -107.86)),
         ((119, 119, 119), (50.03, 0.0, 0.0)),
-        ((1, 1, 1), (0.27, 0.0, 0.0)),  # the straight part of both curves
+        ((1, 1, 1), (0.27, 0.0, 0.0)),  # the linear part of both curves
     ],
 )
 def test_lab_of_known_colours(rgb: tuple[int, int, int], lab: tuple[float, float, float]) -> None:
@@ -42,7 +42,7 @@ def test_bytes_and_floats_give_the_same_lab() -> None:
 
 
 @given(st.integers(0, 254))
-def test_greys_have_no_colour_and_grow_lighter(grey: int) -> None:
+def test_greys_have_no_colour_and_their_lightness_increases(grey: int) -> None:
     lab = srgb_to_lab(np.full((1, 3), grey, dtype=np.uint8) + np.array([[0], [1]], dtype=np.uint8))
     np.testing.assert_allclose(lab[:, 1:], 0.0, atol=1e-9)
     assert lab[1, 0] > lab[0, 0]
@@ -102,7 +102,7 @@ def test_measure_refuses_floats() -> None:
 
 
 def by_quantiles(a: list[float], b: list[float]) -> float:
-    """W = ∫ |Q_a(u) - Q_b(u)| du: repeat both samples to a common length, then pair them in order."""
+    """W = ∫ |Q_a(u) - Q_b(u)| du: both samples are repeated to a common length, then paired in order."""
     length = math.lcm(len(a), len(b))
     quantiles_a, quantiles_b = np.repeat(np.sort(a), length // len(a)), np.repeat(np.sort(b), length // len(b))
     return float(np.mean(np.abs(quantiles_a - quantiles_b)))
@@ -140,7 +140,7 @@ def test_bootstrap_interval_of_a_mean_agrees_with_the_normal_one() -> None:
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
 
 
-def test_bootstrap_interval_repeats_by_seed_and_keeps_units_paired() -> None:
+def test_bootstrap_interval_depends_on_the_seed_and_keeps_units_paired() -> None:
     values = np.random.default_rng(2).normal(size=50)
     run = [bootstrap_interval(lambda i: float(values[i].mean()), 50, resamples=100, seed=seed) for seed in (3, 3, 4)]
     assert run[0] == run[1] != run[2]

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,13 @@ from tiny import make_world
 
 from oms_app import GenerateRequest, StudioError
 from oms_app.engine.service import StudioService
+from oms_app.errors import Stopped
 from oms_app.models import hub
 from oms_app.models import user_models as own
 from oms_app.models.catalog import MARKER, OWN, open_catalog
 from oms_app.models.hub import _require_room, fetch
-from oms_app.schema import Lora, Stopped, Transfer, Variant
-from oms_app.ui import models_tab
-from oms_app.ui.form import to_request
+from oms_app.schema import Lora, Transfer, Variant
+from oms_app.ui import model_cards
 
 RAW = (Variant(name="raw"),)
 PIECE = 10 * 2**20  # bytes: what huggingface_hub reads at a time
@@ -114,14 +115,14 @@ def test_what_a_base_needs_follows_from_its_latent_domain(own_home: Path) -> Non
     assert infos["sdxl"].needs == ("oms-b-openclip-xl", "openclip-vit-h")
     assert infos["lumen"].needs == ("lumen-oms",)
     assert set(needed for info in infos.values() for needed in info.needs) <= set(infos)
-    assert models_tab.to_fetch(infos, "sd15", whole=False) == ["sd15"]
-    assert models_tab.to_fetch(infos, "sd15", whole=True) == ["sd15", "oms-b-openclip-15-21", "openclip-vit-h"]
-    assert models_tab.to_fetch(infos, "lumen", whole=True) == [], "all of it comes with the app"
-    assert models_tab.to_fetch(infos, "../../etc", whole=True) == []
-    cards = models_tab.catalogue(list(infos.values()), local=True)
+    assert model_cards.to_fetch(infos, "sd15", whole=False) == ["sd15"]
+    assert model_cards.to_fetch(infos, "sd15", whole=True) == ["sd15", "oms-b-openclip-15-21", "openclip-vit-h"]
+    assert model_cards.to_fetch(infos, "lumen", whole=True) == [], "all of it comes with the app"
+    assert model_cards.to_fetch(infos, "../../etc", whole=True) == []
+    cards = model_cards.catalogue(list(infos.values()), local=True)
     assert "Download · 2.7 GB" in cards and "With One More Step · 3.7 GB" in cards
-    assert "<button" not in models_tab.catalogue(list(infos.values()), local=False)
-    assert cards.count("<button") == models_tab.catalogue(list(infos.values()), True, busy=True).count(" disabled>")
+    assert "<button" not in model_cards.catalogue(list(infos.values()), local=False)
+    assert cards.count("<button") == model_cards.catalogue(list(infos.values()), True, busy=True).count(" disabled>")
 
 
 def test_models_of_ones_own_paint_and_are_remembered(late: StudioService, base: Path, tmp_path: Path) -> None:
@@ -134,7 +135,10 @@ def test_models_of_ones_own_paint_and_are_remembered(late: StudioService, base: 
     bold = late.generate(plain.request.model_copy(update={"loras": (Lora(id="bold-style"),), "variants": RAW}))
     assert np.any(np.asarray(plain.images[0].image) != np.asarray(bold.images[0].image))
     again = StudioService(device="cpu")
-    assert {info.id for info in again.models() if info.own} == {"my-model", "bold-style"} and not again.complaints()
+    assert {info.id for info in again.models() if info.own} == {
+        "my-model",
+        "bold-style",
+    } and not again.catalog_warnings()
     assert late.forget_model("my-model") == str(base) and base.is_dir()
     lora.unlink()
     [left] = [info for info in StudioService(device="cpu").models() if info.own]
@@ -328,15 +332,15 @@ def test_the_list_is_validated_when_it_is_read_back(told: str, said: str, preset
 
 
 def test_loras_go_into_the_request() -> None:
-    from test_app import FIELDS
+    from test_app import CREATE
 
-    assert to_request(FIELDS | {"loras": ["a", "b"], "lora_scale": 0.5}).loras == (
+    assert replace(CREATE, loras=["a", "b"], lora_scale=0.5).to_request().loras == (
         Lora(id="a", scale=0.5),
         Lora(id="b", scale=0.5),
     )
-    assert to_request(FIELDS | {"loras": [], "lora_scale": 0.5}).loras == ()
-    with pytest.raises(StudioError, match=r"The LoRA strength is 9.0; allowed is -4 to 4"):
-        to_request(FIELDS | {"loras": ["a"], "lora_scale": 9.0})
+    assert replace(CREATE, loras=[], lora_scale=0.5).to_request().loras == ()
+    with pytest.raises(StudioError, match=r"LoRA strength is 9.0: take -4 to 4"):
+        replace(CREATE, loras=["a"], lora_scale=9.0).to_request()
 
 
 LAYOUT = """
@@ -371,19 +375,19 @@ def test_a_space_offers_no_paths_and_no_downloads(presets: Path, own_home: Path)
 
 
 def test_the_figures_of_the_store(late: StudioService) -> None:
-    assert "–" in models_tab.statistics(None)
+    assert "–" in model_cards.statistics(None)
     late.generate(GenerateRequest(prompt="sea", seed=1, num_inference_steps=1))
     counts = late.statistics()
     assert counts["models"] == counts["misses"] == 2 and 0 < counts["bytes_used"] <= counts["budget"]
-    html = models_tab.statistics(counts)
-    assert "<dd>2</dd>" in html and "set aside for models" in html
+    html = model_cards.statistics(counts)
+    assert "<dd>2</dd>" in html and "for models" in html
 
 
 def test_how_far_and_how_long() -> None:
     news = Transfer(done=1_500_000_000, total=3_000_000_000)
-    assert "Downloading &lt;X&gt;: 1.5 GB of 3.0 GB, about 40 s left" in models_tab.transfer("<X>", news, 40.0)
-    assert "about 5 min left" in models_tab.transfer("X", news, 300.0)
-    assert models_tab.gigabytes(5_000_000) == "5 MB"
+    assert "Downloading &lt;X&gt;: 1.5 GB of 3.0 GB, about 40 s left" in model_cards.transfer("<X>", news, 40.0)
+    assert "about 5 min left" in model_cards.transfer("X", news, 300.0)
+    assert model_cards.size(5_000_000) == "5 MB"
 
 
 @pytest.fixture(scope="module")
@@ -436,12 +440,12 @@ def test_on_the_page(
         expect(card.get_by_role("button").first).to_be_disabled()
         view.locator("#models-stop").click()
         hub.gate.set()
-        expect(status).to_contain_text("Stopped. What has come is kept", timeout=PATIENCE)
+        expect(status).to_contain_text("Stopped. The next download continues", timeout=PATIENCE)
         hub.gate = None
         assert not (own_home / "models/faraway" / MARKER).exists()
         card.get_by_role("button", name="With One More Step").click()
-        expect(status).to_contain_text("Faraway and Faraway OMS: here now", timeout=PATIENCE)
-        expect(card.locator(".oms-state")).to_have_text("Here")
+        expect(status).to_contain_text("Faraway and Faraway OMS: downloaded", timeout=PATIENCE)
+        expect(card.locator(".oms-state")).to_have_text("Available")
         expect(card.get_by_role("button")).to_have_count(0)
         assert (own_home / "models/faraway" / MARKER).is_file() and (own_home / "models/faraway-oms" / MARKER).is_file()
 
@@ -451,9 +455,9 @@ def test_on_the_page(
         expect(added.get_by_role("alert")).to_contain_text("/etc/passwd is no model", timeout=PATIENCE)
         path.fill(str(base))
         path.press("Enter")
-        expect(added).to_contain_text("My Model is in the list of Create", timeout=PATIENCE)
+        expect(added).to_contain_text("My Model is now in the list of Create", timeout=PATIENCE)
         view.locator("#own-drop input[type=file]").set_input_files(make_lora(tmp_path / "Bold.safetensors"))
-        expect(added).to_contain_text("Bold is in the list of Create", timeout=PATIENCE)
+        expect(added).to_contain_text("Bold is now in the list of Create", timeout=PATIENCE)
         expect(view.locator("#catalogue")).to_contain_text("Bold")
 
         view.get_by_role("tab", name="Compare").click()
@@ -474,9 +478,9 @@ def test_on_the_page(
         expect(view.locator("#model input")).to_have_value("My Model")
         expect(view.locator("#loras")).to_contain_text("Bold")
         view.get_by_role("tab", name="Models").click()
-        expect(view.locator("#statistics")).to_contain_text("set aside for models")
-        view.locator("article[data-model=my-model]").get_by_role("button", name="Take off the list").click()
-        expect(view.locator("#models-status")).to_contain_text("My Model is off the list")
+        expect(view.locator("#statistics")).to_contain_text("for models")
+        view.locator("article[data-model=my-model]").get_by_role("button", name="Remove from the list").click()
+        expect(view.locator("#models-status")).to_contain_text("My Model is removed from the list")
         view.get_by_role("tab", name="Create").click()
         expect(view.locator("#model input")).to_have_value("Tiny")
         view.get_by_role("tab", name="Models").click()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import diffusers
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from oms_app.prestep import schedule, step
-from oms_app.prestep.corrections import CORRECTIONS, OffsetNoise, Start, copy_of
+from oms_app.prestep.corrections import CORRECTIONS
 from oms_app.prestep.leak import LeakStatistics, from_modes, low_modes
-from oms_app.schema import CORRECTIONS as REQUESTED_CORRECTIONS
-from oms_app.schema import SCHEDULERS as REQUESTED_SCHEDULERS
+from oms_app.prestep.methods import OffsetNoise, Start, copy_of
+from oms_app.schedulers import SCHEDULERS as REQUESTED_SCHEDULERS
+from oms_app.schema import Variant
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -301,8 +303,8 @@ def test_flow_matching_is_refused_with_its_reason() -> None:
 # --- corrections -----------------------------------------------------------------------------------------------------
 
 
-def make_start(predict: Callable[[], Tensor], alpha_bar: float = 0.2) -> tuple[Start, Tensor]:
-    """A start, and the draw that the generator would give next."""
+def make_start(predict: Callable[[str], Tensor], alpha_bar: float = 0.2) -> tuple[Start, Tensor]:
+    """A start without statistics, and the draw that the generator would give next."""
     generator = torch.Generator().manual_seed(11)
     x_s = torch.randn(1, 4, 3, 3, generator=generator)
     start = Start(x_s=x_s, alpha_bar=alpha_bar, generator=generator, predict=predict)
@@ -311,47 +313,78 @@ def make_start(predict: Callable[[], Tensor], alpha_bar: float = 0.2) -> tuple[S
     return start, torch.randn(1, 4, 3, 3, generator=copy)
 
 
-def test_there_is_a_correction_for_every_name_in_a_request() -> None:
-    assert set(CORRECTIONS) == set(REQUESTED_CORRECTIONS)
+def make(name: str) -> Any:
+    return CORRECTIONS[name].make(Variant(name="x", correction=name))
 
 
 def test_raw_is_the_noise_and_asks_for_no_prediction() -> None:
-    def refuse() -> Tensor:
+    def refuse(text: str) -> Tensor:
         raise AssertionError("raw must not run a module")
 
     start, _ = make_start(refuse)
-    assert CORRECTIONS["raw"]().correct(start) is start.x_s
+    assert make("raw").correct(start) is start.x_s and make("raw").texts("sea", 5.0) == ()
     assert CORRECTIONS["raw"].needs is None
 
 
 def test_corrections_are_their_formulas() -> None:
     x0_hat = torch.full((1, 4, 3, 3), 0.7)
-    start, z = make_start(lambda: x0_hat)
+    start, z = make_start(lambda text: -x0_hat)  # OMS modules predict v = -x̂0 at SNR 0
     root, root_noise = math.sqrt(0.2), math.sqrt(0.8)
     expected = {
         "oms": root * x0_hat + root_noise * start.x_s,
         "oms-sde": root * x0_hat + root_noise * z,
         "oms-reference": root * x0_hat + 0.8 * z,
-        "singdiffusion": root * x0_hat + root_noise * start.x_s,
-        "signal_leak": root * x0_hat + root_noise * start.x_s,
+        "singdiffusion": -root * x0_hat + root_noise * start.x_s,  # its module predicts x̂0
     }
     for name, x_T in expected.items():
-        assert CORRECTIONS[name].needs == name.split("-")[0]
-        torch.testing.assert_close(CORRECTIONS[name]().correct(start), x_T)
+        assert CORRECTIONS[name].needs == name.split("-")[0] and CORRECTIONS[name].has_x0
+        torch.testing.assert_close(make(name).correct(start), x_T)
+
+
+def test_signal_leak_draws_its_x0_from_the_statistics() -> None:
+    leak = LeakStatistics(torch.full((4, 1, 1), 0.7), torch.zeros(4, 4))
+    start, _ = make_start(lambda text: torch.zeros(1))
+    expected = math.sqrt(0.2) * torch.full((1, 4, 3, 3), 0.7) + math.sqrt(0.8) * start.x_s
+    torch.testing.assert_close(make("signal_leak").correct(replace(start, statistics=leak)), expected)
+    with pytest.raises(ValueError, match="no statistics"):
+        make("signal_leak").correct(start)
+
+
+def test_the_texts_are_those_that_the_correction_predicts_for() -> None:
+    seen: list[str] = []
+
+    def predict(text: str) -> Tensor:
+        seen.append(text)
+        return torch.zeros(1, 4, 3, 3)
+
+    settings: list[dict[str, Any]] = [
+        {}, {"prompt": ""}, {"prompt": "dark"}, {"guidance_scale": 2.0},
+        {"prompt": "dark", "prompt_b": "light", "mix": 0.5}, {"prompt_b": "light", "mix": 1.0, "guidance_scale": 0.0},
+    ]  # fmt: skip
+    for name in ("oms", "oms-sde", "oms-reference", "singdiffusion"):
+        for one in settings:
+            if name == "singdiffusion":
+                one = {key: value for key, value in one.items() if key != "guidance_scale"}
+            for base_scale in (1.0, 5.0):
+                seen.clear()
+                correction = CORRECTIONS[name].make(Variant(name="x", correction=name, **one))
+                start, _ = make_start(predict)
+                correction.correct(replace(start, prompt="sea", guidance_scale=base_scale))
+                assert set(correction.texts("sea", base_scale)) == set(seen)
 
 
 @pytest.mark.parametrize(("per", "values"), [("channel", 4), ("picture", 1)])
 def test_offset_noise_moves_whole_channels_or_the_whole_picture(
     per: Literal["channel", "picture"], values: int
 ) -> None:
-    start, _ = make_start(lambda: torch.zeros(1))
-    moved = OffsetNoise(strength=0.5, per=per).correct(start) - start.x_s
+    start, _ = make_start(lambda text: torch.zeros(1))
+    moved = OffsetNoise(offset_strength=0.5, offset_per=per).correct(start) - start.x_s
     flat = moved.flatten(2)
     assert torch.allclose(flat, flat[..., :1].expand_as(flat), atol=1e-6)
     assert len(moved.mean((0, 2, 3)).round(decimals=5).unique()) == values
     expected = torch.randn(1, values, 1, 1, generator=copy_of(start.generator)) * 0.5
     torch.testing.assert_close(moved, expected.expand_as(moved), atol=1e-6, rtol=1e-4)
-    assert torch.equal(OffsetNoise(strength=0.0, per=per).correct(start), start.x_s)
+    assert torch.equal(OffsetNoise(offset_strength=0.0, offset_per=per).correct(start), start.x_s)
 
 
 @given(st.integers(0, 2**31), st.sampled_from([4, 8, 13, 32]), st.sampled_from([4, 9, 32]))
@@ -388,7 +421,8 @@ def test_normalised_guidance_never_overshoots() -> None:
 
 @pytest.mark.parametrize("name", list(CORRECTIONS))
 def test_corrections_do_not_advance_the_shared_generator(name: str) -> None:
-    start, z = make_start(lambda: torch.zeros(1, 4, 3, 3))
-    first, second = CORRECTIONS[name]().correct(start), CORRECTIONS[name]().correct(start)
+    start, z = make_start(lambda text: torch.zeros(1, 4, 3, 3))
+    start = replace(start, statistics=LeakStatistics(torch.zeros(4, 1, 1), torch.eye(4)))
+    first, second = make(name).correct(start), make(name).correct(start)
     assert torch.equal(first, second)
     assert torch.equal(torch.randn(1, 4, 3, 3, generator=start.generator), z)

@@ -1,4 +1,4 @@
-"""What must not pass in silence: refused with both sides and the remedy named, on the command line and on the page."""
+"""Requests that are refused, on the command line and on the page: the message names both sides and the remedy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tiny import make_refused, make_world
 from oms_app.cli import entry as cli
 from oms_app.prestep.step import check_hand_over
 
-# by model: what the message names, and the remedy
+# By model: what the message names, and the remedy.
 REFUSALS = {
     "zero-snr": ("SNR at the first timestep is", "use the raw variant"),
     "flow": ("'flow' is a flow-matching model (FlowMatchEulerDiscreteScheduler)", "choose another model"),
@@ -33,7 +33,7 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def compare(browser, refusing: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:  # type: ignore[no-untyped-def]  # noqa: F811
-    """The Compare tab of the app over the world of refused models."""
+    """The Compare tab of the app, with the refused models in its catalogue."""
     environment = {"OMS_HOME": str(tmp_path_factory.mktemp("page")), "OMS_PRESETS": str(refusing)}
     with running_app(environment, tmp_path_factory.mktemp("log") / "app.txt") as address:
         view = browser.new_page(viewport={"width": 1440, "height": 900})
@@ -60,11 +60,11 @@ def test_another_domain_on_the_command_line_and_force(
     refusing: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OMS_PRESETS", str(refusing))
-    asked = ["generate", "sea", "--seed", "1", "--oms-module", "alien-oms", "--json"]
-    assert cli.main(asked) == 2
+    arguments = ["generate", "sea", "--seed", "1", "--oms-module", "alien-oms", "--json"]
+    assert cli.main(arguments) == 2
     err = capsys.readouterr().err
     assert all(words in err for words in ANOTHER_DOMAIN) and "force it" in err
-    assert cli.main([*asked, "--force"]) == 0
+    assert cli.main([*arguments, "--force"]) == 0
     assert "expect colour casts" in json.loads(capsys.readouterr().out)["notes"][0]
 
 
@@ -86,19 +86,19 @@ def test_on_the_page(compare: Page) -> None:
             expect(alert).to_contain_text(words, timeout=PATIENCE)
         models.get_by_label(label).uncheck()
     models.get_by_label("Tiny").check()
-    compare.get_by_role("button", name="Their settings").click()
+    compare.get_by_role("button", name="Settings of the corrections").click()
     compare.get_by_label("OMS module").click()
     compare.get_by_role("option", name="Alien").click()
     button.click()
     for words in ANOTHER_DOMAIN:
         expect(alert).to_contain_text(words, timeout=PATIENCE)
-    compare.get_by_label("Use a module made for another kind of model").check()
-    expect(compare.locator("#compare-settings")).to_contain_text("Black may turn red")
+    compare.get_by_label("Use a module of another latent domain").check()
+    expect(compare.locator("#compare-settings")).to_contain_text("black may turn red")
     button.click()
     expect(compare.locator("#compare-status")).to_contain_text("expect colour casts", timeout=PATIENCE)
 
 
-def test_a_scheduler_that_does_not_scale_alike_is_refused() -> None:
+def test_a_scheduler_that_changes_the_latents_is_refused() -> None:
     class Clipping(diffusers.DDIMScheduler):
         def scale_model_input(self, sample: torch.Tensor, timestep: int | None = None) -> torch.Tensor:
             return sample.clamp(-1, 1)

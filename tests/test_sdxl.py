@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from ldm import to_single_file
 from PIL import Image
 from safetensors.torch import save_file
-from tiny import IMAGE, TOKENS, WIDTH, make_tokenizer, make_vae
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from tiny import IMAGE, WIDTH, make_sdxl
 
 from oms_app import GenerateRequest, Studio, Variant
 from oms_app.models import single_file
@@ -22,50 +21,10 @@ from oms_app.models.loading import OWN_ENCODER, load_base, load_module
 from oms_app.prestep.unet import TimeFreeUNet
 from oms_app.training import any_base
 
-SECOND = 24  # width of the second encoder
-
 
 @pytest.fixture(scope="module")
 def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A StableDiffusionXLPipeline folder on the VAE of the tiny Lumen."""
-    folder = tmp_path_factory.mktemp("sdxl") / "tiny-xl"
-    tokenizers = [make_tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")]
-
-    def config(width: int, act: str) -> CLIPTextConfig:
-        ids = {name: getattr(tokenizers[0], name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        return CLIPTextConfig(
-            vocab_size=len(tokenizers[0]), hidden_size=width, intermediate_size=48, num_hidden_layers=3,
-            num_attention_heads=4, max_position_embeddings=TOKENS, projection_dim=width, hidden_act=act, **ids,
-        )  # fmt: skip
-
-    torch.manual_seed(5)
-    unet = UNet2DConditionModel(
-        sample_size=IMAGE // 8,
-        block_out_channels=(16, 32),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        transformer_layers_per_block=(1, 2),
-        cross_attention_dim=WIDTH + SECOND,
-        attention_head_dim=(2, 4),
-        norm_num_groups=8,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=SECOND + 6 * 8,
-    )
-    pipeline = StableDiffusionXLPipeline(
-        vae=make_vae(0),
-        text_encoder=CLIPTextModel(config(WIDTH, "quick_gelu")),
-        text_encoder_2=CLIPTextModelWithProjection(config(SECOND, "gelu")),
-        tokenizer=tokenizers[0],
-        tokenizer_2=tokenizers[1],
-        unet=unet,
-        scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
-        add_watermarker=False,
-    )
-    pipeline.save_pretrained(folder)
-    return folder
+    return make_sdxl(tmp_path_factory.mktemp("sdxl") / "tiny-xl")
 
 
 def painted(studio: Studio, model: Path, variants: tuple[Variant, ...] = (Variant(name="raw"),), **settings: object):  # type: ignore[no-untyped-def]

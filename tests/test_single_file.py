@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from oms_app import GenerateRequest, Studio, StudioError, Variant
 from oms_app.models import single_file
-from oms_app.models.text import clip_tokenizer
+from oms_app.models.tokenizers import clip_tokenizer
 from oms_app.paths import EMBEDDED_FOLDER, PRESETS
 
 RAW = (Variant(name="raw"),)

@@ -17,12 +17,15 @@ from hypothesis import strategies as st
 
 from oms_app import GenerateRequest, GenerateResult, Studio, StudioError, Variant
 from oms_app.engine import denoise as denoising
+from oms_app.errors import Stopped
 from oms_app.models import domain
 from oms_app.models.loading import Key, load
+from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.prestep.schedule import first_alpha_bar
 from oms_app.prestep.step import for_scheduler, guide, ode_step, predicted_x0, sde_step
 from oms_app.prestep.unet import TimeFreeUNet
-from oms_app.schema import OMS, RAW, SCHEDULERS, Progress, SchedulerName, Stopped
+from oms_app.schedulers import SCHEDULERS
+from oms_app.schema import OMS, RAW, Progress
 
 PROMPT = "black mountains at night"
 CLASSES: dict[str, Any] = {
@@ -54,7 +57,7 @@ def stock(lumen: Path) -> StableDiffusionPipeline:
     return pipeline
 
 
-def stock_picture(stock: Any, scheduler: SchedulerName, seed: int, steps: int = 4, **settings: Any) -> np.ndarray:
+def stock_picture(stock: Any, scheduler: str, seed: int, steps: int = 4, **settings: Any) -> np.ndarray:
     kept = stock.scheduler
     settings_of = {"skip_prk_steps": True} if scheduler == "pndm" else {}  # as Stable Diffusion's own config has it
     stock.scheduler = CLASSES[scheduler].from_config(kept.config, **settings_of)
@@ -67,7 +70,7 @@ def stock_picture(stock: Any, scheduler: SchedulerName, seed: int, steps: int = 
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_raw_is_the_stock_pipelines_picture(studio: Studio, stock: Any, scheduler: SchedulerName) -> None:
+def test_raw_is_the_stock_pipelines_picture(studio: Studio, stock: Any, scheduler: str) -> None:
     request = GenerateRequest(prompt=PROMPT, seed=11, count=2, scheduler=scheduler)
     result = studio.generate(request)
     for index in range(2):
@@ -77,7 +80,7 @@ def test_raw_is_the_stock_pipelines_picture(studio: Studio, stock: Any, schedule
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("w", [1.0, 2.0])
 def test_oms_is_the_stock_picture_from_the_corrected_noise(
-    studio: Studio, stock: Any, lumen: Path, scheduler: SchedulerName, w: float
+    studio: Studio, stock: Any, lumen: Path, scheduler: str, w: float
 ) -> None:
     """x̃_T worked out by hand, given to the stock pipeline with the noise that follows x_S."""
     module = TimeFreeUNet.from_pretrained(lumen / "oms/oms_module")
@@ -86,7 +89,7 @@ def test_oms_is_the_stock_picture_from_the_corrected_noise(
     with torch.no_grad():
         v = module(x_s, stock.encode_prompt("dark", "cpu", 1, False)[0])
         v_uncond = module(x_s, stock.encode_prompt("", "cpu", 1, False)[0])
-    made = denoising.make_scheduler(stock.scheduler.config, scheduler, 4, torch.device("cpu"))
+    made = make_scheduler(stock.scheduler.config, scheduler, 4, torch.device("cpu"))
     x_t = ode_step(predicted_x0(guide(v_uncond, v, w)), x_s, first_alpha_bar(made))
     kept, stock.scheduler = stock.scheduler, made
     try:
@@ -144,7 +147,7 @@ def test_the_same_request_gives_equal_bits(studio: Studio) -> None:
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler-a", "lcm"])
 def test_another_grouping_stays_within_one_level(
-    studio: Studio, scheduler: SchedulerName, monkeypatch: pytest.MonkeyPatch
+    studio: Studio, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variants = (RAW, OMS, Variant(name="sde", correction="oms-sde"))
     together = studio.generate(GenerateRequest(prompt=PROMPT, seed=4, count=2, variants=variants, scheduler=scheduler))
@@ -191,11 +194,11 @@ def counted(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     denoise = denoising.denoise
 
-    def counting(pipeline: Any, scheduler: Any, latents: torch.Tensor, *rest: Any, **settings: Any) -> torch.Tensor:
-        sizes.append(len(latents))
-        return denoise(pipeline, scheduler, latents, *rest, **settings)
+    def counting(pipeline: Any, scheduler: Any, call: denoising.PipelineCall, *rest: Any) -> torch.Tensor:
+        sizes.append(len(call.latents))
+        return denoise(pipeline, scheduler, call, *rest)
 
-    monkeypatch.setattr(denoising, "denoise", counting)
+    monkeypatch.setattr("oms_app.engine.studio.denoise", counting)
     return sizes
 
 
@@ -228,7 +231,7 @@ def test_equal_variants_are_made_once(studio: Studio, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("scheduler", "total"), [("ddim", 4), ("heun", 7)])
-def test_progress_counts_the_pipelines_own_steps(studio: Studio, scheduler: SchedulerName, total: int) -> None:
+def test_progress_counts_the_pipelines_own_steps(studio: Studio, scheduler: str, total: int) -> None:
     seen: list[Progress] = []
     studio.generate(GenerateRequest(prompt=PROMPT, seed=1, scheduler=scheduler), on_progress=seen.append)
     steps = [(p.step, p.steps) for p in seen if p.stage == "denoise" and p.steps]
@@ -389,7 +392,7 @@ def test_what_cannot_be_is_refused_in_one_line(studio: Studio, settings: dict[st
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("steps", [1, 2, 50])
-def test_every_number_of_steps_paints_or_says_why(studio: Studio, scheduler: SchedulerName, steps: int) -> None:
+def test_every_number_of_steps_paints_or_says_why(studio: Studio, scheduler: str, steps: int) -> None:
     request = GenerateRequest(prompt=PROMPT, seed=1, scheduler=scheduler, num_inference_steps=steps)
     assert len(studio.generate(request).images) == 2
 

@@ -23,10 +23,10 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from oms_app import GenerateRequest, Studio, Variant
 from oms_app.cli import entry as cli
+from oms_app.errors import StudioError
 from oms_app.models.catalog import MARKER
 from oms_app.models.loading import OWN_ENCODER, load_module
 from oms_app.models.text import load_encoder
-from oms_app.schema import StudioError
 from oms_app.training import any_base, loop, oms
 from oms_app.training.data import UNREADABLE, find, open_square
 from oms_app.training.encoded import _array

@@ -11,10 +11,17 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 WORDS = [
     "a",
@@ -35,6 +42,7 @@ WORDS = [
     "forest",
 ]
 WIDTH = 32  # of the text encoder
+SECOND = 24  # of SDXL's second one
 TOKENS = 16  # model_max_length
 IMAGE = 64  # pixels; latents are 8×8
 
@@ -138,6 +146,47 @@ def make_base(folder: Path, seed: int = 0) -> Path:
     )
     pipeline.save_pretrained(folder)
     (folder / "vocabulary.json").write_text(json.dumps({"words": WORDS}))
+    return folder
+
+
+def make_sdxl(folder: Path) -> Path:
+    """A StableDiffusionXLPipeline folder on the VAE of the tiny Lumen."""
+    tokenizers = [make_tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")]
+
+    def config(width: int, act: str) -> CLIPTextConfig:
+        ids = {name: getattr(tokenizers[0], name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        return CLIPTextConfig(
+            vocab_size=len(tokenizers[0]), hidden_size=width, intermediate_size=48, num_hidden_layers=3,
+            num_attention_heads=4, max_position_embeddings=TOKENS, projection_dim=width, hidden_act=act, **ids,
+        )  # fmt: skip
+
+    torch.manual_seed(5)
+    unet = UNet2DConditionModel(
+        sample_size=IMAGE // 8,
+        block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        transformer_layers_per_block=(1, 2),
+        cross_attention_dim=WIDTH + SECOND,
+        attention_head_dim=(2, 4),
+        norm_num_groups=8,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=SECOND + 6 * 8,
+    )
+    pipeline = StableDiffusionXLPipeline(
+        vae=make_vae(0),
+        text_encoder=CLIPTextModel(config(WIDTH, "quick_gelu")),
+        text_encoder_2=CLIPTextModelWithProjection(config(SECOND, "gelu")),
+        tokenizer=tokenizers[0],
+        tokenizer_2=tokenizers[1],
+        unet=unet,
+        scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        add_watermarker=False,
+    )
+    pipeline.save_pretrained(folder)
     return folder
 
 

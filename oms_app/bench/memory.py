@@ -1,17 +1,14 @@
-"""Bytes that models need: SD 1.5 and SDXL at full size, by shapes alone; and a raw and OMS pair against raw alone.
+"""Bytes that models need: `python -m oms_app bench memory`.
 
-    python -m oms_app bench memory --json        or        python -m oms_app.bench.memory
-
-No weights are needed for the first: the networks run on torch's meta device, where tensors have shapes and no memory,
-and every allocation is counted. Attention counts as its output, as the fused kernels of PyTorch and xformers have it.
-The second is the embedded model as it is, by the same count: pictures painted singly, the OMS module beside the base,
-its text encoder in the host's memory.
+SD 1.5 and SDXL at full size need no weights: the networks run on torch's meta device, where tensors have shapes and no
+memory, and every allocation is counted. Attention allocates only its output, as the fused kernels of PyTorch and
+xformers do. The embedded model is measured by the same count, raw alone and a raw and OMS pair: one picture per call,
+the OMS module beside the base model, its text encoder in the memory of the host.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,12 +24,13 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from oms_app.engine import denoise
 from oms_app.engine.studio import Studio
+from oms_app.errors import StudioError
 from oms_app.models.loading import load_base, load_module
 from oms_app.models.memory import size_on_disk
+from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.models.store import parameter_bytes
 from oms_app.models.text import Embedding
 from oms_app.paths import PRESETS
-from oms_app.schema import StudioError
 from oms_app.training.oms import SIZES, build_module
 
 CONFIGS = PRESETS / "configs"
@@ -42,7 +40,7 @@ SECONDARY = "text_encoder_2"
 
 
 class Allocations(TorchDispatchMode):
-    """Counts the bytes of every storage that is made inside, until it dies. peak: the most at a time."""
+    """Counts the bytes of every storage allocated in the context, until it is freed. peak: the most at a time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,27 +67,28 @@ class Allocations(TorchDispatchMode):
 
 @contextmanager
 def fused_attention() -> Iterator[None]:
-    """Attention that needs its output alone; shapes are all that counts here."""
-    kept = F.scaled_dot_product_attention
+    """Attention that allocates only its output. The values are not computed: the count needs shapes only."""
+    original = F.scaled_dot_product_attention
     F.scaled_dot_product_attention = lambda q, k, v, **_: q.new_empty((*q.shape[:-1], v.shape[-1]))
     try:
         yield
     finally:
-        F.scaled_dot_product_attention = kept
+        F.scaled_dot_product_attention = original
 
 
 @torch.no_grad()
 def peak(work: Callable[[], Any]) -> int:
+    """Bytes that `work` allocates, the most at a time."""
     with fused_attention(), Allocations() as counted:
         work()
     return counted.peak
 
 
 def full_size(family: str, dtype: torch.dtype = torch.float16) -> dict[str, Any]:
-    """Bytes of a family's parts and of what they need while they work, on one picture with guidance, in `dtype`.
+    """Bytes of the parts of a model family and of their activations, for one picture with guidance, in `dtype`.
 
     modes: the most at a time, raw alone and with an OMS module of size B beside it. A group-offloaded network has two
-    layers on the device, the one at work and the one that comes; 5 % of its weights are counted for both.
+    layers on the device, the one that runs and the next one; 5 % of its weights are counted for both.
     """
     folder, side = CONFIGS / family, PICTURES[family] // 8
     with torch.device("meta"):
@@ -104,8 +103,8 @@ def full_size(family: str, dtype: torch.dtype = torch.float16) -> dict[str, Any]
         latents, step = torch.empty(2, 4, side, side, dtype=dtype), torch.empty((), dtype=torch.float32)
         hidden = torch.empty(2, 77, unet.config.cross_attention_dim, dtype=dtype)
         added = {"text_embeds": torch.empty(2, 1280, dtype=dtype), "time_ids": torch.empty(2, 6, dtype=dtype)}
-        given = {"added_cond_kwargs": added} if family == "sdxl" else {}
-        painting = peak(lambda: unet(latents, step, hidden, **given))
+        conditions = {"added_cond_kwargs": added} if family == "sdxl" else {}
+        denoising = peak(lambda: unet(latents, step, hidden, **conditions))
         correcting = peak(lambda: oms(latents[:1], torch.empty(1, 77, OPENCLIP_WIDTH, dtype=dtype)))
         decoding = peak(lambda: vae.decode(torch.empty(1, 4, side, side, dtype=vae_dtype)))
     weights = {
@@ -117,17 +116,17 @@ def full_size(family: str, dtype: torch.dtype = torch.float16) -> dict[str, Any]
     base = weights["unet"] + weights["vae"] + weights["text_encoders"]
     streamed = 0.05
     raw = {
-        "full": base + max(painting, decoding),
-        "model_offload": max(weights["unet"] + painting, weights["vae"] + decoding, weights["text_encoders"]),
-        "group_offload": max(streamed * weights["unet"] + painting, streamed * weights["vae"] + decoding),
+        "full": base + max(denoising, decoding),
+        "model_offload": max(weights["unet"] + denoising, weights["vae"] + decoding, weights["text_encoders"]),
+        "group_offload": max(streamed * weights["unet"] + denoising, streamed * weights["vae"] + decoding),
     }
-    stage = {"raw": base + painting, "pair": base + weights["oms_module"] + painting}  # one picture a call
+    stage = {"raw": base + denoising, "pair": base + weights["oms_module"] + denoising}  # one picture a call
     return {
         "family": family,
         "pixels": PICTURES[family],
         "dtype": str(dtype).removeprefix("torch."),
         "weights": weights,
-        "working": {"unet": painting, "oms_module": correcting, "vae": decoding},
+        "working": {"unet": denoising, "oms_module": correcting, "vae": decoding},
         "modes": {mode: {"raw": int(most), "pair": int(most + weights["oms_module"])} for mode, most in raw.items()},
         "unet_stage_ratio": stage["pair"] / stage["raw"],
     }
@@ -135,59 +134,48 @@ def full_size(family: str, dtype: torch.dtype = torch.float16) -> dict[str, Any]
 
 @torch.no_grad()
 def embedded(studio: Studio, model: str) -> dict[str, Any]:
-    """The UNet stage of one picture of the model with guidance: bytes raw alone, and with its OMS module beside it."""
+    """The UNet stage of one picture of the model with guidance: bytes raw alone, and with its OMS module beside it.
+
+    Raises StudioError if the model has no OMS module in its folder.
+    """
     entry = studio.catalog.find(model, "base")
     folder, defaults = studio.catalog.folder(entry), entry.defaults
     if defaults is None or not (folder / "oms").is_dir():
-        raise StudioError(f"{model!r} has no OMS module of its own in {folder}/oms: bench another model")
+        raise StudioError(f"{model!r} has no OMS module in {folder}/oms: choose another model")
     dtype = studio.policy.dtype(size_on_disk(folder).total)
     base = load_base(folder, studio.device, dtype)
     module = load_module(folder / "oms", studio.device, dtype)
-    scheduler = denoise.make_scheduler(base.pipeline.scheduler.config, defaults.scheduler, 2, studio.device)
+    scheduler = make_scheduler(base.pipeline.scheduler.config, defaults.scheduler, 2, studio.device)
     side = base.pipeline.vae_scale_factor
     shape = (base.pipeline.unet.config.in_channels, defaults.height // side, defaults.width // side)
     noise = denoise.draw(0, shape, studio.device, dtype)
     prompt: Embedding = base.text.embed(["mountains"])[0]
 
-    def paint() -> None:
-        denoise.denoise(
-            base.pipeline, scheduler, noise.x_s, [noise.generator()], prompt, prompt, steps=2, guidance_scale=5.0,
-            guidance_rescale=0.0, on_step=lambda *_: None, should_stop=lambda: False,
-        )  # fmt: skip
+    def denoise_once() -> None:
+        call = denoise.PipelineCall(noise.x_s, [noise.generator()], prompt, prompt, 2, 5.0, 0.0)
+        denoise.denoise(base.pipeline, scheduler, call, on_step=lambda *_: None, should_stop=lambda: False)
 
     with Allocations() as counted:
-        paint()
-    weights, beside = parameter_bytes(base).total, parameter_bytes(module).total
+        denoise_once()
+    weights, module_bytes = parameter_bytes(base).total, parameter_bytes(module).total
     raw = weights + counted.peak
     return {
         "model": model,
         "dtype": str(dtype).removeprefix("torch."),
         "weights": weights,
-        "oms_module": beside,
-        "unet_stage": {"raw": raw, "pair": raw + beside},
-        "unet_stage_ratio": (raw + beside) / raw,
+        "oms_module": module_bytes,
+        "unet_stage": {"raw": raw, "pair": raw + module_bytes},
+        "unet_stage_ratio": (raw + module_bytes) / raw,
     }
 
 
 def benchmark(studio: Studio, *, model: str = "lumen") -> dict[str, Any]:
+    """Both families at full size, and `model`."""
     return {
         "device": str(studio.device),
         "full_size": [full_size(family) for family in PICTURES],
         "embedded": embedded(studio, model),
     }
-
-
-def table(report: dict[str, Any]) -> list[str]:
-    """GiB, as lines of a Markdown table."""
-    lines = ["| model | mode | raw alone, GiB | pair, GiB |", "|---|---|---|---|"]
-    for figures in report["full_size"]:
-        for mode, most in figures["modes"].items():
-            name = f"{figures['family']}, {figures['pixels']} px, {figures['dtype']}"
-            lines.append(f"| {name} | {mode} | {most['raw'] / 2**30:.2f} | {most['pair'] / 2**30:.2f} |")
-    for figures in (*report["full_size"], report["embedded"]):
-        name = figures.get("family", figures.get("model"))
-        lines.append(f"{name}: pair / raw at the UNet's stage {figures['unet_stage_ratio']:.3f}")
-    return lines
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -197,9 +185,3 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _bytes(network: torch.nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in (*network.parameters(), *network.buffers()))
-
-
-if __name__ == "__main__":
-    from oms_app.cli.entry import main
-
-    sys.exit(main(["bench", "memory", *sys.argv[1:]]))

@@ -1,15 +1,12 @@
-"""Seconds that a request spends on models when it changes to another base that is cached already.
+"""Seconds that a request spends on models when it changes to another cached base: `python -m oms_app bench switch`.
 
-    python -m oms_app bench switch --json        or        python -m oms_app.bench.switch
-
-Two bases of equal kind, the embedded one and a copy of it, raw and OMS each, take turns; the first turn of each loads.
+Two base models, the embedded one and a copy of it, take turns with raw and OMS; the first turn of each loads it.
 """
 
 from __future__ import annotations
 
 import shutil
 import statistics
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -40,9 +37,3 @@ def benchmark(studio: Studio, *, model: str = "lumen", runs: int = 9) -> dict[st
         "cached_models": cached.models,
         "cached_bytes": cached.bytes_used,
     }
-
-
-if __name__ == "__main__":
-    from oms_app.cli.entry import main
-
-    sys.exit(main(["bench", "switch", *sys.argv[1:]]))

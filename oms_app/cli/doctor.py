@@ -1,4 +1,4 @@
-"""What a machine has, and what it lacks."""
+"""`doctor`: what a machine has, and what it lacks."""
 
 from __future__ import annotations
 
@@ -9,34 +9,53 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-import torch
+import typer
 
-from oms_app.models.memory import SMALL, choose_attention
+from oms_app.cli.console import facts_table, output_on_stderr, print_result
+from oms_app.cli.options import DeviceOption, JsonOption, MemoryOption, PrecisionOption, open_studio
 
 if TYPE_CHECKING:
     from oms_app.engine.studio import Studio
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "open_clip_torch", "gradio", "pydantic", "typer")
+OPTIONAL = {"gradio"}  # of the extra `app`: the command line works without it
+
+app = typer.Typer()
+
+
+@app.command()
+def doctor(
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    memory: MemoryOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """What this machine has, and whether everything needed is installed."""
+    with output_on_stderr():
+        report = examine(open_studio(device, precision=precision, memory=memory))
+    facts = {name: value for name, value in report.items() if name != "problems"}
+    print_result(report, as_json, facts_table(facts), *(f"problem: {problem}" for problem in report["problems"]))
 
 
 def examine(studio: Studio) -> dict[str, Any]:
-    """`ok`, `problems` (each with its remedy), and the facts that a report of a fault should carry."""
-    problems = []
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            problems.append(f"{package} is not installed: pip install -r requirements.txt")
+    """`ok`, `problems` (each with its remedy), and the facts that a bug report should contain.
+
+    A catalogue model that was never downloaded is no problem; missing files of an embedded or added model are.
+    """
+    import psutil
+    import torch
+
+    from oms_app.models.memory import SMALL, choose_attention
+
+    versions, problems = _package_versions()
     models = studio.models()
     problems += [
-        f"the files of {info.id} are not here: restore {studio.catalog.folder(studio.catalog.entries[info.id])}"
+        f"the files of {info.id} are missing: restore {studio.catalog.folder(entry)}"
         for info in models
-        if not info.available
+        if not info.available and not (entry := studio.catalog.entries[info.id]).repository
     ]
-    if not _writable(studio.home):
-        problems.append(f"the user's folder {studio.home} cannot be written to: set OMS_HOME to another")
+    if not _is_writable(studio.home):
+        problems.append(f"the user's folder {studio.home} cannot be written to: set OMS_HOME to another one")
     memory = psutil.virtual_memory()
     large = studio.policy.dtype(2 * SMALL)
     attention, reason = choose_attention(studio.device, large)
@@ -66,8 +85,20 @@ def examine(studio: Studio) -> dict[str, Any]:
     }
 
 
-def _writable(folder: Path) -> bool:
-    """Of the folder, or of the nearest one above it that exists: it is made when it is first needed."""
+def _package_versions() -> tuple[dict[str, str], list[str]]:
+    """Versions by package, and a problem for each required one that is not installed."""
+    versions, problems = {}, []
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            if package not in OPTIONAL:
+                problems.append(f"{package} is not installed: run pip install {package}")
+    return versions, problems
+
+
+def _is_writable(folder: Path) -> bool:
+    """Checks the folder, or its nearest existing parent: the folder is created when it is first needed."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder.is_dir() and os.access(folder, os.W_OK)

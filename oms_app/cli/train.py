@@ -1,76 +1,93 @@
-"""The commands `python -m oms_app train …`. cli.py imports this file at its end."""
+"""`train …`: the embedded models from nothing, and modules for other base models."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from oms_app.cli.entry import AsJson, Device, _answer, _studio, _working, train_app
+from oms_app.cli.console import facts_table, output_on_stderr, print_result
+from oms_app.cli.options import DeviceOption, JsonOption, open_studio
+from oms_app.errors import StudioError
 from oms_app.paths import user_folder
-from oms_app.schema import StudioError
 
-Minutes = Annotated[float | None, typer.Option(min=0.01, help="Budget of training time, minutes.")]
-StartFrom = Annotated[Path | None, typer.Option("--from", help="A finished folder whose weights to start from.")]
-Base = Annotated[
+app = typer.Typer(no_args_is_help=True, help="Train the embedded models from nothing, or train them further.")
+
+MinutesOption = Annotated[float | None, typer.Option("--minutes", min=0.01, help="Training time at most, in minutes.")]
+StartFromOption = Annotated[
+    Path | None, typer.Option("--from", help="A folder that a training run has written, whose weights to start from.")
+]
+BaseOption = Annotated[
     str, typer.Option("--base", "--model", help="The base model: a catalogue id, a folder or a .safetensors file.")
 ]
-Out = Annotated[Path | None, typer.Option(help="The folder to write; else training/ID-KIND of the user's.")]
-Smoke = Annotated[bool, typer.Option("--smoke", help="Everything at tiny size, in under a minute.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="The folder to write; else training/ID-KIND in the user's folder.")
+]
+SmokeOption = Annotated[bool, typer.Option("--smoke", help="Everything at tiny size, in under a minute.")]
 
 
-@train_app.command()
+@app.command()
 def lumen(
-    out: Annotated[Path | None, typer.Option(help="The folder to write; else training/lumen of the user's.")] = None,
-    stage: Annotated[str | None, typer.Option(help="One stage alone.")] = None,
-    device: Device = "auto",
-    minutes: Minutes = None,
-    start_from: StartFrom = None,
-    smoke: Smoke = False,
-    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(help="The folder to write; else training/lumen in the user's.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Run this stage only.")] = None,
+    device: DeviceOption = "auto",
+    minutes: MinutesOption = None,
+    start_from: StartFromOption = None,
+    smoke: SmokeOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """The embedded base model, from nothing; the same command resumes."""
-    with _working():
+    with output_on_stderr(logging.INFO):
         from oms_app.models.loading import choose_device
-        from oms_app.training.lumen import stages as training
+        from oms_app.training.lumen import stages
 
-        if stage is not None and stage not in training.STAGES:
-            raise StudioError(f"--stage is {stage!r}: choose one of {', '.join(training.STAGES)}")
+        if stage is not None and stage not in stages.STAGES:
+            raise StudioError(f"--stage is {stage!r}: choose one of {', '.join(stages.STAGES)}")
         _require_folder(start_from)
-        target = out or user_folder() / "training/lumen"
-        where = str(choose_device(device)[0])
-        done = training.train(
-            out=target, stage=stage, device=where, minutes=minutes, start_from=start_from, smoke=smoke
+        written = stages.train(
+            out=out or user_folder() / "training/lumen",
+            stage=stage,
+            device=str(choose_device(device)[0]),
+            minutes=minutes,
+            start_from=start_from,
+            smoke=smoke,
         )
-    _answer({"out": str(done)}, as_json, [f"written to {done}"])
+    _print_written(written, as_json)
 
 
-@train_app.command("oms")
+@app.command("oms")
 def train_oms(
-    base: Base = "lumen",
+    base: BaseOption = "lumen",
     data: Annotated[
-        Path | None, typer.Option(help="Captioned pictures, or .tar shards; for Lumen its own scenes else.")
+        Path | None,
+        typer.Option(help="Captioned pictures, or .tar shards; for Lumen, if absent, the scenes it was made from."),
     ] = None,
-    size: Annotated[Literal["S", "B", "L"] | None, typer.Option(help="Of the module; S, with --data any.")] = None,
+    size: Annotated[Literal["S", "B", "L"] | None, typer.Option(help="Size of the module; else S.")] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="An id of kind text, or a folder with CLIP, OpenCLIP or T5; else the base's own.")
+        str | None,
+        typer.Option(help="An id of kind text, or a folder with CLIP, OpenCLIP or T5; else the base model's encoder."),
     ] = None,
-    resolution: Annotated[int | None, typer.Option(min=64, max=2048, help="Pixels a side; 512, SDXL 1024.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Pictures a step, over all GPUs; else the paper's.")] = None,
-    micro_batch: Annotated[int | None, typer.Option(min=1, help="The most a GPU takes at a time; 16.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Above 0, up to 1; else the paper's.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="2,000; or give --minutes.")] = None,
-    out: Out = None,
-    device: Device = "auto",
-    minutes: Minutes = None,
-    start_from: StartFrom = None,
-    smoke: Smoke = False,
-    as_json: AsJson = False,
+    resolution: Annotated[
+        int | None, typer.Option(min=64, max=2048, help="Pixels per side; else 512, for SDXL 1024.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Pictures per step, over all GPUs; else as in the paper.")
+    ] = None,
+    micro_batch: Annotated[int | None, typer.Option(min=1, help="Pictures at a time per GPU; else 16.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Above 0, up to 1; else as in the paper.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Else 2,000, unless --minutes is given.")] = None,
+    out: OutOption = None,
+    device: DeviceOption = "auto",
+    minutes: MinutesOption = None,
+    start_from: StartFromOption = None,
+    smoke: SmokeOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """An OMS module for a base model; the same command resumes. With --data for any base: docs/training.md."""
-    asked = {
+    """An OMS module for a base model; the same command resumes. With --data for any base model: docs/training.md."""
+    settings = {
         "size": size,
         "encoder": encoder,
         "resolution": resolution,
@@ -79,12 +96,12 @@ def train_oms(
         "learning_rate": learning_rate,
         "steps": steps,
     }
-    given = {name: value for name, value in asked.items() if value is not None}
+    given = {name: value for name, value in settings.items() if value is not None}
     if data is not None:
         if start_from is not None or smoke:
             raise StudioError("--from and --smoke are for Lumen's scenes: leave them out, or leave --data out")
         if learning_rate is not None and not 0 < learning_rate <= 1:
-            raise StudioError(f"--learning-rate is {learning_rate}: take one above 0, up to 1")
+            raise StudioError(f"--learning-rate is {learning_rate}: take a value above 0, up to 1")
         if resolution is not None and resolution % 8:
             raise StudioError(f"--resolution is {resolution}: take 64 to 2048 in steps of 8")
         _train_any_base(base, data, out, device, given | {"minutes": minutes}, as_json)
@@ -94,73 +111,76 @@ def train_oms(
     _train_module("oms", base, out, device, minutes, start_from, smoke, as_json)
 
 
-@train_app.command("singdiffusion")
+@app.command("singdiffusion")
 def train_singdiffusion(
-    base: Base = "lumen",
-    out: Out = None,
-    device: Device = "auto",
-    minutes: Minutes = None,
-    start_from: StartFrom = None,
-    smoke: Smoke = False,
-    as_json: AsJson = False,
+    base: BaseOption = "lumen",
+    out: OutOption = None,
+    device: DeviceOption = "auto",
+    minutes: MinutesOption = None,
+    start_from: StartFromOption = None,
+    smoke: SmokeOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """A SingDiffusion module for a base model; the same command resumes."""
     _train_module("singdiffusion", base, out, device, minutes, start_from, smoke, as_json)
 
 
-@train_app.command("signal-leak")
+@app.command("signal-leak")
 def train_signal_leak(
-    base: Base = "lumen",
-    out: Out = None,
-    device: Device = "auto",
-    smoke: Smoke = False,
-    as_json: AsJson = False,
+    base: BaseOption = "lumen",
+    out: OutOption = None,
+    device: DeviceOption = "auto",
+    smoke: SmokeOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Signal-leak statistics for a base model: fitted over encoded scenes, no network."""
-    with _working(), _studio(device) as studio:
-        from oms_app.training import signal_leak as training
+    """Signal-leak statistics for a base model: computed from encoded scenes, without a network."""
+    with output_on_stderr(logging.INFO):
+        studio = open_studio(device)
+        from oms_app.training import signal_leak
 
         entry = studio.catalog.find(base, "base")
         target = out or user_folder() / f"training/{entry.id}-signal_leak"
-        done = training.train(base=studio.catalog.folder(entry), out=target, device=str(studio.device), smoke=smoke)
-    _answer({"out": str(done)}, as_json, [f"written to {done}"])
+        written = signal_leak.train(
+            base=studio.catalog.folder(entry), out=target, device=str(studio.device), smoke=smoke
+        )
+    _print_written(written, as_json)
 
 
-@train_app.command("clip")
+@app.command("clip")
 def train_clip(
-    out: Annotated[Path | None, typer.Option(help="The folder to write; else training/clip of the user's.")] = None,
-    device: Device = "auto",
-    minutes: Minutes = None,
-    smoke: Smoke = False,
-    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(help="The folder to write; else training/clip in the user's.")] = None,
+    device: DeviceOption = "auto",
+    minutes: MinutesOption = None,
+    smoke: SmokeOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """The small CLIP of scenes that `evaluate quality` sees with; the same command resumes."""
-    with _working():
-        from oms_app.evaluate import scene_clip as training
+    """The small CLIP of scenes that `evaluate quality` takes features from; the same command resumes."""
+    with output_on_stderr(logging.INFO):
+        from oms_app.evaluate import scene_clip
         from oms_app.models.loading import choose_device
 
         target = out or user_folder() / "training/clip"
-        where = str(choose_device(device)[0])
-        done = training.train_clip(out=target, minutes=minutes, smoke=smoke, device=where)
-    _answer({"out": str(done)}, as_json, [f"written to {done}"])
+        written = scene_clip.train_clip(out=target, minutes=minutes, smoke=smoke, device=str(choose_device(device)[0]))
+    _print_written(written, as_json)
 
 
 def _train_any_base(
     base: str, data: Path, out: Path | None, device: str, settings: dict[str, Any], as_json: bool
 ) -> None:
-    with _working(), _studio(device) as studio:
+    with output_on_stderr(logging.INFO):
+        studio = open_studio(device)
         from accelerate import PartialState
 
-        from oms_app.training import any_base as training
+        from oms_app.training import any_base
 
         entry = studio.catalog.find(base, "base")
         target = out or user_folder() / f"training/{entry.id}-oms"
-        wanted = training.Settings(**settings)
-        done = training.train(studio.catalog, entry, data, target, device=str(studio.device), settings=wanted)
-        first = PartialState().is_main_process
-    if first:  # of the processes of `accelerate launch`
-        lines = [f"{name}: {value}" for name, value in asdict(done).items()]
-        _answer(asdict(done), as_json, lines)
+        trained = any_base.train(
+            studio.catalog, entry, data, target, device=str(studio.device), settings=any_base.Settings(**settings)
+        )
+        is_main_process = PartialState().is_main_process
+    if is_main_process:  # of those that `accelerate launch` started
+        print_result(asdict(trained), as_json, facts_table(asdict(trained)))
 
 
 def _train_module(
@@ -173,15 +193,16 @@ def _train_module(
     smoke: bool,
     as_json: bool,
 ) -> None:
-    with _working(), _studio(device) as studio:
-        from oms_app.training import oms as training
+    with output_on_stderr(logging.INFO):
+        studio = open_studio(device)
+        from oms_app.training import oms
 
         _require_folder(start_from)
         entry = studio.catalog.find(base, "base")
-        if not (studio.catalog.folder(entry) / "vocabulary.json").is_file():  # Lumen, or one made as Lumen is
+        if not (studio.catalog.folder(entry) / "vocabulary.json").is_file():  # Lumen, or a model trained like it
             remedy = "give --data FOLDER" if kind == "oms" else "take lumen"
-            raise StudioError(f"{entry.id!r} was not made from the scenes that this command draws: {remedy}")
-        done = training.train(
+            raise StudioError(f"{entry.id!r} was not trained on the scenes that this command draws: {remedy}")
+        written = oms.train(
             base=studio.catalog.folder(entry),
             out=out or user_folder() / f"training/{entry.id}-{kind}",
             device=str(studio.device),
@@ -190,9 +211,13 @@ def _train_module(
             smoke=smoke,
             kind=kind,
         )
-    _answer({"out": str(done)}, as_json, [f"written to {done}"])
+    _print_written(written, as_json)
+
+
+def _print_written(folder: Path, as_json: bool) -> None:
+    print_result({"out": str(folder)}, as_json, f"written to {folder}")
 
 
 def _require_folder(folder: Path | None) -> None:
     if folder is not None and not folder.is_dir():
-        raise StudioError(f"--from {folder} is no folder: name one that a training run has written")
+        raise StudioError(f"--from {folder} is not a folder: name one that a training run has written")

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from oms_app.paths import atomic_write
 from oms_app.schema import GenerateRequest, GenerateResult
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ KEPT = 8  # runs remembered of each model; the median of them counts
 MAX_MODELS = 100
 
 
-class Notes(BaseModel):
+class RunTimesFile(BaseModel):
     """What the file holds: seconds per unit of work (see `work`), the newest last, by model."""
 
     model_config = ConfigDict(extra="forbid")
@@ -33,7 +34,7 @@ def work(request: GenerateRequest, pictures: int) -> float:
     return pictures * request.num_inference_steps * passes * request.width * request.height / 1e6
 
 
-class Pace:
+class RunTimes:
     """Learns from results and estimates requests. file: where it is kept; made when something is learnt."""
 
     def __init__(self, file: Path) -> None:
@@ -78,7 +79,7 @@ class Pace:
 
     def _read(self) -> dict[str, list[float]]:
         try:
-            kept = Notes.model_validate_json(self.file.read_bytes()).rates
+            kept = RunTimesFile.model_validate_json(self.file.read_bytes()).rates
         except FileNotFoundError:
             return {}
         except (OSError, ValidationError) as error:
@@ -87,10 +88,7 @@ class Pace:
         return {model: rates for model, rates in kept.items() if rates and all(0 < rate < 1e6 for rate in rates)}
 
     def _write(self) -> None:
-        temporary = self.file.with_suffix(".tmp")
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps({"rates": self._rates}), encoding="utf-8")
-            temporary.replace(self.file)
+            atomic_write(self.file, json.dumps({"rates": self._rates}))
         except OSError as error:  # a full disk: the estimates of this session stay
             logger.warning("%s cannot be written: %s", self.file, error)

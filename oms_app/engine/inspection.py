@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from oms_app.engine.denoise import make_scheduler
 from oms_app.models.catalog import Entry
 from oms_app.models.loading import Base
+from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.prestep.schedule import first_alpha_bar, snr
 
 

@@ -1,7 +1,7 @@
-"""What can be seen before a picture is done: the light that OMS will bring, and x̂0 while the picture is painted.
+"""What can be seen before a picture is finished: the correction's x̂0, and the base's x̂0 after each step.
 
-The light is the x̂0 that the correction mixes into the noise, decoded by the VAE; no denoising is needed for it. While
-the base denoises, x̂0 of each step is shown through a linear map from latents to colours, which costs next to nothing.
+The correction's x̂0 is decoded by the VAE; it needs no denoising. The base's x̂0 is shown through a linear map from
+latents to colours, which costs next to nothing.
 """
 
 from __future__ import annotations
@@ -17,41 +17,36 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from oms_app.engine import denoise as denoising
-from oms_app.engine.correct import CorrectionRunner, Job
-from oms_app.engine.resolve import ResolvedRequest
+from oms_app.engine.caches import ByteCache
+from oms_app.engine.correct import CorrectionRunner
+from oms_app.engine.decode import decode, to_rgb
+from oms_app.engine.stages import Drawn, Job
 from oms_app.measure.picture import measure
 from oms_app.models.loading import Base
-from oms_app.prestep.corrections import CORRECTIONS
 from oms_app.prestep.schedule import x0_of_step
-from oms_app.schema import ImageResult, ImageStats, Preview, Variant
+from oms_app.schema import ImageResult, ImageStats, Preview
 
 MOST_CELLS = 64  # of the latents of a decoded preview, in each direction; light is smooth, and decoding costs by area
 LOOKS = 8  # previews of a run, about
 
 
-def has_light(variant: Variant) -> bool:
-    """Whether the variant's correction brings an x̂0 of its own, so that there is something to preview."""
-    return CORRECTIONS[variant.correction].needs is not None
-
-
-def light(base: Base, request: ResolvedRequest, correcting: CorrectionRunner) -> tuple[ImageResult, ...]:
-    """The decoded x̂0 of each variant that has one, of the request's first picture; at most 64 cells a side."""
-    jobs = [Job(variant.name, variant, 0) for variant in request.variants if has_light(variant)]
-    if not jobs:
+def preview_x0(drawn: Drawn, cache: ByteCache[Tensor]) -> tuple[ImageResult, ...]:
+    """The decoded x̂0 of each of the jobs, whose corrections must have one; at most 64 latent cells a side."""
+    if not drawn.jobs:
         return ()
-    x0 = torch.cat(correcting.x0s(jobs))
+    runner = CorrectionRunner(drawn, cache)
+    x0 = torch.cat([runner.x0(job) for job in drawn.jobs])
     small = adaptive_avg_pool2d(x0, (min(x0.shape[-2], MOST_CELLS), min(x0.shape[-1], MOST_CELLS)))
-    pictures, _ = denoising.decode(base.pipeline, small)
+    pictures, _ = decode(drawn.base.pipeline, small)
     return tuple(
         ImageResult(
             variant=job.variant.name,
-            index=0,
-            seed=request.seed,
+            index=job.index,
+            seed=drawn.request.seed + job.index,
             image=picture,
             stats=ImageStats(**asdict(measure(np.asarray(picture)))),
         )
-        for job, picture in zip(jobs, pictures, strict=True)
+        for job, picture in zip(drawn.jobs, pictures, strict=True)
     )
 
 
@@ -81,24 +76,32 @@ def rgb_map_of(pipeline: Any) -> Tensor:
     with torch.no_grad():
         encoded = vae.encode(colours.to(vae.device, vae.dtype)).latent_dist.mode()
         latents = (encoded - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
-        decoded = denoising.to_rgb(pipeline, latents).float()
+        decoded = to_rgb(pipeline, latents).float()
     return fit_rgb_map(latents.float().cpu(), interpolate(decoded, size=latents.shape[-2:], mode="area").cpu())
 
 
 class StepPreviewer:
-    """Sees every step of a scheduler, and shows what the pictures are becoming. The scheduler is the request's own."""
+    """Sees x̂0 at every step of a request's own scheduler, inside `with`, and shows what the pictures are becoming."""
 
     def __init__(self, base: Base, scheduler: Any) -> None:
         self._base = base
+        self._scheduler = scheduler
         self._x0: Tensor | None = None  # of the last step
-        step = scheduler.step
 
-        @functools.wraps(step)  # the pipeline asks for its parameters by name
-        def seen(output: Tensor, timestep: Any, sample: Tensor, *rest: Any, **settings: Any) -> Any:
+    def __enter__(self) -> StepPreviewer:
+        scheduler, step = self._scheduler, self._scheduler.step
+
+        @functools.wraps(step)  # the pipeline looks up its parameters by name
+        def observed(output: Tensor, timestep: Any, sample: Tensor, *rest: Any, **settings: Any) -> Any:
             self._x0 = x0_of_step(scheduler, output, timestep, sample)
             return step(output, timestep, sample, *rest, **settings)
 
-        scheduler.step = seen
+        scheduler.step = observed
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self._scheduler.step  # the class's method again: nothing keeps the base model alive
+        self._x0 = None
 
     def previews(self, batch: Sequence[Job], step: int, steps: int) -> tuple[Preview, ...]:
         """Small pictures of the batch after this step: about eight times in a run, and not after its last step."""

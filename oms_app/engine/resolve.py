@@ -1,24 +1,29 @@
-"""Stage 1: the request's gaps filled, its models loaded and locked, every OMS module checked against the base."""
+"""Stage 1: defaults applied, models loaded and locked, every module checked against the base model."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from oms_app.engine.stages import Resolved, ResolvedModule, ResolvedRequest
+from oms_app.errors import StudioError
 from oms_app.models import domain as domains
 from oms_app.models.catalog import Catalog, Entry, Kind
 from oms_app.models.loading import OWN_ENCODER, Base, Key, Module, Statistics
 from oms_app.models.memory import OomFallback, Policy, size_on_disk
+from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.models.store import Store
-from oms_app.models.text import SdxlTextEncoder, TextEncoder
-from oms_app.prestep.corrections import CORRECTIONS, Need
-from oms_app.schema import MAX_SEED, GenerateRequest, Lora, SchedulerName, StudioError, Variant
+from oms_app.models.text import SdxlTextEncoder, TextEncoder, encoder_key
+from oms_app.prestep.corrections import ModelKind
+from oms_app.prestep.schedule import is_flow_matching
+from oms_app.prestep.step import check_hand_over, check_prediction, check_terminal_snr
+from oms_app.schema import GenerateRequest, Lora, Variant, draw_seed
 
-WHAT: dict[Need, str] = {
+TITLES: dict[ModelKind, str] = {
     "oms": "OMS module",
     "singdiffusion": "SingDiffusion module",
     "signal_leak": "signal-leak statistics",
@@ -34,34 +39,8 @@ ENCODERS: dict[str, tuple[str, Kind]] = {
 }
 
 
-class ResolvedRequest(GenerateRequest):
-    """A request without gaps: the model's defaults and a seed are in."""
-
-    seed: int
-    num_inference_steps: int
-    guidance_scale: float
-    guidance_rescale: float
-    scheduler: SchedulerName
-    width: int
-    height: int
-
-    @property
-    def guided(self) -> bool:
-        """Classifier-free guidance runs, so that the negative prompt is read."""
-        return self.guidance_scale > 1.0
-
-
-@dataclass(frozen=True)
-class ResolvedModule:
-    """What a corrected variant needs: its model, that model's key in the store, and the text encoder it reads."""
-
-    key: Key
-    model: Module | Statistics
-    text: TextEncoder | None
-
-
-def fill(request: GenerateRequest, entry: Entry) -> ResolvedRequest:
-    """The request with the model's defaults and a seed. Raises StudioError for what the model cannot paint."""
+def apply_defaults(request: GenerateRequest, entry: Entry) -> ResolvedRequest:
+    """The request with the model's defaults and a seed. Raises StudioError for a size that the model cannot paint."""
     defaults = entry.defaults
     assert defaults is not None  # every base model has them: catalog.Entry
     values: dict[str, Any] = {name: getattr(request, name) for name in GenerateRequest.model_fields}
@@ -69,13 +48,13 @@ def fill(request: GenerateRequest, entry: Entry) -> ResolvedRequest:
         if values[name] is None:
             values[name] = getattr(defaults, name)
     if request.seed is None:
-        values["seed"] = secrets.randbelow(MAX_SEED - request.count + 2)
-    filled = ResolvedRequest(**values)
-    for name, value in (("width", filled.width), ("height", filled.height)):
+        values["seed"] = draw_seed(request.count)
+    resolved = ResolvedRequest(**values)
+    for name, value in (("width", resolved.width), ("height", resolved.height)):
         if not defaults.min_size <= value <= defaults.max_size:
             low, high = defaults.min_size, defaults.max_size
             raise StudioError(f"{name} {value} is out of range for {entry.id!r}: take {low} to {high} pixels")
-    return filled
+    return resolved
 
 
 class Resolver:
@@ -87,13 +66,13 @@ class Resolver:
         self._policy = policy
         self._device = str(policy.device)
 
-    def base_key(self, entry: Entry, loras: Sequence[Lora] = (), relief: OomFallback = OomFallback.NONE) -> Key:
+    def base_key(self, entry: Entry, loras: Sequence[Lora] = (), fallback: OomFallback = OomFallback.NONE) -> Key:
         """What the store knows a base by; one with LoRAs is another one. Raises StudioError for an unknown LoRA."""
         adapters = tuple((self.catalog.lora(lora.id), lora.scale) for lora in loras if lora.scale != 0.0)
         folder = self.catalog.folder(entry).resolve()
         size = size_on_disk(folder)
         dtype = self._policy.dtype(size.total)
-        mode = "group_offload" if relief >= OomFallback.OFFLOAD else self._policy.place(size, dtype)
+        mode = "group_offload" if fallback >= OomFallback.OFFLOAD else self._policy.place(size, dtype)
         return Key("base", folder, self._device, dtype, adapters, mode)
 
     def _module_key(self, entry: Entry, base: Base) -> Key:
@@ -105,37 +84,89 @@ class Resolver:
     def domain(self, entry: Entry, base: Base) -> domains.Domain:
         return domains.Domain(name=entry.domain or f"that of {entry.id}", fingerprint=base.fingerprint)
 
-    def correctors(
-        self, request: ResolvedRequest, entry: Entry, base: Base, used: ExitStack
-    ) -> tuple[ResolvedRequest, dict[str, ResolvedModule], list[str]]:
-        """The request with every module named, a ResolvedModule for each variant that needs one, and notes.
+    def resolve(
+        self, request: ResolvedRequest, entry: Entry, used: ExitStack, fallback: OomFallback = OomFallback.NONE
+    ) -> Resolved:
+        """Stage 1. The models stay locked in the store as long as `used` is open.
 
-        The modules stay locked in the store as long as `used` is open. Raises StudioError for an unknown module and for
-        one of another latent domain, naming both, unless the variant says force.
+        Raises StudioError for an unknown module, for one of another latent domain, naming both, unless the variant says
+        force, and for a scheduler or a base that cannot be corrected.
         """
+        key = self.base_key(entry, request.loras, fallback)
+        base: Base = used.enter_context(self.store.use(key))
         notes: dict[str, None] = {}
         variants: list[Variant] = []
-        found: dict[str, ResolvedModule] = {}
+        modules: dict[str, ResolvedModule] = {}
         for variant in request.variants:
-            if need := CORRECTIONS[variant.correction].needs:
-                chosen = self._choose(variant, need, entry, base)
-                model: Module | Statistics = used.enter_context(self.store.use(self._module_key(chosen, base)))
-                try:
-                    what, ours = WHAT[need], self.domain(entry, base)
-                    domains.require_same(chosen.id, _declared(chosen, model), entry.id, ours, what)
-                except StudioError:
-                    if not variant.force:
-                        raise
-                    notes[f"the {WHAT[need]} {chosen.id!r} was forced upon {entry.id!r}: expect colour casts"] = None
-                self._require_channels(chosen, model, entry, base)
-                text = self._encoder(chosen, model, request, entry, base, used) if isinstance(model, Module) else None
-                found[variant.name] = ResolvedModule(self._module_key(chosen, base), model, text)
+            if kind := variant.spec.needs:
+                chosen = self._choose(variant, kind, entry, base)
+                modules[variant.name] = self._module(chosen, kind, request, entry, base, used)
+                if note := self._domain_note(variant, chosen, modules[variant.name].model, entry, base):
+                    notes[note] = None
                 name = chosen.id if chosen.id in self.catalog.entries else str(self.catalog.folder(chosen))
                 variant = variant.model_copy(update={"module": name})
             variants.append(variant)
-        return request.model_copy(update={"variants": tuple(variants)}), found, list(notes)
+        request = request.model_copy(update={"variants": tuple(variants)})
+        scheduler = self._scheduler(request, base)
+        return Resolved(request, entry, key, base, modules, scheduler, tuple(notes))
 
-    def modules_for(self, entry: Entry, base: Base, kind: Need = "oms") -> list[Entry]:
+    def _module(
+        self, chosen: Entry, kind: ModelKind, request: ResolvedRequest, entry: Entry, base: Base, used: ExitStack
+    ) -> ResolvedModule:
+        key = self._module_key(chosen, base)
+        model: Module | Statistics = used.enter_context(self.store.use(key))
+        have = base.pipeline.unet.config.in_channels
+        want = model.unet.config["in_channels"] if isinstance(model, Module) else len(model.leak.mean)
+        if have != want:
+            raise StudioError(f"{chosen.id!r} has {want} latent channels and {entry.id!r} {have}: take another module")
+        text = self._encoder(chosen, model, request, entry, base, used) if isinstance(model, Module) else None
+        return ResolvedModule(key, model, text)
+
+    def _domain_note(
+        self, variant: Variant, chosen: Entry, model: Module | Statistics, entry: Entry, base: Base
+    ) -> str:
+        """A note if the module's latent domain is another and the variant says force; "" if both are the same.
+
+        Raises StudioError, naming both domains, if they differ and nothing was forced.
+        """
+        kind = variant.spec.needs
+        assert kind is not None
+        try:
+            domains.require_same(chosen.id, _declared(chosen, model), entry.id, self.domain(entry, base), TITLES[kind])
+        except StudioError:
+            if not variant.force:
+                raise
+            return f"the {TITLES[kind]} {chosen.id!r} was forced upon {entry.id!r}: expect colour casts"
+        return ""
+
+    def _scheduler(self, request: ResolvedRequest, base: Base) -> Any:
+        """A fresh scheduler with its timesteps set. Raises StudioError, with the reason, if it cannot run the base."""
+        own = base.pipeline.scheduler
+        if is_flow_matching(own):
+            raise StudioError(
+                f"{request.model!r} is a flow-matching model ({type(own).__name__}): it starts from pure noise, so no "
+                f"correction applies, and the scheduler {request.scheduler} cannot run it; choose another model"
+            )
+        if not hasattr(own, "alphas_cumprod"):
+            raise StudioError(
+                f"{request.model!r} was trained with {type(own).__name__}, whose noise levels have no ᾱ: x̃_T cannot be "
+                f"handed to it exactly, and the scheduler {request.scheduler} cannot run it; choose another model"
+            )
+        device = torch.device(self._device)
+        scheduler = make_scheduler(own.config, request.scheduler, request.num_inference_steps, device)
+        if any(variant.is_corrected for variant in request.variants):
+            try:
+                check_terminal_snr(scheduler)
+                check_hand_over(scheduler)
+            except ValueError as error:
+                raise StudioError(str(error)) from error
+        try:
+            check_prediction(scheduler)
+        except ValueError as error:
+            raise StudioError(f"{request.model!r}: {error}") from error
+        return scheduler
+
+    def modules_for(self, entry: Entry, base: Base, kind: ModelKind = "oms") -> list[Entry]:
         """Modules of a kind on this machine and of the base's latent domain: its own first, then the catalogue's."""
         own = self.catalog.folder(entry) / kind
         candidates = [self.catalog.find(str(own), kind)] if (own / "model_index.json").is_file() else []
@@ -147,22 +178,16 @@ class Resolver:
     def _declared_on_disk(self, entry: Entry) -> domains.Domain | None:
         return domains.read(self.catalog.folder(entry)) or _named(entry)
 
-    def _choose(self, variant: Variant, need: Need, entry: Entry, base: Base) -> Entry:
+    def _choose(self, variant: Variant, kind: ModelKind, entry: Entry, base: Base) -> Entry:
         if variant.module is not None:
-            return self.catalog.find(variant.module, need)
-        fitting = self.modules_for(entry, base, need)
+            return self.catalog.find(variant.module, kind)
+        fitting = self.modules_for(entry, base, kind)
         if not fitting:
             raise StudioError(
-                f"no {WHAT[need]} of the latent domain {self.domain(entry, base).name!r} of {entry.id!r} is on this "
+                f"no {TITLES[kind]} of the latent domain {self.domain(entry, base).name!r} of {entry.id!r} is on this "
                 "machine: name a module, or ask for the variant raw alone"
             )
         return fitting[0]
-
-    def _require_channels(self, chosen: Entry, model: Module | Statistics, entry: Entry, base: Base) -> None:
-        have = base.pipeline.unet.config.in_channels
-        want = model.unet.config["in_channels"] if isinstance(model, Module) else len(model.leak.mean)
-        if have != want:
-            raise StudioError(f"{chosen.id!r} has {want} latent channels and {entry.id!r} {have}: take another module")
 
     def _encoder(
         self, chosen: Entry, module: Module, request: ResolvedRequest, entry: Entry, base: Base, used: ExitStack
@@ -184,7 +209,7 @@ class Resolver:
             names = ", ".join([*known, *ENCODERS])
             raise StudioError(f"{chosen.id!r} reads the text encoder of {name!r}: only those of {names} are known")
         folder = self.catalog.folder(found).resolve()
-        if str(folder) == base.text.key:  # without LoRAs, which a module has never seen
+        if encoder_key(folder) == base.text.key:  # without LoRAs, which a module has never seen
             return _for_modules(base.text)
         return self._separate_encoder(folder, base, used)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from oms_app.schema import Preview, Progress, Seconds, Stopped
+from oms_app.errors import Stopped
+from oms_app.schema import Preview, Progress, Seconds
 
 Stage = Literal["load", "encode", "correct", "denoise", "decode"]
 STAGES: tuple[Stage, ...] = ("load", "encode", "correct", "denoise", "decode")
@@ -51,16 +51,6 @@ class Run:
     def check(self) -> None:
         if self.should_stop():
             raise Stopped("stopped")
-
-    @contextmanager
-    def holding(self, lock: threading.RLock) -> Iterator[None]:
-        """Waits for the device, yet can be stopped while it waits."""
-        while not lock.acquire(timeout=0.05):
-            self.check()
-        try:
-            yield
-        finally:
-            lock.release()
 
     def seconds(self) -> Seconds:
         return Seconds(**self._seconds, total=time.perf_counter() - self._started)

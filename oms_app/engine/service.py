@@ -1,42 +1,42 @@
-"""A studio that is there before torch is: the page opens at once, and the engine loads meanwhile."""
+"""The engine as the page uses it: there before torch is loaded, and worked by one thread of its own."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from oms_app.engine.estimates import Pace
+from oms_app.engine.estimates import RunTimes
+from oms_app.engine.events import in_thread, stream_events
+from oms_app.engine.run import Run
 from oms_app.engine.worker import DeviceWorker
-from oms_app.looks import Shelf
+from oms_app.errors import StudioError
+from oms_app.looks import LookLibrary
 from oms_app.measure.picture import measure
-from oms_app.models import user_models as own
+from oms_app.models import user_models
 from oms_app.models.catalog import Entry, ModelInfo, open_catalog
-from oms_app.output import png as gallery
-from oms_app.paths import user_folder
-from oms_app.schema import (
-    PREVIEW_PATIENCE,
-    GenerateRequest,
-    GenerateResult,
-    ImageResult,
-    ImageStats,
-    Progress,
-    StudioError,
-    Transfer,
-)
+from oms_app.output import png
+from oms_app.paths import EMBEDDED, user_folder
+from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress, Transfer
 
 if TYPE_CHECKING:
     from oms_app.engine.studio import Studio
 
+REPORT_SECONDS = 0.5  # between two reports: showing one takes a browser's core about 40 ms
+
 
 class StudioService:
-    """What the page asks of a Studio. `start` loads the engine in the background; a request waits for it.
+    """All that the page needs. `start` loads the engine in the background; a request waits for it.
+
+    One thread loads the engine and works the device (worker.py). Requests come in one by one: the page's queue holds
+    those that wait, so that they occupy no thread and the page can show their place.
 
     device, precision, memory: as for Studio. home: the user's folder (else $OMS_HOME, else the system's place).
     pictures: where finished pictures are kept, for visitors who may save no looks (else in the user's folder).
@@ -52,20 +52,19 @@ class StudioService:
         home: Path | None = None,
         pictures: Path | None = None,
     ) -> None:
-        self._asked: dict[str, Any] = {"device": device, "precision": precision, "memory": memory}
-        self.pictures = pictures or user_folder(home) / "pictures"
-        self._home = home
+        self._engine: dict[str, Any] = {"device": device, "precision": precision, "memory": memory, "home": home}
+        self._worker = DeviceWorker()
         self._catalog = open_catalog(home=home)
-        self.looks = Shelf(own=None if pictures else user_folder(home) / "looks")
-        self._pace = Pace(user_folder(home) / "pace.json")
-        self._engine = DeviceWorker("engine")
+        self._run_times = RunTimes(user_folder(home) / "pace.json")
         self._studio: Future[Studio] | None = None
         self._starting = threading.Lock()
+        self.pictures = pictures or user_folder(home) / "pictures"
+        self.looks = LookLibrary(folder=None if pictures else user_folder(home) / "looks")
 
     @property
     def examples(self) -> Path:
-        """Where ready-made pairs lie, if there are any."""
-        return self._catalog.root / "assets/lumen/examples"
+        """Where the examples are, if there are any."""
+        return self._catalog.root / "assets" / EMBEDDED / "examples"
 
     def start(self) -> Future[Studio]:
         """Begins to load the engine, once. torch and diffusers take seconds to import.
@@ -75,18 +74,59 @@ class StudioService:
         """
         with self._starting:
             if self._studio is None:
-                self._studio = self._engine.submit(self._load)
+                self._studio = self._worker.submit(self._load)
             return self._studio
 
     def _load(self) -> Studio:
         from oms_app.engine.studio import Studio
 
-        return Studio(**self._asked, home=self._home, catalog=self._catalog)
+        return Studio(**self._engine, catalog=self._catalog, worker=self._worker)
+
+    def generate(
+        self,
+        request: GenerateRequest,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> GenerateResult:
+        """As `Studio.generate`. Raises StudioError also if the device that was chosen is not available."""
+        result = self.start().result().generate(request, on_progress=on_progress, should_stop=should_stop)
+        self._run_times.learn(result)
+        return result
+
+    def stream(
+        self, request: GenerateRequest, stop: threading.Event, interval: float = REPORT_SECONDS
+    ) -> Iterator[Progress | GenerateResult]:
+        """Progress while the request runs, at most every `interval` seconds, and last its result.
+
+        Raises what `generate` raises. Setting `stop`, or closing the iterator, ends the request within one step.
+        """
+        yield Progress(stage="load")
+        studio = self.start().result()
+        event: Progress | GenerateResult
+        for event in stream_events(
+            lambda report: self._worker.submit(partial(studio.paint, request, Run(report, stop.is_set))), stop, interval
+        ):
+            if isinstance(event, GenerateResult):
+                self._run_times.learn(event)
+            yield event
+
+    def estimate(self, requests: Sequence[GenerateRequest]) -> float | None:
+        """Seconds that the requests will take together, from earlier runs on this machine; None if unknown."""
+        return self._run_times.estimate(requests, {info.id: info.defaults for info in self._catalog.infos()})
+
+    def preview(self, request: GenerateRequest) -> tuple[ImageResult, ...] | None:
+        """As `Studio.preview`; the first one waits for the engine."""
+        return self.start().result().preview(request)
+
+    def statistics(self) -> dict[str, Any]:
+        """Of the store of loaded models, see `store.Statistics`. Waits for the engine."""
+        return asdict(self.start().result().statistics())
 
     def models(self) -> list[ModelInfo]:
         return self._catalog.infos()
 
-    def complaints(self) -> list[str]:
+    def catalog_warnings(self) -> list[str]:
         """What is wrong with the list of the user's own models."""
         return self._catalog.complaints
 
@@ -106,64 +146,43 @@ class StudioService:
             raise StudioError(f"unknown model {model_id!r}: choose one of {', '.join(self._catalog.entries)}")
         fetch(entry, self._catalog.folder(entry), on_progress=on_progress, should_stop=should_stop)
 
-    def add_model(self, source: str) -> ModelInfo:
-        """A folder or a .safetensors file on this machine, by its path. Raises StudioError, saying why not."""
-        self.start().result()
-        return self._info(self._engine.do(lambda: own.add(self._catalog, source)))
+    def stream_download(
+        self, model_id: str, stop: threading.Event, interval: float = REPORT_SECONDS
+    ) -> Iterator[Transfer | None]:
+        """As `download`, as an iterator over its progress; None comes last. It does not occupy the device."""
 
-    def keep_model(self, dropped: Path) -> ModelInfo:
-        """A .safetensors file that was uploaded: it is moved into the user's folder. Raises StudioError, saying why
-        not."""
+        def begin(report: Callable[[Transfer], None]) -> Future[None]:
+            work = partial(self.download, model_id, on_progress=report, should_stop=stop.is_set)
+            return in_thread(work, "download")
+
+        return stream_events(begin, stop, interval)
+
+    def add_model(self, source: str) -> ModelInfo:
+        """A folder or a .safetensors file on this machine, by its path. Raises StudioError, with the reason."""
         self.start().result()
-        return self._info(self._engine.do(lambda: own.keep(self._catalog, dropped)))
+        return self._info(self._worker.run(partial(user_models.add, self._catalog, source)))
+
+    def keep_model(self, uploaded: Path) -> ModelInfo:
+        """Moves an uploaded .safetensors file into the user's folder. Raises StudioError, with the reason."""
+        self.start().result()
+        return self._info(self._worker.run(partial(user_models.keep, self._catalog, uploaded)))
 
     def forget_model(self, model_id: str) -> str:
         """Takes a model that the user added off the list and returns where its files still are."""
-        return own.forget(self._catalog, model_id).folder
+        return user_models.forget(self._catalog, model_id).folder
 
     def _info(self, entry: Entry) -> ModelInfo:
         return next(info for info in self._catalog.infos() if info.id == entry.id)
 
-    def statistics(self) -> dict[str, Any]:
-        """Of the store of loaded models, see `store.Statistics`. Waits for the engine."""
-        return asdict(self.start().result().statistics())
-
-    def generate(
-        self,
-        request: GenerateRequest,
-        *,
-        on_progress: Callable[[Progress], None] | None = None,
-        should_stop: Callable[[], bool] | None = None,
-    ) -> GenerateResult:
-        """As `Studio.generate`. Raises StudioError also where the device asked for is not to be had."""
-        if on_progress:
-            on_progress(Progress(stage="load"))
-        studio = self.start().result()
-        result = self._engine.do(
-            lambda: studio.generate(request, on_progress=on_progress, should_stop=should_stop),
-            should_stop or (lambda: False),
-        )
-        self._pace.learn(result)
-        return result
-
-    def estimate(self, requests: Sequence[GenerateRequest]) -> float | None:
-        """Seconds that they will take together, from what was painted here before; None where nothing is known."""
-        return self._pace.estimate(requests, {info.id: info.defaults for info in self._catalog.infos()})
-
-    def preview(self, request: GenerateRequest) -> tuple[ImageResult, ...] | None:
-        """As `Studio.preview`; the first one waits for the engine."""
-        studio = self.start().result()
-        return self._engine.do_soon(lambda: studio.preview(request), PREVIEW_PATIENCE)
-
     def save(self, result: GenerateResult) -> GenerateResult:
-        """The pictures as PNG with their settings, in `pictures`."""
-        return gallery.save(result, self.pictures)
+        """Writes the pictures as PNG with their settings into `pictures`."""
+        return png.save(result, self.pictures)
 
     def save_sheet(
-        self, cells: Sequence[Sequence[gallery.Cell]], row_labels: Sequence[str], column_labels: Sequence[str]
+        self, cells: Sequence[Sequence[png.Cell]], row_labels: Sequence[str], column_labels: Sequence[str]
     ) -> Path:
-        """A grid as one labelled PNG with its settings, in `pictures`."""
-        return gallery.save_sheet(cells, row_labels, column_labels, self.pictures)
+        """Writes a grid as one labelled PNG with its settings into `pictures`."""
+        return png.save_sheet(cells, row_labels, column_labels, self.pictures)
 
     @staticmethod
     def measure(image: Image.Image) -> ImageStats:

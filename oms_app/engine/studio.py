@@ -8,28 +8,40 @@ settings therefore reuses the raw picture.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from oms_app.engine import denoise as denoising
-from oms_app.engine import preview as previewing
 from oms_app.engine.caches import ByteCache
-from oms_app.engine.correct import CorrectionRunner, Job, module_texts, settings
+from oms_app.engine.correct import correct, picture_settings
+from oms_app.engine.decode import decode
+from oms_app.engine.denoise import call_for, chunks, denoise, draw
+from oms_app.engine.encode import encode, text_notes
 from oms_app.engine.inspection import describe
-from oms_app.engine.resolve import ResolvedModule, ResolvedRequest, Resolver, fill
+from oms_app.engine.preview import StepPreviewer, preview_x0
+from oms_app.engine.resolve import Resolver, apply_defaults
 from oms_app.engine.run import Run
+from oms_app.engine.stages import (
+    Drawn,
+    Encoded,
+    FinishedPicture,
+    Job,
+    Planned,
+    Resolved,
+    ResolvedRequest,
+    extend,
+)
+from oms_app.engine.worker import CallerThread, Worker
+from oms_app.errors import StudioError, one_line
 from oms_app.measure.picture import measure
-from oms_app.models.catalog import Catalog, Entry, ModelInfo, open_catalog
-from oms_app.models.loading import Base, Key, choose_device, load, read_vocabulary
+from oms_app.models.catalog import Catalog, ModelInfo, open_catalog
+from oms_app.models.loading import choose_device, load, read_vocabulary
 from oms_app.models.memory import (
     OOM_NOTES,
     AskedMode,
@@ -41,42 +53,24 @@ from oms_app.models.memory import (
     is_out_of_memory,
 )
 from oms_app.models.store import Statistics, Store
-from oms_app.models.text import Embedding, TextEncoder, unknown_words
+from oms_app.models.text import Embedding, unknown_words
 from oms_app.paths import user_folder
-from oms_app.prestep.schedule import is_flow_matching
-from oms_app.prestep.step import check_hand_over, check_prediction, check_terminal_snr
-from oms_app.schema import (
-    PREVIEW_PATIENCE,
-    GenerateRequest,
-    GenerateResult,
-    ImageResult,
-    ImageStats,
-    Progress,
-    StudioError,
-    one_line,
-)
+from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress
 
 MiB = 2**20
-
-
-@dataclass(frozen=True)
-class Made:
-    """A finished picture, as the cache keeps it."""
-
-    image: Image.Image
-    stats: ImageStats
-    blackened: bool  # by the model's safety checker
+PREVIEW_PATIENCE = 0.2  # seconds that a preview waits for the device: a running generation goes first
 
 
 class Studio:
-    """The engine. Safe under threads: one request at a time has the device, others wait and can be stopped meanwhile.
+    """The engine. Threads may share it: one request at a time has the device, others wait and can be stopped meanwhile.
 
     home: the user's folder (else $OMS_HOME, else the system's place). device: "auto", "cpu", "cuda", "cuda:1", "mps".
     presets: the catalogue's folder (else $OMS_PRESETS, else the shipped one). budget, device_budget: bytes of
     the host's memory and of the device's own that models may fill; None takes what is free, less some to work in.
     precision: "auto", "float32", "float16", "bfloat16". memory: "auto", "full", "model_offload", "group_offload".
     catalog: one that is open already, so that what is added to it is known here too.
-    Raises StudioError where one of them is not to be had.
+    worker: what works the device; by default the thread that calls.
+    Raises StudioError if one of them is not available.
     """
 
     def __init__(
@@ -90,21 +84,20 @@ class Studio:
         precision: Precision = "auto",
         memory: AskedMode = "auto",
         catalog: Catalog | None = None,
+        worker: Worker | None = None,
     ) -> None:
         self.home = user_folder(home)
         self.device, self.device_reason = choose_device(device)
         self.catalog = catalog or open_catalog(presets, home)
         room = automatic_device_budget(self.device) if device_budget is None else device_budget
         self.policy = Policy(self.device, precision, memory, room)
+        self._worker = worker or CallerThread()
         self._store = Store(load, budget, room)
         self._resolver = Resolver(self.catalog, self._store, self.policy)
-        self._reliefs: dict[
-            Hashable, OomFallback
-        ] = {}  # what it took to fit a model and a size, once memory has run out
+        self._fallbacks: dict[Hashable, OomFallback] = {}  # what fitted, by model and size, once memory had run out
         self._embeddings: ByteCache[Embedding] = ByteCache(64 * MiB)
         self._predictions: ByteCache[torch.Tensor] = ByteCache(64 * MiB)
-        self._pictures: ByteCache[Made] = ByteCache(256 * MiB)
-        self._device_lock = threading.RLock()
+        self._pictures: ByteCache[FinishedPicture] = ByteCache(256 * MiB)
 
     def models(self) -> list[ModelInfo]:
         """The catalogue, with what is on this machine."""
@@ -112,8 +105,11 @@ class Studio:
 
     def inspect(self, model_id: str) -> dict[str, Any]:
         """The schedule's ᾱ and SNR at T and at the first timestep, radii, latent domain and OMS modules of a base."""
+        return self._worker.run(partial(self._inspect, model_id))
+
+    def _inspect(self, model_id: str) -> dict[str, Any]:
         entry = self.catalog.find(model_id, "base")
-        with self._device_lock, self._store.use(self._resolver.base_key(entry)) as base:
+        with self._store.use(self._resolver.base_key(entry)) as base:
             modules = self._resolver.modules_for(entry, base)
             return describe(entry, base, self._resolver.domain(entry, base).name, [module.id for module in modules])
 
@@ -127,7 +123,7 @@ class Studio:
         return self._store.statistics()
 
     def forget(self, *, models: bool = False) -> None:
-        """Empties the caches of embeddings, predictions and pictures, and of loaded models too where asked."""
+        """Empties the caches of embeddings, predictions and pictures, and unloads the models too if `models`."""
         for cache in (self._embeddings, self._predictions, self._pictures):
             cache.clear()
         if models:
@@ -140,191 +136,79 @@ class Studio:
         on_progress: Callable[[Progress], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> GenerateResult:
-        """Pictures of every variant, all of an image's variants from one noise. Writes nothing: see gallery.py.
+        """Pictures of every variant, all of an image's variants from one noise. Writes nothing: see output/png.py.
 
-        Image i of the request has seed + i. Raises StudioError for what the user can mend, and Stopped within one
+        Image i of the request has seed + i. Raises StudioError for what the user can correct, and Stopped within one
         step of should_stop() turning true.
         """
         run = Run(on_progress, should_stop)
-        entry = self.catalog.find(request.model, "base")
-        filled = fill(request, entry)
-        with run.holding(self._device_lock):
-            return self._relieved(filled, lambda relief: self._paint(filled, entry, run, relief))
+        return self._worker.run(partial(self.paint, request, run), run.should_stop)
 
-    def _relieved(self, request: ResolvedRequest, paint: Callable[[OomFallback], GenerateResult]) -> GenerateResult:
-        """paint(relief), and again with more relief where memory runs out; what helped is begun with the next time.
+    def paint(self, request: GenerateRequest, run: Run) -> GenerateResult:
+        """As `generate`, on the calling thread, which must be the one that works the device.
 
-        Pictures that were finished before it ran out are in the cache, and not painted twice.
+        If memory runs out it tries again with the next fallback, and begins with the one that helped the next time.
+        Pictures that were finished before are in the cache, and are not painted twice.
         """
-        what = (request.model, request.loras, request.width, request.height)
-        relief: OomFallback | None = self._reliefs.get(what, OomFallback.NONE)
-        while relief is not None:
+        complete = apply_defaults(request, self.catalog.find(request.model, "base"))
+        what = (request.model, request.loras, complete.width, complete.height)
+        fallback: OomFallback | None = self._fallbacks.get(what, OomFallback.NONE)
+        while fallback is not None:
             try:
-                result = paint(relief)
+                result = self._paint(complete, run, fallback)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 reason = one_line(error)
             else:
-                if relief == OomFallback.NONE:
+                if fallback == OomFallback.NONE:
                     return result
-                if relief > OomFallback.EVICT:
-                    self._reliefs[what] = relief
-                return result.model_copy(update={"notes": (*result.notes, OOM_NOTES[relief])})
+                if fallback > OomFallback.EVICT:
+                    self._fallbacks[what] = fallback
+                return result.model_copy(update={"notes": (*result.notes, OOM_NOTES[fallback])})
             # Only here, outside the handler, the error is gone, and with it every tensor that its frames held.
-            relief = relief.next(self.device)
+            fallback = fallback.next(self.device)
             self._embeddings.clear()
             self._predictions.clear()
             self._store.clear()
             give_back(self.device)
         raise StudioError(
-            f"memory ran out, whatever was put away ({reason}): take a smaller picture or another model, or close "
-            "other programs that use the memory"
+            f"memory ran out even after everything else was unloaded ({reason}): take a smaller picture or another "
+            "model, or close other programs that use the memory"
         )
 
-    def _paint(self, filled: ResolvedRequest, entry: Entry, run: Run, relief: OomFallback) -> GenerateResult:
-        """The numbered stages."""
-        singly = relief >= OomFallback.ONE_BY_ONE
-        key = self._resolver.base_key(entry, filled.loras, relief)
+    def _paint(self, request: ResolvedRequest, run: Run, fallback: OomFallback) -> GenerateResult:
+        """The numbered stages. Each takes the object of the stage before and returns its own (stages.py)."""
+        one_by_one = fallback >= OomFallback.ONE_BY_ONE
         with ExitStack() as used:
-            # 1 resolve
             with run.stage("load"):
-                base: Base = used.enter_context(self._store.use(key))
-                filled, correctors, notes = self._resolver.correctors(filled, entry, base, used)
-                scheduler = self._scheduler(filled, base)
-            keys = self._picture_keys(filled, replace(key, mode="full"), correctors)
-            jobs = {key: Job(key, variant, index) for (variant, index), key in reversed(keys.items())}
-            found = {key: self._pictures.get(key) for key in jobs}
-            made = {key: picture for key, picture in found.items() if picture is not None}
-            todo = sorted((job for key, job in jobs.items() if key not in made), key=_order(filled))
-
-            # 2 encode
+                entry = self.catalog.find(request.model, "base")
+                resolved = self._resolver.resolve(request, entry, used, fallback)  # 1
+                planned = self._plan(resolved)
             with run.stage("encode"):
-                notes += self._text_notes(filled, entry, base, correctors)
-                self._encode_all(filled, todo, base, correctors)
-
-            # 3 draw
-            shape = _latent_shape(filled, base)
-            indices = {job.index for job in todo}
-            dtype = base.pipeline.unet.dtype  # as the stock pipeline draws it
-            noises = {i: denoising.draw(filled.seed + i, shape, self.device, dtype) for i in indices}
-
-            # 4 correct
+                notes = [*resolved.notes, *text_notes(resolved)]
+                encoded = encode(planned, self._embeddings)  # 2
+            drawn = self._draw(encoded)  # 3
             with run.stage("correct"):
-                correcting = CorrectionRunner(
-                    filled, correctors, noises, self._predictions, self._hidden, singly=singly
-                )
-                looking = previewing.StepPreviewer(base, scheduler)
-                latents = correcting.start_all(todo, scheduler) if todo else []
+                corrected = correct(drawn, self._predictions, one_by_one=one_by_one)  # 4
+            made = dict(planned.found)
+            with StepPreviewer(resolved.base, resolved.scheduler) as previewer:
+                for part in chunks(len(corrected.jobs), request.width, request.height, one_by_one=one_by_one):
+                    jobs = [corrected.jobs[i] for i in part]
+                    with run.stage("denoise"):
+                        count = run.counter(len(corrected.jobs), part, partial(previewer.previews, jobs))
+                        call = call_for(corrected, part)
+                        clean = denoise(resolved.base.pipeline, resolved.scheduler, call, count, run.should_stop)  # 5
+                    with run.stage("decode"):
+                        made |= self._finish(resolved, jobs, clean, tiled=one_by_one)  # 6, 7
+        # 8 keep: output/png.py, by the caller
+        return self._result(planned, made, notes, run)
 
-            for part in denoising.chunks(len(todo), filled.width, filled.height, singly=singly):
-                batch = [todo[i] for i in part]
-                # 5 denoise
-                with run.stage("denoise"):
-                    clean = denoising.denoise(
-                        base.pipeline,
-                        scheduler,
-                        torch.cat([latents[i] for i in part]),
-                        [noises[job.index].generator() for job in batch],
-                        self._embedding(base.text, filled.prompt),
-                        self._embedding(base.text, filled.negative_prompt) if filled.guided else None,
-                        steps=filled.num_inference_steps,
-                        guidance_scale=filled.guidance_scale,
-                        guidance_rescale=filled.guidance_rescale,
-                        on_step=run.counter(len(todo), part, partial(looking.previews, batch)),
-                        should_stop=run.should_stop,
-                    )
-                with run.stage("decode"):
-                    # 6 decode
-                    pictures, blackened = denoising.decode(base.pipeline, clean, tiled=singly)
-                    # 7 measure
-                    for job, picture, black in zip(batch, pictures, blackened, strict=True):
-                        made[job.key] = self._keep(job, picture, black)
-            # 8 keep: gallery.save, by whoever asked
-        if any(picture.blackened for picture in made.values()):
-            notes.append("the model's safety checker blackened a picture: that black is no light of the scene")
-        images = tuple(
-            ImageResult(
-                variant=variant.name,
-                index=index,
-                seed=filled.seed + index,
-                image=made[key].image.copy(),  # the caller may draw on it; the cache's must stay as it is
-                stats=made[key].stats,
-            )
-            for (variant, index), key in keys.items()
-        )
-        done = GenerateRequest(**{name: getattr(filled, name) for name in GenerateRequest.model_fields})
-        return GenerateResult(
-            request=done,
-            seed=filled.seed,
-            images=images,
-            seconds=run.seconds(),
-            painted=len(todo),
-            notes=tuple(notes),
-        )
-
-    def preview(self, request: GenerateRequest) -> tuple[ImageResult, ...] | None:
-        """The light that each corrected variant will bring to the request's first picture: its x̂0, decoded.
-
-        It costs one pass of the module and one of the VAE; the module's is kept, and `generate` finds it. Variants
-        without an x̂0 (raw, offset noise) have no preview. None where a running request has the device: that goes
-        first. Raises StudioError as `generate` does.
-        """
-        entry = self.catalog.find(request.model, "base")
-        filled = fill(request.model_copy(update={"count": 1}), entry)
-        if not self._device_lock.acquire(timeout=PREVIEW_PATIENCE):
-            return None
-        try:
-            with ExitStack() as used:
-                base: Base = used.enter_context(self._store.use(self._resolver.base_key(entry, request.loras)))
-                filled, correctors, _ = self._resolver.correctors(filled, entry, base, used)
-                self._scheduler(filled, base)  # refuses what cannot be corrected
-                jobs = [Job(variant.name, variant, 0) for variant in filled.variants]
-                self._encode_all(filled, jobs, base, correctors)
-                shape, dtype = _latent_shape(filled, base), base.pipeline.unet.dtype
-                noises = {0: denoising.draw(filled.seed, shape, self.device, dtype)}
-                correcting = CorrectionRunner(filled, correctors, noises, self._predictions, self._hidden)
-                return previewing.light(base, filled, correcting)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise StudioError("memory is too short for a preview: painting may still work") from error
-        finally:
-            self._device_lock.release()
-
-    def _scheduler(self, request: ResolvedRequest, base: Base) -> Any:
-        own = base.pipeline.scheduler
-        if is_flow_matching(own):
-            raise StudioError(
-                f"{request.model!r} is a flow-matching model ({type(own).__name__}): it starts from pure noise, so no "
-                f"correction applies, and the scheduler {request.scheduler} cannot run it; choose another model"
-            )
-        if not hasattr(own, "alphas_cumprod"):
-            raise StudioError(
-                f"{request.model!r} was trained with {type(own).__name__}, whose noise levels have no ᾱ: x̃_T cannot be "
-                f"handed to it exactly, and the scheduler {request.scheduler} cannot run it; choose another model"
-            )
-        scheduler = denoising.make_scheduler(
-            base.pipeline.scheduler.config, request.scheduler, request.num_inference_steps, self.device
-        )
-        if any(variant.is_corrected for variant in request.variants):
-            try:
-                check_terminal_snr(scheduler)
-                check_hand_over(scheduler)
-            except ValueError as error:
-                raise StudioError(str(error)) from error
-        try:
-            check_prediction(scheduler)
-        except ValueError as error:
-            raise StudioError(f"{request.model!r}: {error}") from error
-        return scheduler
-
-    def _picture_keys(
-        self, request: ResolvedRequest, base: Key, correctors: Mapping[str, ResolvedModule]
-    ) -> dict[tuple[Any, int], Hashable]:
-        """(variant, index) → all that its picture is made from, by index and then in the request's order."""
+    def _plan(self, resolved: Resolved) -> Planned:
+        """The pictures that the request wants, those that are cached, and the jobs for the others."""
+        request = resolved.request
         shared = (
-            base,
+            replace(resolved.key, mode="full"),  # where a model's parts wait does not change its pictures
             request.prompt,
             request.negative_prompt if request.guided else None,
             request.num_inference_steps,
@@ -334,73 +218,87 @@ class Studio:
             request.width,
             request.height,
         )
-        own = {variant: settings(variant, request.prompt, correctors.get(variant.name)) for variant in request.variants}
-        return {
-            (variant, index): (*shared, request.seed + index, own[variant])
+        settings = {
+            variant: picture_settings(variant, request.prompt, resolved.modules.get(variant.name))
+            for variant in request.variants
+        }
+        keys: dict[tuple[Any, int], Hashable] = {
+            (variant, index): (*shared, request.seed + index, settings[variant])
             for index in range(request.count)
             for variant in request.variants
         }
+        found = {key: picture for key in keys.values() if (picture := self._pictures.get(key)) is not None}
+        jobs: dict[Hashable, Job] = {}
+        for (variant, index), key in keys.items():
+            if key not in found:
+                jobs.setdefault(key, Job(key, variant, index))  # equal settings under two names are one picture
+        return extend(resolved, Planned, keys=keys, found=found, jobs=tuple(jobs.values()))
 
-    def _encode_all(
-        self, request: ResolvedRequest, todo: Sequence[Job], base: Base, correctors: Mapping[str, ResolvedModule]
-    ) -> None:
-        """Embeds every text that the jobs need: those not in the cache go through each encoder as one batch."""
-        wanted: dict[TextEncoder, list[str]] = {}
-        if todo:
-            wanted[base.text] = [request.prompt, *([request.negative_prompt] if request.guided else [])]
-        for job in todo:
-            if (corrector := correctors.get(job.variant.name)) and corrector.text:
-                wanted.setdefault(corrector.text, []).extend(module_texts(job.variant, request))
-        for encoder, texts in wanted.items():
-            missing = [text for text in dict.fromkeys(texts) if self._embeddings.get((encoder.key, text)) is None]
-            if missing:
-                for text, embedding in zip(missing, encoder.embed(missing), strict=True):
-                    self._embeddings.put((encoder.key, text), embedding, embedding.nbytes)
+    def _draw(self, encoded: Encoded) -> Drawn:
+        """Stage 3: one noise for each index, in the UNet's precision, as the stock pipeline draws it."""
+        request, pipeline = encoded.request, encoded.base.pipeline
+        factor = pipeline.vae_scale_factor
+        shape = (int(pipeline.unet.config.in_channels), request.height // factor, request.width // factor)
+        indices = {job.index for job in encoded.jobs}
+        noises = {i: draw(request.seed + i, shape, self.device, pipeline.unet.dtype) for i in indices}
+        return extend(encoded, Drawn, noises=noises)
 
-    def _embedding(self, encoder: TextEncoder, text: str) -> Embedding:
-        found = self._embeddings.get((encoder.key, text))
-        return encoder.embed([text])[0] if found is None else found
+    def _finish(
+        self, resolved: Resolved, jobs: list[Job], clean: torch.Tensor, *, tiled: bool
+    ) -> dict[Hashable, FinishedPicture]:
+        """Stages 6 and 7: the pictures of clean latents (B, C, h, w), measured and cached."""
+        pictures, blackened = decode(resolved.base.pipeline, clean, tiled=tiled)
+        finished = {}
+        for job, image, black in zip(jobs, pictures, blackened, strict=True):
+            stats = ImageStats(**asdict(measure(np.asarray(image))))
+            finished[job.key] = FinishedPicture(image, stats, black)
+            self._pictures.put(job.key, finished[job.key], image.width * image.height * 3)
+        return finished
 
-    def _hidden(self, encoder: TextEncoder, text: str) -> torch.Tensor:
-        """(1, L, D)."""
-        return self._embedding(encoder, text).hidden
+    def _result(
+        self, planned: Planned, made: dict[Hashable, FinishedPicture], notes: list[str], run: Run
+    ) -> GenerateResult:
+        request = planned.request
+        if any(picture.blackened for picture in made.values()):
+            notes = [*notes, "the model's safety checker blackened a picture: it is not the model's own black"]
+        images = tuple(
+            ImageResult(
+                variant=variant.name,
+                index=index,
+                seed=request.seed + index,
+                image=made[key].image.copy(),  # the caller may draw on it; the cache's must not change
+                stats=made[key].stats,
+            )
+            for (variant, index), key in planned.keys.items()
+        )
+        return GenerateResult(
+            request=GenerateRequest(**{name: getattr(request, name) for name in GenerateRequest.model_fields}),
+            seed=request.seed,
+            images=images,
+            seconds=run.seconds(),
+            painted=len(planned.jobs),
+            notes=tuple(notes),
+        )
 
-    def _keep(self, job: Job, picture: Image.Image, blackened: bool) -> Made:
-        stats = ImageStats(**asdict(measure(np.asarray(picture))))
-        made = Made(picture, stats, blackened)
-        self._pictures.put(job.key, made, picture.width * picture.height * 3)
-        return made
+    def preview(self, request: GenerateRequest) -> tuple[ImageResult, ...] | None:
+        """The decoded x̂0 of each corrected variant of the request's first picture.
 
-    def _text_notes(
-        self, request: ResolvedRequest, entry: Entry, base: Base, correctors: Mapping[str, ResolvedModule]
-    ) -> list[str]:
-        """What the user should know of the words: unknown ones, ignored ones, ones that did not fit."""
-        notes = []
-        asked = {request.prompt: base.text, request.negative_prompt: base.text}
-        for variant in request.variants:
-            if (corrector := correctors.get(variant.name)) and corrector.text:
-                asked |= dict.fromkeys(module_texts(variant, request), corrector.text)
-        if unknown := unknown_words(base.vocabulary, *asked):
-            notes.append(f"{entry.title} does not know: {', '.join(unknown)}")
-        for text, encoder in asked.items():
-            if rest := encoder.beyond(text):
-                short = rest if len(rest) <= 60 else rest[:57] + "…"
-                notes.append(f"a prompt is longer than {encoder.max_tokens} tokens; truncated, not read: {short!r}")
-        if request.guidance_rescale and not request.guided:
-            notes.append(f"guidance rescale is ignored at CFG {request.guidance_scale:g}: it needs a CFG above 1")
-        if request.negative_prompt and not request.guided:
-            notes.append(f"the negative prompt is ignored at CFG {request.guidance_scale:g}: it needs a CFG above 1")
-        elif request.negative_prompt and base.pipeline.unet.config.time_cond_proj_dim is not None:
-            notes.append(f"the negative prompt is ignored: {entry.title} has its guidance built in")
-        return notes
+        It costs one pass of the module, which `generate` reuses, and one of the VAE. Variants without an x̂0 (raw,
+        offset noise) have no preview. None if a running request has the device: that goes first. Raises StudioError as
+        `generate` does.
+        """
+        entry = self.catalog.find(request.model, "base")
+        complete = apply_defaults(request.model_copy(update={"count": 1}), entry)
+        try:
+            return self._worker.run_soon(partial(self._preview, complete), PREVIEW_PATIENCE)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise StudioError("there is not enough memory for a preview; generating may still work") from error
 
-
-def _latent_shape(request: ResolvedRequest, base: Base) -> tuple[int, int, int]:
-    factor = base.pipeline.vae_scale_factor
-    return (int(base.pipeline.unet.config.in_channels), request.height // factor, request.width // factor)
-
-
-def _order(request: ResolvedRequest) -> Callable[[Job], tuple[int, int]]:
-    """By image, then in the request's order of variants."""
-    places = {variant: place for place, variant in enumerate(request.variants)}
-    return lambda job: (job.index, places[job.variant])
+    def _preview(self, request: ResolvedRequest) -> tuple[ImageResult, ...]:
+        with ExitStack() as used:
+            resolved = self._resolver.resolve(request, self.catalog.find(request.model, "base"), used)
+            jobs = tuple(Job(v.name, v, 0) for v in resolved.request.variants if v.spec.has_x0)
+            planned = extend(resolved, Planned, keys={}, found={}, jobs=jobs)
+            return preview_x0(self._draw(encode(planned, self._embeddings)), self._predictions)

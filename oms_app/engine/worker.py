@@ -1,8 +1,10 @@
-"""All the computing in one thread, for the sake of speed.
+"""Who works the device: one thread of its own for the page, or the caller's thread for a program without one.
 
-Every thread that runs a parallel loop of torch on the CPU gets a team of OpenMP threads of its own, and keeps it. Once
-there are more of them than cores, libgomp no longer lets those that wait spin, but puts them to sleep, and waking them
-costs more than the loops of a small model: a pair of Lumen on 2 cores took 3.3 s instead of 1.9 s in a second thread.
+Whichever it is, it is the only lock around the device.
+
+Why one thread: every thread that runs a parallel loop of torch on the CPU keeps a team of OpenMP threads of its own. If
+there are more of them than cores, libgomp puts idle ones to sleep instead of letting them spin, and waking them costs
+more than the loops of a small model: a pair of Lumen on 2 cores took 3.3 s instead of 1.9 s in a second thread.
 """
 
 from __future__ import annotations
@@ -11,50 +13,81 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from oms_app.schema import Stopped
+from oms_app.errors import Stopped
 
 T = TypeVar("T")
+POLL_SECONDS = 0.05  # how often a waiting caller looks whether it should stop
+
+
+class Worker(Protocol):
+    def run(self, work: Callable[[], T], should_stop: Callable[[], bool] = lambda: False) -> T:
+        """What `work` returns; raises what it raises, and Stopped if should_stop() turns true before its turn."""
+
+    def run_soon(self, work: Callable[[], T], patience: float) -> T | None:
+        """As `run`; None if its turn has not come within `patience` seconds."""
+
+
+class CallerThread:
+    """The caller's own thread works the device; other threads wait for their turn."""
+
+    def __init__(self) -> None:
+        self._turn = threading.RLock()
+
+    def run(self, work: Callable[[], T], should_stop: Callable[[], bool] = lambda: False) -> T:
+        while not self._turn.acquire(timeout=POLL_SECONDS):
+            if should_stop():
+                raise Stopped("stopped")
+        try:
+            return work()
+        finally:
+            self._turn.release()
+
+    def run_soon(self, work: Callable[[], T], patience: float) -> T | None:
+        if not self._turn.acquire(timeout=patience):
+            return None
+        try:
+            return work()
+        finally:
+            self._turn.release()
 
 
 class DeviceWorker:
-    """Does what it is given, one after the other. The thread is a daemon's, so a program can end amid its work."""
+    """A thread that works the device, one piece of work after the other. It does not keep a program from ending."""
 
-    def __init__(self, name: str) -> None:
-        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name=name, daemon=True).start()
+    def __init__(self, name: str = "device") -> None:
+        self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name=name, daemon=True).start()
 
-    def _run(self) -> None:
+    def _work(self) -> None:
         while True:
-            future, work = self._work.get()
+            future, work = self._waiting.get()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
                 future.set_result(work())
             except BaseException as error:
-                future.set_exception(error)  # raised again where the result is asked for
-            del future, work  # what they hold is not kept while nothing is asked for
+                future.set_exception(error)  # raised again by whoever reads the result
+            del future, work  # what they hold must not outlive them while the thread waits
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()
-        self._work.put((future, work))
+        self._waiting.put((future, work))
         return future
 
-    def do(self, work: Callable[[], T], should_stop: Callable[[], bool] = lambda: False) -> T:
-        """What `work` returns; raises what it raises, and Stopped where should_stop() turns true before its turn."""
+    def run(self, work: Callable[[], T], should_stop: Callable[[], bool] = lambda: False) -> T:
         future = self.submit(work)
         while True:
             try:
-                return future.result(timeout=0.05)
+                return future.result(timeout=POLL_SECONDS)
             except TimeoutError:
                 if future.done():
-                    return future.result()  # its own TimeoutError, or it ended just now
+                    return future.result()  # the work's own TimeoutError, or it ended just now
                 if should_stop() and future.cancel():
                     raise Stopped("stopped") from None
 
-    def do_soon(self, work: Callable[[], T], patience: float) -> T | None:
-        """As `do`; None where its turn has not come within `patience` seconds."""
+    def run_soon(self, work: Callable[[], T], patience: float) -> T | None:
         started = threading.Event()
 
         def begin() -> T:
@@ -63,7 +96,7 @@ class DeviceWorker:
 
         future = self.submit(begin)
         if not started.wait(patience):
-            future.cancel()  # in vain where it began just now
+            future.cancel()  # without effect if it began just now
         try:
             return future.result()
         except CancelledError:

@@ -1,8 +1,8 @@
-"""Do the OMS prompts "dark" and "light" move the light, and does OMS CFG? `python -m oms_app.evaluate.light_words`
+"""Do OMS prompts and OMS CFG change the brightness? `python -m oms_app.evaluate.light_words`
 
-20 prompts that say nothing of light, 4 seeds each: the share of pictures whose mean falls with the OMS prompt "dark"
-and rises with "light", against the main prompt as OMS prompt; and the share whose mean falls, or is ≤ 8 already, at
-each step of OMS CFG 1 → 2 → 3 with "dark".
+20 prompts that do not mention light, 4 seeds each. Measured are the share of pictures whose mean is lower with the OMS
+prompt "dark" and higher with "light" than with the main prompt as OMS prompt, and the share whose mean falls, or is
+≤ 8 already, at each step of OMS CFG 1 → 2 → 3 with "dark".
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The pictures that every evaluation is made of: held-out captions through the engine, and the scenes they tell of.
+"""The pictures that every evaluation measures: held-out captions through the engine, and reference scenes for them.
 
-What is kept of a picture is its mean and its features, line by line on disk, so that a stopped evaluation goes on where
-it was and `evaluate luminance`, `quality` and `report` share their pictures. Code or weights that change start anew.
+Of a picture its mean and its features are recorded, line by line on disk, so that a stopped evaluation resumes and
+`evaluate luminance`, `quality` and `report` share their pictures. A change of code or weights starts new records.
 """
 
 from __future__ import annotations
@@ -23,33 +23,39 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from oms_app.engine.studio import Studio
+from oms_app.errors import StudioError
+from oms_app.fields import MAX_SEED
 from oms_app.paths import EMBEDDED_FOLDER
-from oms_app.schema import MAX_SEED, Frozen, GenerateRequest, StudioError, Variant
+from oms_app.schema import Frozen, GenerateRequest, Variant
 
 CAPTIONS = EMBEDDED_FOLDER / "captions.json"
-REFERENCES = 4  # scenes a caption
-WORTH_SHARING = 25  # captions for each process: to start one takes seconds
+REFERENCES = 4  # scenes per caption
+MIN_CAPTIONS_PER_PROCESS = 25  # starting a process takes seconds
 Means = NDArray[np.float64]
 Features = NDArray[np.float32]
-Eye = Callable[[NDArray[np.uint8]], Features]  # (B, H, W, 3) → (B, D)
+FeatureExtractor = Callable[[NDArray[np.uint8]], Features]  # (B, H, W, 3) → (B, D)
+DrawScene = Callable[[int], NDArray[np.uint8]]  # seed → (H, W, 3)
 
 
-class Held(Frozen):
-    """A held-out caption and the seeds of four scenes that it tells of."""
+class CaptionEntry(Frozen):
+    """A held-out caption and the seeds of four scenes that it describes."""
 
     caption: Annotated[str, Field(min_length=1)]
     scene_seeds: Annotated[tuple[int, ...], Field(min_length=REFERENCES, max_length=REFERENCES)]
 
 
-class HeldOut(Frozen):
-    captions: Annotated[tuple[Held, ...], Field(min_length=2)]
+class CaptionFile(Frozen):
+    """The contents of captions.json."""
+
+    captions: Annotated[tuple[CaptionEntry, ...], Field(min_length=2)]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """n captions, one picture of each variant and four scenes to each. Means in 0…255.
+class EvalSamples:
+    """n captions, with one picture of each variant and four scenes for each. Means are in 0…255.
 
-    means: name → (n,); scene_means (n, 4); features: name → (n, D), scene_features (n, 4, D), without an eye empty.
+    means: variant's name → (n,). scene_means: (n, 4). features: variant's name → (n, D), scene_features: (n, 4, D);
+    both are empty if no feature extractor was given.
     """
 
     model: str
@@ -61,144 +67,154 @@ class Seen:
     scene_features: Features
 
 
-def read_captions(path: Path = CAPTIONS) -> tuple[Held, ...]:
-    """The held-out captions. Raises StudioError where the file is missing or not valid."""
+def read_captions(path: Path = CAPTIONS) -> tuple[CaptionEntry, ...]:
+    """The held-out captions. Raises StudioError if the file is missing or not valid."""
     try:
-        return HeldOut.model_validate(json.loads(path.read_text(encoding="utf-8"))).captions
+        return CaptionFile.model_validate(json.loads(path.read_text(encoding="utf-8"))).captions
     except (OSError, ValueError, ValidationError) as error:
         raise StudioError(f"the held-out captions at {path} cannot be read: restore that file") from error
 
 
-def gather(
+def collect_samples(
     studio: Studio,
     *,
     model: str = "lumen",
     captions: int = 200,
     variants: Sequence[Variant] = (),
     seed: int = 0,
-    eye: Eye | None = None,
+    feature_extractor: FeatureExtractor | None = None,
     on_caption: Callable[[int, int], None] | None = None,
-    held: Sequence[Held] | None = None,
-    draw_scene: Callable[[int], NDArray[np.uint8]] | None = None,
+    entries: Sequence[CaptionEntry] | None = None,
+    draw_scene: DrawScene | None = None,
     processes: int = 1,
-) -> Seen:
-    """One picture of each variant for each of `captions` captions, drawn by `seed`; caption i has the seed `seed + i`.
+) -> EvalSamples:
+    """One picture of each variant for each of `captions` captions, selected by `seed`; caption i has seed `seed + i`.
 
-    eye: sees features in pictures and scenes (oms_app/training/clip.py); None keeps means alone. held, draw_scene:
-    other captions than the shipped ones, and what a scene's seed shows. Records lie in the user's folder, in
-    evaluation/. on_caption(done, of): where it stands. processes: how many share the captions, each with a model and
-    one thread of its own; on two cores two of them paint 1.4 times as fast as one that has both.
-    Raises StudioError where fewer captions are held out than asked for.
+    feature_extractor: features of pictures and scenes, such as SceneClip.encode_images; None records means only.
+    on_caption(done, total): progress. entries, draw_scene: captions instead of the shipped ones, and how a scene is
+    drawn from its seed. processes: how many share the captions, each with its own model and one thread; on two cores
+    two of them are 1.4 times as fast as one with two threads. Records are in evaluation/ in the user's folder.
+    Raises StudioError if there are fewer held-out captions than `captions`, or the seed is too large.
     """
-    everything = read_captions() if held is None else held
-    if captions > len(everything):
-        raise StudioError(f"--captions is {captions}: only {len(everything)} are held out")
+    available = read_captions() if entries is None else entries
+    if captions > len(available):
+        raise StudioError(f"--captions is {captions}: take at most {len(available)}, the number of held-out captions")
     if seed + captions > MAX_SEED:
         raise StudioError(f"--seed is {seed}: take 0 to {MAX_SEED - captions}")
-    chosen = tuple(everything[i] for i in np.random.default_rng(seed).permutation(len(everything))[:captions])
-    folder = studio.home / "evaluation" / state_key(studio, model, seed, everything)
-    task = Task(folder, model, seed, chosen, tuple(variants), eye, draw_scene)
-    records = task.records()
-    missing = task.missing(records)
+    selected = tuple(available[i] for i in np.random.default_rng(seed).permutation(len(available))[:captions])
+    folder = studio.home / "evaluation" / state_key(studio, model, seed, available)
+    job = EvalJob(folder, model, seed, selected, tuple(variants), feature_extractor, draw_scene)
+    records = job.read_records()
+    missing = job.missing(records)
 
-    def told(left: int) -> None:
+    def report(left: int) -> None:
         if on_caption is not None:
             on_caption(captions - left, captions)
 
     if len(missing) < captions:
-        told(len(missing))
-    if processes > 1 and len(missing) >= WORTH_SHARING * processes:
-        _share_out(studio, task, len(missing), processes, told)
-        records = task.records()
-        missing = task.missing(records)
+        report(len(missing))
+    if processes > 1 and len(missing) >= MIN_CAPTIONS_PER_PROCESS * processes:
+        _run_in_processes(studio, job, len(missing), processes, report)
+        records = job.read_records()
+        missing = job.missing(records)
     for left in range(len(missing) - 1, -1, -1):
-        task.paint(studio, missing[-1 - left], records)
-        told(left)
-    scenes = records["scenes"]
-    names = [variant.name for variant in variants]
-    return Seen(
-        model,
-        seed,
-        tuple(entry.caption for entry in chosen),
-        {name: records[f"of {name}"].means(captions) for name in names},
-        scenes.means(captions),
-        {name: records[f"of {name}"].features(captions) for name in names} if eye else {},
-        scenes.features(captions).reshape(captions, REFERENCES, -1) if eye else np.empty((0, 0, 0), np.float32),
-    )
+        job.run_caption(studio, missing[-1 - left], records)
+        report(left)
+    return job.samples(records)
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is to be painted, as every process that takes a share of it knows it."""
+class EvalJob:
+    """What is to be generated, in a form that every process that takes a share of it receives."""
 
     folder: Path
     model: str
     seed: int
-    chosen: tuple[Held, ...]
+    entries: tuple[CaptionEntry, ...]
     variants: tuple[Variant, ...]
-    eye: Eye | None
-    draw_scene: Callable[[int], NDArray[np.uint8]] | None
+    feature_extractor: FeatureExtractor | None
+    draw_scene: DrawScene | None
 
-    def records(self) -> dict[str, Records]:
-        """What there is already: "scenes", and "of NAME" for each variant."""
-        made = {f"of {variant.name}": Records(self.folder, variant) for variant in self.variants}
-        return made | {"scenes": Records(self.folder, "scenes")}
+    def read_records(self) -> dict[str, Records]:
+        """What was recorded before: "scenes", and "of NAME" for each variant."""
+        of_variants = {f"of {variant.name}": Records(self.folder, variant) for variant in self.variants}
+        return of_variants | {"scenes": Records(self.folder, "scenes")}
 
     def missing(self, records: dict[str, Records]) -> list[int]:
-        return [i for i in range(len(self.chosen)) if not all(kept.has(i, self.eye) for kept in records.values())]
+        """Indices of the captions that lack a picture, a scene or features."""
+        with_features = self.feature_extractor is not None
+        return [i for i in range(len(self.entries)) if not all(one.has(i, with_features) for one in records.values())]
 
-    def paint(self, studio: Studio, i: int, records: dict[str, Records]) -> None:
-        """Caption i's scenes and pictures, as far as they are not there."""
-        entry, eye = self.chosen[i], self.eye
-        if not records["scenes"].has(i, eye):
-            pictures = np.stack([(self.draw_scene or _draw_scene)(scene_seed) for scene_seed in entry.scene_seeds])
-            records["scenes"].add(i, [float(picture.mean()) for picture in pictures], eye(pictures) if eye else None)
-        todo = tuple(variant for variant in self.variants if not records[f"of {variant.name}"].has(i, eye))
-        if todo:
-            request = GenerateRequest(prompt=entry.caption, model=self.model, variants=todo, seed=self.seed + i)
+    def run_caption(self, studio: Studio, i: int, records: dict[str, Records]) -> None:
+        """Draw caption i's scenes and generate its pictures, unless they are recorded already."""
+        entry, extract = self.entries[i], self.feature_extractor
+        if not records["scenes"].has(i, extract is not None):
+            scenes = np.stack([(self.draw_scene or _draw_scene)(scene_seed) for scene_seed in entry.scene_seeds])
+            means = [float(scene.mean()) for scene in scenes]
+            records["scenes"].add(i, means, extract(scenes) if extract else None)
+        missing = tuple(v for v in self.variants if not records[f"of {v.name}"].has(i, extract is not None))
+        if missing:
+            request = GenerateRequest(prompt=entry.caption, model=self.model, variants=missing, seed=self.seed + i)
             images = studio.generate(request).images
-            features = eye(np.stack([np.asarray(image.image) for image in images])) if eye else None
+            features = extract(np.stack([np.asarray(image.image) for image in images])) if extract else None
             for k, image in enumerate(images):
                 records[f"of {image.variant}"].add(i, image.stats.mean, None if features is None else features[k])
 
+    def samples(self, records: dict[str, Records]) -> EvalSamples:
+        """The records as arrays. Every caption must have been recorded."""
+        n, names, scenes = len(self.entries), [variant.name for variant in self.variants], records["scenes"]
+        extracted = self.feature_extractor is not None
+        return EvalSamples(
+            self.model,
+            self.seed,
+            tuple(entry.caption for entry in self.entries),
+            {name: records[f"of {name}"].means(n) for name in names},
+            scenes.means(n),
+            {name: records[f"of {name}"].features(n) for name in names} if extracted else {},
+            scenes.features(n).reshape(n, REFERENCES, -1) if extracted else np.empty((0, 0, 0), np.float32),
+        )
 
-def _share_out(studio: Studio, task: Task, left: int, processes: int, told: Callable[[int], None]) -> None:
-    """Paint in several processes of one thread each. What a process leaves undone is left to the caller."""
+
+def _run_in_processes(studio: Studio, job: EvalJob, left: int, processes: int, report: Callable[[int], None]) -> None:
+    """Run a job in several processes of one thread each. If a process dies, the caller does the rest of its share."""
     context = multiprocessing.get_context("spawn")
-    done = context.Queue()
-    helpers = [
+    finished = context.Queue()
+    workers = [
         context.Process(
-            target=_paint_share, args=(studio.home, str(studio.device), task, k, processes, done), daemon=True
+            target=_run_share, args=(studio.home, str(studio.device), job, k, processes, finished), daemon=True
         )
         for k in range(processes)
     ]
-    for helper in helpers:
-        helper.start()
-    while any(helper.is_alive() for helper in helpers) or not done.empty():
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers) or not finished.empty():
         with suppress(queue.Empty):
-            done.get(timeout=0.5)
+            finished.get(timeout=0.5)
             left -= 1
-            told(left)
+            report(left)
 
 
-def _paint_share(home: Path, device: str, task: Task, share: int, of: int, done: Any) -> None:
+def _run_share(home: Path, device: str, job: EvalJob, share: int, shares: int, finished: Any) -> None:
     torch.set_num_threads(1)
     studio = Studio(home=home, device=device)
-    records, parent = task.records(), multiprocessing.parent_process()
-    for i in task.missing(records):
+    records, parent = job.read_records(), multiprocessing.parent_process()
+    for i in job.missing(records):
         if parent is not None and not parent.is_alive():
-            return  # killed, so nobody waits for this
-        if i % of == share:
-            task.paint(studio, i, records)
-            done.put(i)
+            return  # it was killed, so nobody waits for this
+        if i % shares == share:
+            job.run_caption(studio, i, records)
+            finished.put(i)
 
 
 class Records:
-    """What is kept of one variant's pictures, or of the scenes: a JSON line for each caption's number."""
+    """What is recorded of one variant's pictures, or of the scenes: a line of JSON for each caption's index."""
 
     def __init__(self, folder: Path, of: Variant | str) -> None:
-        told = of if isinstance(of, str) else json.dumps(of.model_dump(exclude={"name"}), sort_keys=True)
-        name = of if isinstance(of, str) else f"{of.correction}-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+        if isinstance(of, str):
+            name = of
+        else:  # the name of a variant does not change its pictures
+            settings = json.dumps(of.model_dump(exclude={"name"}), sort_keys=True)
+            name = f"{of.correction}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
         self._path = folder / f"{name}.jsonl"
         self._lines: dict[int, dict[str, Any]] = {}
         if self._path.exists():
@@ -209,15 +225,15 @@ class Records:
                     continue  # cut off while it was written
                 self._lines[record["i"]] = record
 
-    def has(self, i: int, eye: Eye | None) -> bool:
-        return i in self._lines and (eye is None or self._lines[i]["features"] is not None)
+    def has(self, i: int, with_features: bool) -> bool:
+        return i in self._lines and not (with_features and self._lines[i]["features"] is None)
 
     def add(self, i: int, mean: float | list[float], features: Features | None) -> None:
         packed = None if features is None else base64.b85encode(features.astype(np.float32).tobytes()).decode()
         self._lines[i] = {"i": i, "mean": mean, "features": packed}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write("\n" + json.dumps(self._lines[i]))  # a new line first: the last one may be cut off
+            file.write("\n" + json.dumps(self._lines[i]))  # the line break comes first: the last line may be cut off
 
     def means(self, n: int) -> Means:
         return np.array([self._lines[i]["mean"] for i in range(n)], np.float64)
@@ -228,11 +244,11 @@ class Records:
 
 
 def state_key(studio: Studio, *more: object) -> str:
-    """Tells apart all that figures hang on: our code, torch, the models' files (by size and date), and `more`."""
+    """A hash of everything that the pictures depend on: our code, torch, the models' files (size and date), `more`."""
     digest = hashlib.sha256(repr((torch.__version__, str(studio.device), *more)).encode())
     package = Path(__file__).resolve().parents[1]
     for path in sorted(package.rglob("*.py")):
-        if path.parent.name not in ("ui", "evaluate"):
+        if path.parent.name not in ("ui", "cli", "evaluate", "bench"):
             digest.update(path.read_bytes())
     for entry in studio.catalog.entries.values():
         if studio.catalog.available(entry):

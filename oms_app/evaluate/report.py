@@ -1,6 +1,6 @@
-"""docs/results.md: every figure measured anew with the code and the weights as they stand. `evaluate report`
+"""Writes docs/results.md: every figure measured with the current code and weights. `evaluate report`
 
-Parts that take long are kept in the user's folder as they finish, so a stopped report goes on where it was.
+Parts that take long are stored in the user's folder as they finish, so that a stopped report resumes.
 """
 
 from __future__ import annotations
@@ -23,22 +23,24 @@ from tqdm.auto import tqdm
 from oms_app.bench import first_page
 from oms_app.bench.pair import benchmark as pair_benchmark
 from oms_app.engine.studio import Studio
-from oms_app.evaluate import fidelity, light_words, solid
+from oms_app.evaluate import fidelity, light_words, scene_clip, solid
 from oms_app.evaluate import results_page as page
-from oms_app.evaluate import scene_clip as clips
-from oms_app.evaluate.luminance import folded, luminance
-from oms_app.evaluate.pictures import Held, Seen, gather, state_key
-from oms_app.evaluate.plots import log_frequencies
+from oms_app.evaluate.luminance import fold_distance, luminance
+from oms_app.evaluate.pictures import CaptionEntry, DrawScene, EvalSamples, collect_samples, state_key
+from oms_app.evaluate.plots import plot_mean_frequencies
 from oms_app.evaluate.quality import quality
 from oms_app.measure.distances import bootstrap_interval
 from oms_app.output.sheets import labelled
-from oms_app.paths import SHIPPED
+from oms_app.paths import SHIPPED, atomic_write
+from oms_app.prestep.corrections import CORRECTIONS
 from oms_app.prestep.schedule import table1
 from oms_app.schema import OMS, RAW, GenerateRequest, Variant, variant_of
 
-METHODS = ("raw", "oms", "singdiffusion", "offset_noise", "signal_leak")
-RESULTS = SHIPPED / "docs/results.md"
-QUICK_RESULTS = SHIPPED / "docs/results-quick.md"
+# In a checkout the page of the documentation; if the package is installed, a file in the current folder.
+_DOCS = SHIPPED / "docs" if (SHIPPED / "docs").is_dir() else Path()
+RESULTS = _DOCS / "results.md"
+QUICK_RESULTS = _DOCS / "results-quick.md"
+EXTRA_STEPS = 9  # of the progress bar, besides the captions: seven stored parts, figures, sweeps
 
 
 @dataclass(frozen=True)
@@ -60,27 +62,25 @@ QUICK = Extent(captions=20, seeds=2, light_prompts=3, light_seeds=1, fidelity=6,
 
 
 def command(extent: Extent) -> str:
-    """What was asked for on the command line."""
+    """The command that measures to this extent."""
     usual = QUICK if extent.seeds == QUICK.seeds else FULL
-    told = "evaluate report" + (" --quick" if usual is QUICK else "")
-    return told if extent.captions == usual.captions else f"{told} --captions {extent.captions}"
+    text = "evaluate report" + (" --quick" if usual is QUICK else "")
+    return text if extent.captions == usual.captions else f"{text} --captions {extent.captions}"
 
 
-class Parts:
-    """Parts of a report by name, kept in one JSON file as each of them finishes."""
+class PartStore:
+    """Parts of a report by name, stored in one JSON file as each of them finishes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self._parts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
-    def get(self, name: str, make: Callable[[], Any]) -> Any:
-        if name not in self._done:
-            self._done[name] = make()
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            part = self._path.with_suffix(".part")
-            part.write_text(json.dumps(self._done), encoding="utf-8")
-            part.replace(self._path)
-        return json.loads(json.dumps(self._done[name]))  # the same, whether it was kept or is fresh
+    def get(self, name: str, measure: Callable[[], Any]) -> Any:
+        """The stored part, or what `measure` returns, as JSON gives it back (tuples are lists)."""
+        if name not in self._parts:
+            self._parts[name] = measure()
+            atomic_write(self._path, json.dumps(self._parts))
+        return json.loads(json.dumps(self._parts[name]))
 
 
 def write(
@@ -89,91 +89,96 @@ def write(
     *,
     extent: Extent = FULL,
     model: str = "lumen",
-    methods: Sequence[str] = METHODS,
-    held: Sequence[Held] | None = None,
-    draw_scene: Callable[[int], NDArray[Any]] | None = None,
+    methods: Sequence[str] | None = None,
+    entries: Sequence[CaptionEntry] | None = None,
+    draw_scene: DrawScene | None = None,
 ) -> Path:
     """Measure everything and write the page to `out`, its pictures to pictures/ beside it. Returns `out`.
 
-    held, draw_scene: as for `gather`.
+    methods: corrections to compare, "raw" and "oms" among them; None for all that are registered. entries, draw_scene:
+    see `collect_samples`.
     """
-    figures = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
-    key = state_key(studio, "report", replace(extent, captions=0), figures)  # pictures of captions are kept elsewhere
-    parts = Parts(studio.home / "evaluation" / key / "report.json")
+    methods = tuple(CORRECTIONS) if methods is None else methods
+    code = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
+    key = state_key(studio, "report", replace(extent, captions=0), code)  # pictures of captions have their own records
+    store = PartStore(studio.home / "evaluation" / key / "report.json")
     pictures = out.parent / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
-    variants = tuple(variant_of(name, {}) for name in methods)
-
-    with tqdm(total=extent.captions + 9, desc="report", mininterval=5) as bar:
-
-        def part(name: str, make: Callable[[], Any]) -> Any:
-            bar.set_postfix_str(name)
-            made = parts.get(name, make)
-            bar.update()
-            return made
-
-        # Times first: nothing else has warmed or filled anything.
-        pair = part("pair", lambda: pair_benchmark(studio, model=model, runs=extent.pair_runs))
-        first = part("first page", lambda: [first_page.start_once() for _ in range(extent.first_pages)])
-        solids = part("solid", lambda: {p: solid.measure(studio, p, extent.seeds) for p in solid.PROMPTS})
-        prompts = light_words.PROMPTS[: extent.light_prompts]
-        words = part("light words", lambda: light_words.measure(studio, prompts, extent.light_seeds))
-        subjects = part("fidelity", lambda: fidelity.measure(studio, extent.fidelity))
-        told = part("told", lambda: fidelity.told(extent.fidelity))
+    with tqdm(total=extent.captions + EXTRA_STEPS, desc="report", mininterval=5) as bar:
+        parts = _measure_parts(studio, store, extent, model, bar)
         bar.set_postfix_str("captions")
-        clip, before = clips.load(), bar.n
-        seen = gather(
+        clip, before = scene_clip.load(), bar.n
+        samples = collect_samples(
             studio,
             model=model,
             captions=extent.captions,
-            variants=variants,
-            eye=clip.see,
-            on_caption=lambda done, of: bar.update(before + done - bar.n),
-            held=held,
+            variants=tuple(variant_of(name, {}) for name in methods),
+            feature_extractor=clip.encode_images,
+            on_caption=lambda done, total: bar.update(before + done - bar.n),
+            entries=entries,
             draw_scene=draw_scene,
             processes=(os.cpu_count() or 1) if studio.device.type == "cpu" else 1,
         )
-        bar.set_postfix_str("light and quality")
-        light = luminance(seen)
-        good = quality(seen, clip.read)
-        against_oms = {name: _light_against_oms(seen, name) for name in methods if name not in ("raw", "oms")}
-        log_frequencies(seen, pictures / "means.png")
+        bar.set_postfix_str("luminance and quality")
+        light = luminance(samples)
+        quality_figures = quality(samples, clip.encode_texts)
+        plot_mean_frequencies(samples, pictures / "means.png")
         bar.update()
         bar.set_postfix_str("sweeps")
         for name, sheet in sweeps(studio, model, extent.sweeps).items():
             sheet.save(pictures / f"{name}.png")
         bar.update()
-        inspected = part("inspect", lambda: studio.inspect(model))
 
+    against_oms = {name: _light_minus_oms(samples, name) for name in methods if name not in ("raw", "oms")}
     sections = [
         page.head(command(extent), extent.captions, torch.__version__, os.cpu_count() or 1, str(studio.device)),
-        page.light(solids, extent.seeds, words, light),
-        page.words(subjects, told),
-        page.methods(light, good, against_oms, clip_accuracy()),
-        page.table2(model, light, good),
+        page.light(parts["solid"], extent.seeds, parts["light words"], light),
+        page.words(parts["fidelity"], parts["predictions"]),
+        page.methods(light, quality_figures, against_oms, clip_accuracy()),
+        page.table2(model, light, quality_figures),
         page.sweeps(),
-        page.times(pair, statistics.median(first), extent.pair_runs, extent.first_pages),
-        page.flaw(inspected, [dict(row) for row in table1()]),
+        page.times(parts["pair"], statistics.median(parts["first page"]), extent.pair_runs, extent.first_pages),
+        page.flaw(parts["inspect"], [dict(row) for row in table1()]),
     ]
-    out.write_text("\n".join(sections), encoding="utf-8")
+    atomic_write(out, "\n".join(sections))
     return out
 
 
+def _measure_parts(studio: Studio, store: PartStore, extent: Extent, model: str, bar: Any) -> dict[str, Any]:
+    """The parts that are stored, by name. Times come first, while no other part has filled a cache."""
+    prompts = light_words.PROMPTS[: extent.light_prompts]
+    measures: dict[str, Callable[[], Any]] = {
+        "pair": lambda: pair_benchmark(studio, model=model, runs=extent.pair_runs),
+        "first page": lambda: [first_page.start_once() for _ in range(extent.first_pages)],
+        "solid": lambda: {prompt: solid.measure(studio, prompt, extent.seeds) for prompt in solid.PROMPTS},
+        "light words": lambda: light_words.measure(studio, prompts, extent.light_seeds),
+        "fidelity": lambda: fidelity.measure(studio, extent.fidelity),
+        "predictions": lambda: fidelity.measure_predictions(extent.fidelity),
+        "inspect": lambda: studio.inspect(model),
+    }
+    parts = {}
+    for name, measure in measures.items():
+        bar.set_postfix_str(name)
+        parts[name] = store.get(name, measure)
+        bar.update()
+    return parts
+
+
 def clip_accuracy() -> dict[str, Any]:
-    """{"accuracy", "of", "n"} of the CLIP that pictures are judged with."""
-    told: dict[str, Any] = json.loads((clips.FOLDER / "config.json").read_text(encoding="utf-8"))
-    return told
+    """{"accuracy", "of", "n"} of the CLIP of scenes, with its architecture."""
+    settings: dict[str, Any] = json.loads((scene_clip.FOLDER / "config.json").read_text(encoding="utf-8"))
+    return settings
 
 
-def _light_against_oms(seen: Seen, name: str) -> dict[str, Any]:
-    """W of a method less that of OMS, with its interval: below 0 the method is nearer to the scenes."""
-    mine, oms, scenes = seen.means[name], seen.means["oms"], seen.scene_means
+def _light_minus_oms(samples: EvalSamples, name: str) -> dict[str, Any]:
+    """W of a method minus W of OMS, with its interval: below 0 the method is closer to the scenes."""
+    method, oms, scenes = samples.means[name], samples.means["oms"], samples.scene_means
 
     def difference(i: NDArray[Any]) -> float:
-        return folded(mine[i], scenes[i]) - folded(oms[i], scenes[i])
+        return fold_distance(method[i], scenes[i]) - fold_distance(oms[i], scenes[i])
 
     return {
-        "value": folded(mine, scenes) - folded(oms, scenes),
+        "value": fold_distance(method, scenes) - fold_distance(oms, scenes),
         "interval": bootstrap_interval(difference, len(scenes), resamples=500),
     }
 
@@ -181,22 +186,25 @@ def _light_against_oms(seen: Seen, name: str) -> dict[str, Any]:
 SWEEP_PROMPTS = ("mountains", "a cat", "a red circle", "a forest")
 SWEEP_CFG = (0.0, 1.0, 1.5, 2.0, 3.0)
 SWEEP_LIGHTS = ("dark", "light", "at night", "at sunset", "blue", "red")
-SWEEP_SIDE = 112  # pixels a picture
+SWEEP_SIDE = 112  # pixels per side of a picture
 
 
 def sweeps(studio: Studio, model: str = "lumen", prompts: int = 4) -> dict[str, Image.Image]:
-    """Grids of OMS CFG (OMS prompt "dark") and of modified OMS prompts (OMS paper, Fig. 7), raw first, a seed a row."""
+    """Grids of OMS CFG (OMS prompt "dark") and of OMS prompts (OMS paper, Fig. 7), raw first.
+
+    Each row has one prompt and one seed.
+    """
     cfg: list[Variant] = [RAW]
     cfg += [OMS.model_copy(update={"name": f"CFG {w:g}", "prompt": "dark", "guidance_scale": w}) for w in SWEEP_CFG]
-    lights: list[Variant] = [RAW, OMS.model_copy(update={"name": "its own"})]
+    lights: list[Variant] = [RAW, OMS.model_copy(update={"name": "main prompt"})]
     lights += [OMS.model_copy(update={"name": text, "prompt": text}) for text in SWEEP_LIGHTS]
     return {name: _sweep(studio, model, of, prompts) for name, of in (("sweep_cfg", cfg), ("sweep_prompts", lights))}
 
 
-def _sweep(studio: Studio, model: str, variants: Sequence[Variant], prompts: int) -> Image.Image:
-    rows, named = [], SWEEP_PROMPTS[:prompts]
-    for seed, prompt in enumerate(named):
+def _sweep(studio: Studio, model: str, variants: Sequence[Variant], count: int) -> Image.Image:
+    rows, prompts = [], SWEEP_PROMPTS[:count]
+    small = partial(Image.Image.resize, size=(SWEEP_SIDE, SWEEP_SIDE), resample=Image.Resampling.LANCZOS)
+    for seed, prompt in enumerate(prompts):
         request = GenerateRequest(prompt=prompt, model=model, variants=tuple(variants), seed=seed)
-        small = partial(Image.Image.resize, size=(SWEEP_SIDE, SWEEP_SIDE), resample=Image.Resampling.LANCZOS)
         rows.append([small(image.image) for image in studio.generate(request).images])
-    return labelled(rows, named, [variant.name for variant in variants])
+    return labelled(rows, prompts, [variant.name for variant in variants])

@@ -1,4 +1,4 @@
-"""The sections of docs/results.md, written from measured figures alone: `evaluate report`."""
+"""The sections of docs/results.md as text, from measured figures: `evaluate report`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def table(titles: Sequence[str], rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines) + "\n"
 
 
-def within(value: float, interval: Sequence[float], digits: int = 2) -> str:
+def with_interval(value: float, interval: Sequence[float], digits: int = 2) -> str:
     """`25.80 (23.20 … 28.40)`"""
     return f"{value:.{digits}f} ({interval[0]:.{digits}f} … {interval[1]:.{digits}f})"
 
@@ -37,10 +37,10 @@ def met(yes: bool) -> str:
 def head(command: str, captions: int, torch_version: str, cores: int, device: str) -> str:
     return f"""# Results
 
-Written by `python -m oms_app {command}`, which measures everything anew: {captions} held-out captions, Lumen as
+Written by `python -m oms_app {command}`, which measures every figure again: {captions} held-out captions, Lumen as
 shipped, defaults (20 steps, DDIM, trailing spacing, CFG 5, 256 px, float32), {cores} CPU cores, device {device}, torch
-{torch_version}. Each table names the command that shows it alone. Intervals are at 95 %. What was tried on the way stands in
-[dev/LOG.md](../dev/LOG.md).
+{torch_version}. Each table names the command that measures it alone. Intervals are at 95 %. Earlier experiments are recorded
+in dev/LOG.md.
 """
 
 
@@ -73,11 +73,11 @@ def light(solids: Mapping[str, Any], seeds: int, words: Mapping[str, Any], figur
         ),
     ]
     w, ratio, spread = figures["wasserstein"], figures["ratio"]["oms"], figures["interval"]
-    far_rows = [
-        ("W_raw", within(w["raw"], spread["wasserstein"]["raw"], 1), "15 to 45", met(15 <= w["raw"] <= 45)),
-        ("W_oms", within(w["oms"], spread["wasserstein"]["oms"], 1), "", ""),
+    distance_rows = [
+        ("W_raw", with_interval(w["raw"], spread["wasserstein"]["raw"], 1), "15 to 45", met(15 <= w["raw"] <= 45)),
+        ("W_oms", with_interval(w["oms"], spread["wasserstein"]["oms"], 1), "", ""),
         ("floor: scenes against scenes", f"{figures['floor']:.1f}", "", ""),
-        ("(W_oms - floor)/(W_raw - floor)", within(ratio, spread["ratio"]["oms"]), "≤ 0.35", met(ratio <= 0.35)),
+        ("(W_oms - floor)/(W_raw - floor)", with_interval(ratio, spread["ratio"]["oms"]), "≤ 0.35", met(ratio <= 0.35)),
     ]
     means = figures["mean"]
     return f"""## Light
@@ -86,20 +86,20 @@ def light(solids: Mapping[str, Any], seeds: int, words: Mapping[str, Any], figur
 greatest) of seeds 0 to {seeds - 1}:
 
 {table(("prompt", "measured", "target", "met"), solid_rows)}
-`python -m oms_app.evaluate.light_words`, prompts that say nothing of light × seeds, n = {words["n"]}:
+`python -m oms_app.evaluate.light_words`, prompts that do not mention light × seeds, n = {words["n"]}:
 
 {table(("measure", "measured", "target", "met"), word_rows)}
-`python -m oms_app evaluate luminance --captions {figures["n"]}`, distance (Wasserstein) of the pictures' means from those of the
+`python -m oms_app evaluate luminance --captions {figures["n"]}`, Wasserstein distance of the pictures' means from those of the
 scenes of the same captions, seed {figures["seed"]}; means of scenes {means["scenes"]:.1f}, raw {means["raw"]:.1f}, OMS
 {means["oms"]:.1f}. The paper's ratio for SD1.5 is 7.84/22.47 = 0.35:
 
-{table(("measure", "measured", "target", "met"), far_rows)}"""
+{table(("measure", "measured", "target", "met"), distance_rows)}"""
 
 
-def words(figures: Mapping[str, Any], told: Mapping[str, float]) -> str:
+def words(figures: Mapping[str, Any], predictions: Mapping[str, float]) -> str:
     right, n = figures["right"], figures["n"]
     named = (
-        ("ground colour: median of the border within ΔE 20 (CIE76)", "ground colour", 0.9),
+        ("background colour: median of the border within ΔE 20 (CIE76)", "background colour", 0.9),
         ("subject, shapes and figures", "shape or figure subject", 0.85),
         ("subject, landscapes", "scene subject", 0.85),
     )
@@ -116,12 +116,13 @@ def words(figures: Mapping[str, Any], told: Mapping[str, float]) -> str:
     return f"""## Words
 
 `python -m oms_app.evaluate.fidelity`, {n} prompts like "a red circle on a blue background", {n} like "mountains at night", picture i
-with seed i; the subject judged by a classifier trained on scenes apart from the base, which names
-{figures["judge"]["accuracy"]:.1%} of {figures["judge"]["n"]} unseen scenes rightly:
+with seed i; the subject is recognised by a classifier trained on scenes, independent of the base model, which is right for
+{figures["classifier"]["accuracy"]:.1%} of {figures["classifier"]["n"]} unseen scenes:
 
 {table(("measure", "raw", "OMS CFG 1", "target (OMS)", "met"), rows)}
-Of OMS's own x̂0, decoded, {told["right"]:.0%} of the borders are within ΔE 20 of the named colour (median {told["median"]}, greatest
-{told["greatest"]}; `python -m oms_app.evaluate.fidelity --told`): the rest is lost in the base, which reads the chance of the noise too.
+In the decoded x̂0 of OMS, {predictions["right"]:.0%} of the borders are within ΔE 20 of the named colour (median {predictions["median"]}, greatest
+{predictions["greatest"]}; `python -m oms_app.evaluate.fidelity --predictions`): the base model, which also depends on the noise, loses the
+rest.
 """
 
 
@@ -129,33 +130,33 @@ def methods(
     figures: Mapping[str, Any],
     good: Mapping[str, Any],
     against_oms: Mapping[str, Mapping[str, Any]],
-    eye: Mapping[str, Any],
+    clip: Mapping[str, Any],
 ) -> str:
     names, spread = list(figures["wasserstein"]), figures["interval"]
-    far = [
+    distances = [
         (
             name,
-            within(figures["wasserstein"][name], spread["wasserstein"][name], 1),
-            within(figures["ratio"][name], spread["ratio"][name]) if name in figures["ratio"] else "1",
+            with_interval(figures["wasserstein"][name], spread["wasserstein"][name], 1),
+            with_interval(figures["ratio"][name], spread["ratio"][name]) if name in figures["ratio"] else "1",
             f"{figures['mean'][name]:.1f}",
         )
         for name in names
     ]
-    far.append(("scenes (the floor)", f"{figures['floor']:.1f}", "0", f"{figures['mean']['scenes']:.1f}"))
+    distances.append(("scenes (the floor)", f"{figures['floor']:.1f}", "0", f"{figures['mean']['scenes']:.1f}"))
     listed = ",".join(names)
-    return f"""## Every remedy, side by side
+    return f"""## All corrections, side by side
 
-One base, the same captions and noise, n = {figures["n"]}, seed {figures["seed"]}, each remedy with its defaults.
+One base model, the same captions and noise, n = {figures["n"]}, seed {figures["seed"]}, each correction with its defaults.
 `python -m oms_app evaluate luminance --captions {figures["n"]} --variants {listed}`:
 
-{table(("method", "W ↓", "ratio ↓", "mean"), far)}
+{table(("method", "W ↓", "ratio ↓", "mean"), distances)}
 `python -m oms_app evaluate quality --captions {figures["n"]} --variants {listed}`; features and CLIP score by a small CLIP trained on
-scenes apart from the base (it picks the right of {eye["of"]} captions for {eye["accuracy"]:.1%} of {eye["n"]} unseen scenes), so on another
-scale than papers'; the last row holds another scene of each caption against the same reference:
+scenes, independent of the base model (it picks the right one of {clip["of"]} captions for {clip["accuracy"]:.1%} of {clip["n"]} unseen scenes), so the
+figures cannot be compared with those of papers; the last row compares another scene of each caption with the same reference:
 
 {quality_table(good["figures"])}
 {verdict(good, against_oms)}
-How often which mean comes (as Fig. 6 of the paper; `evaluate quality --plot FILE`):
+Frequencies of the means (as Fig. 6 of the paper; `evaluate quality --plot FILE`):
 
 ![log-frequency of means](pictures/means.png)
 """
@@ -164,21 +165,21 @@ How often which mean comes (as Fig. 6 of the paper; `evaluate quality --plot FIL
 def quality_table(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     digits = {"fid": 3, "clip_score": 1}
     rows = [
-        (name, *(within(one[m]["value"], one[m]["interval"], digits.get(m, 2)) for m in MEASURES))
+        (name, *(with_interval(one[m]["value"], one[m]["interval"], digits.get(m, 2)) for m in MEASURES))
         for name, one in figures.items()
     ]
     return table(("method", *TITLES), rows)
 
 
 def compare(figure: Mapping[str, Any], measure: str) -> int:
-    """1 where a difference's interval says better, -1 worse, 0 neither."""
+    """1 if the interval of a difference says better, -1 for worse, 0 for neither."""
     low, high = figure["interval"]
     sign = 1 if low > 0 else -1 if high < 0 else 0
     return -sign if measure in LOWER_IS_BETTER else sign
 
 
 def verdict(good: Mapping[str, Any], against_oms: Mapping[str, Mapping[str, Any]]) -> str:
-    """OMS against raw, and every other method against OMS, in words: what the intervals of the differences say."""
+    """OMS compared with raw, and every other method with OMS, in words, by the intervals of the differences."""
     raw = good["minus_raw"]["oms"]
     kind = {1: "favours OMS", 0: "includes 0", -1: "**favours raw**"}
     lines = [
@@ -187,15 +188,19 @@ def verdict(good: Mapping[str, Any], against_oms: Mapping[str, Mapping[str, Any]
     ]
     for name, light_difference in against_oms.items():
         figures = {"wasserstein": light_difference, **good["minus_oms"][name]}
-        won = [_title(m) for m, figure in figures.items() if compare(figure, m) > 0]
-        lost = [_title(m) for m, figure in figures.items() if compare(figure, m) < 0]
-        even = [_title(m) for m, figure in figures.items() if compare(figure, m) == 0]
+        better = [_title(m) for m, figure in figures.items() if compare(figure, m) > 0]
+        worse = [_title(m) for m, figure in figures.items() if compare(figure, m) < 0]
+        equal = [_title(m) for m, figure in figures.items() if compare(figure, m) == 0]
         parts = [
-            f"{verb} {', '.join(titles)}"
-            for verb, titles in (("**wins** in", won), ("loses in", lost), ("no clear difference in", even))
+            f"{verdict_text} {', '.join(titles)}"
+            for verdict_text, titles in (
+                ("**better** in", better),
+                ("worse in", worse),
+                ("no clear difference in", equal),
+            )
             if titles
         ]
-        lines.append(f"- {name} against OMS: {'; '.join(parts)}.")
+        lines.append(f"- {name} compared with OMS: {'; '.join(parts)}.")
     return "\n".join(lines) + "\n"
 
 
@@ -220,8 +225,8 @@ def table2(model: str, figures: Mapping[str, Any], good: Mapping[str, Any]) -> s
     rows += PAPER
     return f"""## Table 2 of the paper
 
-Ours (n = {figures["n"]}, seed {figures["seed"]}; intervals above) beside the paper's (10,000 captions of COCO). The features differ, so only
-the direction from raw to OMS may be compared:
+Our figures (n = {figures["n"]}, seed {figures["seed"]}; intervals above) and those of the paper (10,000 captions of COCO). The features differ, so only
+the direction from raw to OMS can be compared:
 
 {table(("model", *TITLES, "Wasserstein ↓"), rows)}"""
 
@@ -229,11 +234,11 @@ the direction from raw to OMS may be compared:
 def sweeps() -> str:
     return """## Sweeps
 
-One prompt and one seed a row, raw first. OMS CFG with the OMS prompt "dark" (CFG 0 is the unconditional prediction):
+Each row has one prompt and one seed; raw comes first. OMS CFG with the OMS prompt "dark" (CFG 0 is the unconditional prediction):
 
 ![OMS CFG](pictures/sweep_cfg.png)
 
-Modified OMS prompts at OMS CFG 1 (as Fig. 7 of the paper); "its own" is the main prompt:
+OMS prompts at OMS CFG 1 (as Fig. 7 of the paper):
 
 ![OMS prompts](pictures/sweep_prompts.png)
 """
@@ -243,7 +248,7 @@ def times(pair: Mapping[str, Any], first_page: float, runs: int, starts: int) ->
     ratio, share, seconds = pair["ratio"], pair["share"], pair["seconds"]
     rows = [
         (
-            "pair against two stock calls (raw; then given x̃_T), encode to decode, caches cold",
+            "pair against two stock calls (raw; then x̃_T as latents), encode to decode, caches cold",
             f"{ratio:.2f} × ({seconds['pair']:.2f} s against {seconds['two_stock_calls']:.2f} s), median of {runs} interleaved runs",
             "≤ 1.05 ×",
             met(ratio <= 1.05),

@@ -1,6 +1,6 @@
-"""How dark is "solid black", how bright "solid white": 8 seeds, raw, OMS CFG 1 and 2.
+"""How dark is "solid black background", how bright "solid white background"? `python -m oms_app.evaluate.solid`
 
-python -m oms_app.evaluate.solid
+8 seeds each, raw and OMS with CFG 1 and 2.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ def measure(studio: Studio, prompt: str, seeds: int = SEEDS) -> dict[str, Any]:
     """Means of all RGB values, 0…255, of seeds 0 … seeds - 1: average, least and greatest, by variant."""
     variants = (RAW, *(Variant(name=f"oms CFG {w}", correction="oms", guidance_scale=w) for w in (1, 2)))
     images = studio.generate(GenerateRequest(prompt=prompt, variants=variants, seed=0, count=seeds)).images
-    means = {v.name: [image.stats.mean for image in images if image.variant == v.name] for v in variants}
+    by_variant = {v.name: [image.stats.mean for image in images if image.variant == v.name] for v in variants}
     return {
-        name: {"average": round(mean(m), 1), "least": round(min(m), 1), "greatest": round(max(m), 1)}
-        for name, m in means.items()
+        name: {"average": round(mean(means), 1), "least": round(min(means), 1), "greatest": round(max(means), 1)}
+        for name, means in by_variant.items()
     }
 
 
 if __name__ == "__main__":
-    engine = Studio()
-    print(json.dumps({prompt: measure(engine, prompt) for prompt in PROMPTS}, indent=1))
+    studio = Studio()
+    print(json.dumps({prompt: measure(studio, prompt) for prompt in PROMPTS}, indent=1))

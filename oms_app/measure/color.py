@@ -1,4 +1,4 @@
-"""From sRGB to CIE L*a*b*, the scale on which equal steps look equally large."""
+"""From sRGB to CIE L*a*b*, in which equal distances look about equally large."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SRGB_TO_XYZ = np.array(
         [0.0193339, 0.1191920, 0.9503041],
     ]
 )
-# The white of this matrix itself, so that every grey has a* = b* = 0 exactly (D65: 0.95047, 1, 1.08883).
+# The white of this matrix, so that every grey has a* = b* = 0 exactly (D65: 0.95047, 1, 1.08883).
 WHITE = SRGB_TO_XYZ.sum(axis=1)
 
 
@@ -31,11 +31,11 @@ def srgb_to_lab(rgb: NDArray) -> NDArray[np.float64]:
 
     rgb: (..., 3), uint8, or float in [0, 255].
     Returns (..., 3): L* in [0, 100], a* from green (-) to red (+), b* from blue (-) to yellow (+).
-    Raises ValueError where the last axis is not 3 or a value lies outside [0, 255].
+    Raises ValueError if the last axis is not 3 or a value lies outside [0, 255].
     """
     rgb = np.asarray(rgb)
     if rgb.ndim == 0 or rgb.shape[-1] != 3:
-        raise ValueError(f"rgb has shape {rgb.shape}: the last axis must hold the three channels, (..., 3)")
+        raise ValueError(f"rgb has shape {rgb.shape}: the last axis must have the three channels, (..., 3)")
     if rgb.dtype == np.uint8:
         linear = _LINEAR_OF_BYTE[rgb]
     else:

@@ -1,4 +1,4 @@
-"""How far two sets of numbers lie apart, and how sure one may be of a figure."""
+"""The distance between two sets of numbers, and confidence intervals of figures."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ def _sample(values: ArrayLike, name: str) -> NDArray[np.float64]:
     array = np.sort(np.asarray(values, dtype=np.float64).ravel())
     if array.size == 0 or not np.isfinite(array).all():
         raise ValueError(
-            f"{name} holds {array.size} values, of which not all are finite: give at least one finite number"
+            f"{name} has {array.size} values, of which not all are finite: give at least one finite number"
         )
     return array
 
 
 def wasserstein(a: ArrayLike, b: ArrayLike) -> float:
-    """The 1-Wasserstein ("earth mover's") distance of two samples of real numbers, in their own unit.
+    """The 1-Wasserstein ("earth mover's") distance of two samples of real numbers, in the unit of the samples.
 
     W = ∫ |F_a(x) - F_b(x)| dx, with F the empirical distribution functions; the sizes may differ.
-    Raises ValueError where a sample is empty or holds a value that is not finite.
+    Raises ValueError if a sample is empty or has a value that is not finite.
     """
     a, b = _sample(a, "a"), _sample(b, "b")
     x = np.sort(np.concatenate([a, b]))
-    # Both F are constant between neighbouring values of x, where each is the share of its values ≤ x.
+    # Between neighbouring values of x, both F are constant: the share of the sample's values ≤ x.
     f_a = np.searchsorted(a, x[:-1], side="right") / a.size
     f_b = np.searchsorted(b, x[:-1], side="right") / b.size
     return float(np.sum(np.abs(f_a - f_b) * np.diff(x)))
@@ -42,12 +42,12 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval (Efron 1979) of a figure over n units, such as captions.
 
-    statistic: takes n indices in [0, n), drawn with repetition, and returns the figure over these units. Indices
-        rather than values, so that everything that belongs to one caption is drawn together (raw and OMS are paired):
+    statistic: takes n indices in [0, n), drawn with repetition, and returns the figure over these units. It takes
+        indices, not values, so that everything that belongs to one caption is drawn together (raw and OMS are paired):
         `bootstrap_interval(lambda i: wasserstein(raw[i], scenes[i]), len(raw))` with scenes (n, 4).
     level: share of the resamples inside, in (0, 1). seed: the same seed gives the same interval.
-    Returns (low, high). A distance between samples is biased upward under resampling: repeated units make both
-    distributions coarser, so an interval may lie somewhat high; it is a measure of spread, not a test.
+    Returns (low, high). A distance between samples is biased upward by resampling, because repeated units make both
+    distributions coarser, so an interval may be somewhat too high; it is a measure of spread, not a test.
     Raises ValueError for n or resamples below 1, or a level outside (0, 1).
     """
     if n < 1 or resamples < 1:
@@ -61,12 +61,12 @@ def bootstrap_interval(
 
 
 def half_sample_interval(value: float, halves: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
-    """Interval of a figure that repeated units would spoil, such as one made of nearest neighbours.
+    """Interval of a figure that repeated units would distort, such as one from nearest neighbours.
 
     value: the figure over all units. halves: the figure over random halves of the units, drawn without repetition:
-    their standard deviation estimates that of the whole figure (delete-d jackknife with d = n/2, Shao and Wu 1989).
-    Returns (low, high), value ± z · standard deviation. Raises ValueError for fewer than two halves, or a level outside
-    (0, 1).
+    their standard deviation estimates that of the figure over all units (delete-d jackknife with d = n/2, Shao and Wu
+    1989). Returns (low, high), value ± z · standard deviation. Raises ValueError for fewer than two halves, or a level
+    outside (0, 1).
     """
     if len(halves) < 2:
         raise ValueError(f"there are {len(halves)} halves: give at least 2")

@@ -14,7 +14,7 @@ HISTOGRAM_BINS = 64
 
 @dataclass(frozen=True)
 class PictureStats:
-    """Figures of one picture, from its 8-bit sRGB values. The fields are those of `requests.ImageStats`."""
+    """Figures of one picture, from its 8-bit sRGB values. The fields are those of `schema.ImageStats`."""
 
     mean: float  # mean of all RGB values, 0…255 (the papers' measure)
     lightness: float  # mean CIE L*, 0…100
@@ -31,7 +31,7 @@ def measure(rgb: NDArray[np.uint8]) -> PictureStats:
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
         raise ValueError(f"got {rgb.dtype} of shape {rgb.shape}: measure takes a uint8 picture (H, W, 3)")
     lab = srgb_to_lab(rgb)
-    lightness = np.clip(lab[..., 0], 0.0, 100.0)  # rounding alone may leave white at 100 + 1e-14
+    lightness = np.clip(lab[..., 0], 0.0, 100.0)  # rounding may give white 100 + 1e-14
     p1, p99 = np.percentile(lightness, [1.0, 99.0])
     counts, _ = np.histogram(lightness, bins=HISTOGRAM_BINS, range=(0.0, 100.0))
     return PictureStats(

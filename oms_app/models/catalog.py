@@ -5,34 +5,39 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from oms_app.errors import StudioError, one_line
+from oms_app.fields import REQUEST_FIELDS
+from oms_app.models.file_kinds import DOMAINS, NATIVE, family_of
+from oms_app.models.folder_kinds import PICKLES, check_folder, pickle_refused, snapshot_of
+from oms_app.models.reading import is_safetensors, read_json, weight_files
 from oms_app.paths import PRESETS, user_folder
-from oms_app.schema import Frozen, SchedulerName, StudioError, one_line
+from oms_app.schema import Frozen
 
-PICKLES = {".ckpt", ".bin", ".pt", ".pth", ".pkl"}
 MARKER = "download.json"  # lies in a folder whose download is complete
 OWN = "own.json"  # the user's own models, in the folder of downloads: entries as here, with an absolute folder or file
 Kind = Literal["base", "oms", "singdiffusion", "signal_leak", "lora", "text"]
 OWN_KINDS: tuple[Kind, ...] = ("base", "oms", "lora")
 # Of a VAE's scaling_factor: what a folder's latents most likely are. Where a module has a fingerprint, that decides.
 SCALES = {0.18215: "sd", 0.13025: "sdxl"}
-Size = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
+USUAL_SCALE = 0.18215  # of a VAE whose config names none, as those of 2022
+PixelSize = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
 
 
 class Defaults(Frozen):
     """What a request takes where it does not say. Sizes in pixels."""
 
-    width: Size = 512
-    height: Size = 512
-    min_size: Size = 64
-    max_size: Size = 1024
-    num_inference_steps: Annotated[int, Field(ge=1, le=200)] = 20
-    guidance_scale: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)] = 5.0
-    guidance_rescale: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    scheduler: SchedulerName = "ddim"
+    width: PixelSize = 512
+    height: PixelSize = 512
+    min_size: PixelSize = 64
+    max_size: PixelSize = 1024
+    num_inference_steps: Annotated[int, REQUEST_FIELDS["num_inference_steps"].required] = 20
+    guidance_scale: Annotated[float, REQUEST_FIELDS["guidance_scale"].required] = 5.0
+    guidance_rescale: Annotated[float, REQUEST_FIELDS["guidance_rescale"].required] = 0.0
+    scheduler: Annotated[str, REQUEST_FIELDS["scheduler"].required] = "ddim"
 
 
 class Entry(Frozen):
@@ -214,11 +219,11 @@ class Catalog:
             if not entry.folder:
                 _refuse_links(self.downloads, self.folder(entry))
             return entry
-        path = local_path(source)
-        if path.suffix.lower() in PICKLES:
+        path = snapshot_of(local_path(source))
+        if path.suffix.lower() in PICKLES and not path.is_dir():
             raise pickle_refused(source)
-        if path.suffix.lower() == ".safetensors" and path.is_file() and kind == "base":
-            return self._single_file(path.resolve())
+        if is_safetensors(path) and path.is_file() and kind == "base":
+            return self._single_file(path.absolute())  # not resolved: the hub's cache links to files without a name
         if not path.is_dir():
             known = ", ".join(self.ids(kind)) or "none yet"
             raise StudioError(f"unknown model {source!r}: choose one of {known}, or give a diffusers folder")
@@ -226,7 +231,9 @@ class Catalog:
         for entry in self.entries.values():
             if entry.kind == kind and self.folder(entry).resolve() == path:
                 return entry
-        if not (path / "model_index.json").is_file():
+        if kind == "base":
+            check_folder(path)
+        elif not (path / "model_index.json").is_file():
             raise StudioError(f"{source!r} holds no model_index.json: give a folder in the diffusers layout")
         return Entry(
             id=re_id(path.name),
@@ -248,18 +255,16 @@ class Catalog:
             if not entry.folder:
                 _refuse_links(self.downloads, self.folder(entry))
             folder = self.folder(entry)
-            return folder if folder.is_file() else next(folder.glob("*.safetensors"))
+            return folder if folder.is_file() else weight_files(folder)[0]
         path = local_path(source)
         if path.suffix.lower() in PICKLES:
             raise pickle_refused(source)
-        if path.suffix.lower() != ".safetensors" or not path.is_file():
+        if not is_safetensors(path) or not path.is_file():
             known = ", ".join(self.ids("lora")) or "none yet"
             raise StudioError(f"unknown LoRA {source!r}: choose one of {known}, or name a .safetensors file")
-        return path.resolve()
+        return path.absolute()
 
     def _single_file(self, path: Path) -> Entry:
-        from oms_app.models.single_file import DOMAINS, NATIVE, family_of
-
         family = family_of(path)
         native = NATIVE[family]
         defaults = Defaults(width=native, height=native, max_size=2 * native, guidance_scale=7.5)
@@ -282,12 +287,6 @@ def local_path(text: str) -> Path:
         reason = getattr(error, "strerror", None) or error
         raise StudioError(f"{text[:200]!r} cannot be read ({reason}): check the path and who may read it") from error
     return path
-
-
-def pickle_refused(source: object) -> StudioError:
-    return StudioError(
-        f"{source} is a pickle, which can run any code when it is read: convert it to .safetensors first"
-    )
 
 
 def _refuse_links(models: Path, folder: Path) -> None:
@@ -322,7 +321,7 @@ def re_id(name: str) -> str:
 
 
 def _defaults_of(folder: Path) -> Defaults:
-    config, vae = _config(folder / "unet"), _config(folder / "vae")
+    config, vae = read_json(folder / "unet/config.json"), read_json(folder / "vae/config.json")
     try:
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
         native = int(config.get("sample_size") or 64) * factor
@@ -333,15 +332,5 @@ def _defaults_of(folder: Path) -> Defaults:
 
 def _domain_of(folder: Path) -> str | None:
     """What its latents are called, as far as the VAE's scale tells."""
-    scale = _config(folder / "vae").get("scaling_factor")
+    scale = read_json(folder / "vae/config.json").get("scaling_factor", USUAL_SCALE)
     return SCALES.get(scale) if isinstance(scale, float) else None
-
-
-def _config(part: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((part / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise StudioError(f"{part}/config.json cannot be read: restore the folder") from error
-    if not isinstance(config, dict):
-        raise StudioError(f"{part}/config.json holds no JSON object: restore the folder")
-    return config

@@ -16,7 +16,8 @@ import torch
 from diffusers import AutoencoderKL
 from pydantic import Field, ValidationError
 
-from oms_app.schema import Frozen, StudioError
+from oms_app.errors import StudioError
+from oms_app.schema import Frozen
 
 FILE = "domain.json"
 PROBE = 64  # pixels a side

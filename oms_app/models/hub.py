@@ -26,8 +26,10 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers, filter_repo_objects
 from tqdm import tqdm
 
-from oms_app.models.catalog import MARKER, PICKLES, Entry
-from oms_app.schema import Stopped, StudioError, Transfer, one_line
+from oms_app.errors import Stopped, StudioError, one_line
+from oms_app.models.catalog import MARKER, Entry
+from oms_app.models.folder_kinds import PICKLES
+from oms_app.schema import Transfer
 
 NEVER = [f"*{suffix}" for suffix in sorted(PICKLES)] + ["*.py", "*.pkl", "*.msgpack", "*.h5", "*.onnx"]
 PARTS = ".parts"  # in a model's folder, while it is incomplete: a folder for each commit, with the files' beginnings

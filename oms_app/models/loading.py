@@ -7,36 +7,28 @@ through the catalogue, never through a path that the module names.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-from safetensors import SafetensorError
+from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file
 
+from oms_app.errors import StudioError
 from oms_app.models import domain as domains
-from oms_app.models.catalog import PICKLES, pickle_refused
+from oms_app.models.failures import library_errors
+from oms_app.models.folder_kinds import refuse_pickles
+from oms_app.models.folders import load_folder
 from oms_app.models.lora import Adapters, fuse_loras
-from oms_app.models.memory import Mode, is_out_of_memory, place
+from oms_app.models.memory import Mode, place
+from oms_app.models.reading import read_json
 from oms_app.models.single_file import load_single_file
-from oms_app.models.text import SdxlTextEncoder, TextEncoder, load_encoder
+from oms_app.models.text import SdxlTextEncoder, TextEncoder, encoder_key, load_encoder
 from oms_app.prestep.leak import LeakStatistics
 from oms_app.prestep.unet import TimeFreeUNet
-from oms_app.schema import StudioError, one_line
 
 TITLES = {"oms": "an OMS module", "singdiffusion": "a SingDiffusion module"}
-PIPELINES: dict[str, Any] = {
-    "StableDiffusionPipeline": StableDiffusionPipeline,
-    "StableDiffusionXLPipeline": StableDiffusionXLPipeline,
-    # The same parts; its own pipeline has no negative prompt, no rescale and no interrupt. LCMScheduler does the rest.
-    "LatentConsistencyModelPipeline": StableDiffusionPipeline,
-}
-# What the libraries raise for files that are damaged, or that say what cannot be.
-READ_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, MemoryError, SafetensorError)
-LIBRARIES = {"diffusers", "transformers", "stable_diffusion", None}
 
 
 @dataclass(frozen=True)
@@ -137,7 +129,7 @@ def load_base(
     folder: Path, device: torch.device, dtype: torch.dtype, adapters: Adapters = (), mode: Mode = "full"
 ) -> Base:
     """A StableDiffusionPipeline from a diffusers folder or a single .safetensors file, with LoRAs melted in."""
-    pipeline = load_single_file(folder, dtype) if folder.is_file() else _load_folder(folder, dtype)
+    pipeline = load_single_file(folder, dtype) if folder.is_file() else load_folder(folder, dtype)
     fuse_loras(pipeline, adapters)
     if dtype != torch.float32:
         pipeline.vae.to(torch.float32)
@@ -151,7 +143,7 @@ def load_base(
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)
-    key = f"{folder}{adapters or ''}"  # the adapters may have changed it
+    key = encoder_key(folder, adapters)
     text = TextEncoder(key, pipeline.tokenizer, pipeline.text_encoder, device)
     if isinstance(pipeline, StableDiffusionXLPipeline):
         second = TextEncoder(key, pipeline.tokenizer_2, pipeline.text_encoder_2, device)
@@ -159,55 +151,14 @@ def load_base(
     return Base(pipeline, text, known, read_vocabulary(folder), mode)
 
 
-def check_folder(folder: Path) -> str:
-    """The pipeline's class that a diffusers folder names. Reads no weights.
-
-    Raises StudioError for a class that is not run here, for one that asks for code of its own, and for a pickle.
-    """
-    index = read_json(folder / "model_index.json")
-    name = index.get("_class_name")
-    if not isinstance(name, str) or name not in PIPELINES:
-        raise StudioError(f"{folder} is a {name}: this version runs {' and '.join(PIPELINES)} folders")
-    for part, described in index.items():
-        if part.startswith("_") or not isinstance(described, list):
-            continue
-        library = described[0] if described else ""
-        if not isinstance(library, str | None) or library not in LIBRARIES:
-            raise StudioError(f"{folder}: {part} asks for code from {library!r}, which is never run here")
-        _refuse_pickle(folder / part)
-    return str(name)
-
-
-def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
-    name = check_folder(folder)
-    try:
-        return PIPELINES[name].from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, variant=_variant(folder / "unet")
-        )
-    except READ_ERRORS as error:
-        if is_out_of_memory(error):
-            raise
-        raise StudioError(f"{folder} cannot be read as a base model ({one_line(error)}): restore its files") from error
-
-
-def _variant(folder: Path) -> str | None:
-    """ "fp16" where half-precision weights alone are there."""
-    names = [path.name for path in folder.glob("*.safetensors")]
-    return "fp16" if names and all(".fp16." in name for name in names) else None
-
-
 def load_module(
     folder: Path, device: torch.device, dtype: torch.dtype, kind: str = "oms", *, waits: bool = False
 ) -> Module:
     """An OMS module from a folder in the published layout; a SingDiffusion module from the same with its own prefix."""
     part, title = folder / f"{kind}_module", TITLES[kind]
-    _refuse_pickle(part)
-    try:
+    refuse_pickles(part)
+    with library_errors(f"{folder} cannot be read as {title}", "restore its files"):
         unet = TimeFreeUNet.from_pretrained(part, torch_dtype=dtype)
-    except READ_ERRORS as error:
-        if is_out_of_memory(error):
-            raise
-        raise StudioError(f"{folder} cannot be read as {title} ({one_line(error)}): restore its files") from error
     named = read_json(folder / f"{kind}_text_encoder/config.json")
     own = (folder / f"{kind}_text_encoder/model.safetensors").is_file()
     encoder = OWN_ENCODER if own else named.get("_name_or_path")
@@ -220,11 +171,9 @@ def load_module(
 def load_statistics(folder: Path) -> Statistics:
     """Signal-leak statistics: statistics.safetensors with `mean` (C, k, k) and `factor` (Ck², Ck²)."""
     path = folder / "statistics.safetensors"
-    try:
+    with library_errors(f"{path} cannot be read as signal-leak statistics", "restore it"):
         tensors = load_file(path)
         leak = LeakStatistics(tensors["mean"].float(), tensors["factor"].float())
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise StudioError(f"{path} cannot be read as signal-leak statistics ({one_line(error)}): restore it") from error
     size = leak.mean.numel()
     if leak.mean.ndim != 3 or leak.factor.shape != (size, size):
         raise StudioError(f"{path} holds no signal-leak statistics: its tensors have the wrong shapes; restore it")
@@ -244,22 +193,3 @@ def read_vocabulary(folder: Path) -> frozenset[str]:
         raise StudioError(f"{path} must hold {{'words': [text, …]}}: restore it")
     # A vocabulary may list phrases ("pitch black"); what is looked up is single words.
     return frozenset(part for word in words for part in word.lower().split())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises StudioError where the file is missing or holds anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise StudioError(f"{path} cannot be read ({one_line(error)}): restore it") from error
-    if not isinstance(value, dict):
-        raise StudioError(f"{path} holds no JSON object: restore it")
-    return value
-
-
-def _refuse_pickle(folder: Path) -> None:
-    if not folder.is_dir() or any(folder.glob("*.safetensors")):
-        return
-    for path in folder.iterdir():
-        if path.suffix in PICKLES:
-            raise pickle_refused(path)

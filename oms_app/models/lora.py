@@ -1,68 +1,139 @@
-"""Low-rank adapters (Hu et al. 2021), in PEFT's key format and in kohya's, melted into a base model's weights.
+"""Low-rank adapters fused into a base model's weights.
 
 A base with adapters is a model of its own in the store, so an adapter can never reach another request's pictures.
+The formulas are our own (lora_math.py): diffusers and PEFT know one α for all modules, and drop what they do not know.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
-from oms_app.schema import StudioError, one_line
+from oms_app.errors import StudioError
+from oms_app.models import lora_math
+from oms_app.models.failures import library_errors
+from oms_app.models.ldm_names import clip_name, unet_names
+from oms_app.models.lora_formats import LoraFile, LoraModule, read_lora
 
 Adapters = tuple[tuple[Path, float], ...]  # files, and how strongly each is applied
-NAME = "lora"
-DOWN = (
-    ".lora_down.weight",
-    ".lora_A.weight",
-    ".lora.down.weight",
-    "_lora.down.weight",
-    ".lora_linear_layer.down.weight",
-)
+Target = tuple[str, torch.nn.Module]  # the part's name, the module
+PARTS = ("unet", "text_encoder", "text_encoder_2")
+_TEXT_STEMS = {"text_encoder": ("lora_te", "lora_te1"), "text_encoder_2": ("lora_te2",)}
+_OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
 def fuse_loras(pipeline: Any, adapters: Sequence[tuple[Path, float]]) -> None:
-    """W ← W + scale · (α/r) B A for every adapter, in the UNet and in the text encoder, in place.
+    """W ← W + scale · (α/r) B A for every module of every adapter, and the like for its relatives, in place.
 
-    Raises StudioError where a file cannot be read, is no LoRA, or does not fit this pipeline.
+    Computed in float32, whatever the weights are kept in. Raises StudioError if a file cannot be read, is of a format
+    that is not run, or does not fit this pipeline.
     """
+    targets = _targets(pipeline) if adapters else {}
     for path, scale in adapters:
         tensors = read(path)
-        try:
-            pipeline.load_lora_weights(tensors, adapter_name=NAME)
-            parts = [part for part, names in pipeline.get_list_adapters().items() if NAME in names]
-            layers = [m for part in parts for m in getattr(pipeline, part).modules() if isinstance(m, BaseTunerLayer)]
-            if parts:
-                pipeline.fuse_lora(components=parts, lora_scale=scale)
-            pipeline.unload_lora_weights()
-        except (ValueError, RuntimeError, KeyError, TypeError, IndexError) as error:
-            raise StudioError(
-                f"the LoRA {path} does not fit this base model ({one_line(error)}): take another"
-            ) from error
-        asked = sum(name.endswith(DOWN) for name in tensors)
-        if len(layers) != asked:  # what fits nowhere is passed over in silence by the libraries
-            raise StudioError(
-                f"the LoRA {path} does not fit this base model ({len(layers)} of its {asked} parts have a place "
-                "there): take another"
-            )
+        file = read_lora(path)
+        placed = _place(file, targets)
+        for module, (_, target) in zip(file.modules, placed, strict=True):
+            try:
+                _fuse(target, module, {role: tensors[name] for role, name in module.roles.items()}, scale)
+            except (ValueError, RuntimeError) as error:
+                raise _misfit(file, f"{module.stem}: {error}") from error
 
 
-def read(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a LoRA file. Raises StudioError for anything else, and for values that are not finite."""
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise StudioError(
-            f"the LoRA {path} cannot be read as safetensors ({one_line(error)}): fetch it again"
-        ) from error
-    if not any("lora" in name for name in tensors):
-        raise StudioError(f"{path} is no LoRA: none of its tensors is called so")
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a LoRA file, in float32. Raises StudioError as `read_lora`, and for NaN or infinity."""
+    with library_errors(f"the LoRA {path} cannot be read as safetensors", "fetch it again"):
+        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     if any(not torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise StudioError(f"the LoRA {path} holds values that are not finite: fetch it again")
+    read_lora(path)
     return tensors
+
+
+@torch.no_grad()
+def _fuse(target: torch.nn.Module, module: LoraModule, tensors: dict[str, Tensor], strength: float) -> None:
+    for role, name in (("diff_b", "bias"), ("b_norm", "bias")):
+        if role in tensors:
+            _add(target, name, strength * tensors[role])
+    if module.format == "bias":
+        return
+    weight: Tensor = target.weight.float()  # type: ignore[assignment]
+    delta = lora_math.change(module.format, tensors, weight.shape) * _scale(module, tensors)
+    magnitude = tensors.get("magnitude", tensors.get("dora_scale"))
+    if magnitude is not None:
+        of_outputs = "magnitude" in tensors or lora_math.dora_is_of_outputs(magnitude, weight)
+        delta = lora_math.decompose(weight, delta, magnitude, of_outputs=of_outputs) - weight
+    _add(target, "weight", strength * delta)
+
+
+def _add(target: torch.nn.Module, name: str, delta: Tensor) -> None:
+    parameter = getattr(target, name, None)
+    if parameter is None or parameter.numel() != delta.numel():
+        raise ValueError(f"it changes a {name} that the module does not have")
+    parameter.data = (parameter.float() + delta.reshape(parameter.shape)).to(parameter.dtype)
+
+
+def _scale(module: LoraModule, tensors: dict[str, Tensor]) -> float:
+    """α/r; 1 where no α is given, and for formats without a rank."""
+    if module.rank == 0:
+        return 1.0
+    if "alpha" in tensors:
+        return float(tensors["alpha"]) / module.rank
+    return 1.0 if module.scale is None else module.scale
+
+
+def _place(file: LoraFile, targets: dict[str, Target]) -> list[Target]:
+    """The module of the pipeline that each of the file's modules changes. Raises StudioError if one has none."""
+    placed = [targets.get(_canonical(module.stem)) for module in file.modules]
+    found = [target for target in placed if target is not None]
+    if len(found) == len(placed):
+        return found
+    missing = [module.stem for module, target in zip(file.modules, placed, strict=True) if target is None]
+    parts = {part for part, _ in found}
+    if found and parts <= {"text_encoder", "text_encoder_2"}:
+        raise _misfit(file, "its text-encoder half alone has a place there")
+    raise _misfit(file, f"{len(missing)} of its {len(placed)} parts have no place there, such as {missing[0]}")
+
+
+def _misfit(file: LoraFile, why: str) -> StudioError:
+    made = f"; it was made for {file.made_for}" if file.made_for else ""
+    return StudioError(f"the LoRA {file.path.name} does not fit this base model ({why}{made}): take another")
+
+
+def _canonical(stem: str) -> str:
+    """A module's name as `_targets` has it, from the names that each format gives: dots, without prefixes of tools."""
+    stem = stem.removeprefix("base_model.model.")
+    stem = re.sub(r"\.processor\.to_out$", ".to_out.0", stem).replace(".processor.", ".")
+    if stem.startswith("text_encoder"):
+        old = re.search(r"\.self_attn\.(to_(?:q|k|v|out))$", stem)
+        stem = f"{stem[: old.start(1)]}{_OLD_TEXT[old[1]]}" if old else stem
+    return stem
+
+
+def _targets(pipeline: Any) -> dict[str, Target]:
+    """Every name that some format gives to a module with weights → that module."""
+    made: dict[str, Target] = {}
+    for part in PARTS:
+        model = getattr(pipeline, part, None)
+        if model is None:
+            continue
+        original = unet_names(model) if part == "unet" else {}
+        for name, module in model.named_modules():
+            if getattr(module, "weight", None) is None:
+                continue
+            if part == "unet":
+                names = [name, f"unet.{name}", f"diffusion_model.{original[name]}"]
+                names += [f"lora_unet_{n.replace('.', '_')}" for n in {name, original[name]}]
+                names += [f"lycoris_{name.replace('.', '_')}"]
+            else:
+                plain, full = name.removeprefix("text_model."), clip_name(name)
+                names = [f"{part}.{plain}", f"{part}.{full}"]
+                names += [f"{stem}_{full.replace('.', '_')}" for stem in _TEXT_STEMS[part]]
+            made |= dict.fromkeys(names, (part, module))
+    return made

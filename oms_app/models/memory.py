@@ -19,7 +19,8 @@ import psutil
 import torch
 import torch.nn.functional as F
 
-from oms_app.schema import StudioError, one_line
+from oms_app.errors import StudioError, one_line
+from oms_app.models.failures import is_out_of_memory as is_out_of_memory
 
 log = logging.getLogger(__name__)
 GiB = 2**30
@@ -192,14 +193,6 @@ OOM_NOTES = {
     OomFallback.ONE_BY_ONE: "memory ran out, so the pictures were painted one after the other, which takes longer",
     OomFallback.OFFLOAD: "memory ran out, so the model waited in main memory layer by layer, which takes much longer",
 }
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """CUDA and others have a type for it, the CPU's allocator and Apple's only words."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    words = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in words or "can't allocate memory" in words)
 
 
 def give_back(device: torch.device) -> None:

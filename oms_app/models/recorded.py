@@ -13,7 +13,7 @@ import os
 import sys
 import warnings
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -85,16 +85,20 @@ def _parts(sample: torch.Tensor, timestep: torch.Tensor) -> int:
 
 
 def _side_by_side(
-    recording: Any, parts: int, sample: torch.Tensor, timestep: torch.Tensor, hidden: torch.Tensor
+    run: Callable[..., torch.Tensor], parts: int, sample: torch.Tensor, timestep: torch.Tensor, hidden: torch.Tensor
 ) -> torch.Tensor:
-    """The recorded pass of a batch, its parts at once, each in a thread of its own with its share of the cores."""
+    """A pass of a batch, its parts at once, each in a thread of its own with its share of the cores.
+
+    run: the recorded pass, or the UNet itself before it is recorded. Both get the same parts on the same number of
+    threads, because another grouping would give other bits.
+    """
     threads = torch.get_num_threads()
 
     @torch.no_grad()
     def one(x: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         if torch.get_num_threads() != threads // parts:
             torch.set_num_threads(threads // parts)  # of this thread, and of those that begin after it
-        return _replay(recording, (x, timestep, words))
+        return run(x, timestep, words)
 
     try:
         return torch.cat(list(_CORES.map(one, sample.chunk(parts), hidden.chunk(parts))))
@@ -139,8 +143,14 @@ def recorded(unet: Any) -> Iterator[None]:
             parts = _parts(sample, timestep)
             share = len(sample) // parts
             recording = recordings.of(unet, (sample[:share], timestep, encoder_hidden_states[:share]))
-            if recording is not None:
-                return (_replay(recording, given) if parts == 1 else _side_by_side(recording, parts, *given),)
+
+            def run(*tensors: torch.Tensor) -> torch.Tensor:
+                if recording is not None:
+                    return _replay(recording, tensors)
+                made: torch.Tensor = forward(*tensors, return_dict=False)[0]
+                return made
+
+            return (run(*given) if parts == 1 else _side_by_side(run, parts, *given),)
         return forward(sample, timestep, encoder_hidden_states, *positional, return_dict=return_dict, **more)
 
     unet.forward = replay

@@ -1,116 +1,286 @@
 """Single-file checkpoints in Stable Diffusion's original key layout, as community sites offer them.
 
-safetensors only. The family is told by the names of the tensors, the configuration is ours (presets/configs): nothing
-is taken from the network, and nothing from the file but tensors.
+safetensors only. The configuration is ours (presets/configs): nothing is taken from the network, and nothing from the
+file but tensors and a few markers. Every tensor is accounted for: it has its place in a part, is known to be of no use
+for painting, or is named (see `unread_tensors`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import diffusers
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-from safetensors import SafetensorError, safe_open
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from safetensors import safe_open
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from oms_app.models.text import clip_tokenizer
+from oms_app.errors import StudioError
+from oms_app.models.failures import library_errors
+from oms_app.models.file_kinds import FIRST_CONVOLUTION as FIRST_CONVOLUTION
+from oms_app.models.file_kinds import NATIVE as NATIVE
+from oms_app.models.file_kinds import SUPPORTED, TITLES, UNET, VAE, Family, family_of
+from oms_app.models.ldm_names import OPEN_CLIP_EDGES, clip_name, open_clip_name, unet_names, vae_names
+from oms_app.models.prediction import prediction_type
+from oms_app.models.reading import Header, read_header, read_json
+from oms_app.models.tokenizers import clip_tokenizer
 from oms_app.paths import PRESETS
-from oms_app.schema import StudioError, one_line
 
-Family = Literal["sd15", "sd21", "sdxl"]
 CONFIGS = PRESETS / "configs"  # one folder a family: a diffusers pipeline without weights
-NATIVE: dict[Family, int] = {"sd15": 512, "sd21": 768, "sdxl": 1024}  # pixels a side
-DOMAINS: dict[Family, str] = {"sd15": "sd", "sd21": "sd", "sdxl": "sdxl"}  # latent domains, as the catalogue names them
-UNET = "model.diffusion_model."
-FIRST_CONVOLUTION = UNET + "input_blocks.0.0.weight"
-EPSILON_CORRELATION = 0.5
-
-
-def names_of(path: Path) -> set[str]:
-    """Its tensors' names. Raises StudioError where its header cannot be read or promises more than is there."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return set(file.keys())
-    except (OSError, SafetensorError) as error:
-        raise StudioError(f"{path} cannot be read as safetensors ({one_line(error)}): fetch it again") from error
-
-
-def family_of(path: Path) -> Family:
-    """Which Stable Diffusion a file is, by its header. Raises StudioError for all that cannot be run, saying why."""
-    names = names_of(path)
-    inputs = 4
-    if FIRST_CONVOLUTION in names:
-        with safe_open(path, framework="pt") as file:
-            inputs = file.get_slice(FIRST_CONVOLUTION).get_shape()[1]
-
-    def has(prefix: str) -> bool:
-        return any(name.startswith(prefix) for name in names)
-
-    if is_lora(names):
-        raise StudioError(f"{path} is a LoRA, which needs a base model: name a checkpoint here")
-    if not has(UNET):
-        raise StudioError(f"{path} holds no UNet in Stable Diffusion's layout: name a whole checkpoint")
-    if inputs != 4:
-        raise StudioError(f"{path} is an inpainting or editing model ({inputs} latent channels in): take a plain one")
-    if "edm_mean" in names or "edm_vpred.sigma_max" in names:
-        raise StudioError(f"{path} was trained with EDM's noise levels, which are not run here: take another")
-    if has("conditioner.embedders.1."):
-        return "sdxl"
-    if has("conditioner."):
-        raise StudioError(f"{path} is an SDXL refiner, which paints over a finished picture: take the base model")
-    if has("cond_stage_model.transformer."):
-        return "sd15"
-    if has("cond_stage_model.model."):
-        return "sd21"
-    raise StudioError(f"{path} holds no text encoder: name a whole checkpoint, not a UNet alone")
-
-
-def is_lora(names: Iterable[str]) -> bool:
-    """Whether tensors of these names are a low-rank adapter's, in PEFT's key format or in kohya's."""
-    return any(name.startswith("lora_") or ".lora_" in name or "_lora." in name for name in names)
+SCALES = (".scale_weight", ".weight_scale")  # beside a float8 `.weight`: what it is to be multiplied by
+_TEXT = {"sd15": ("cond_stage_model.transformer.",), "sdxl": ("conditioner.embedders.0.transformer.",)}
+_OPEN_CLIP = {
+    "sd21": ("cond_stage_model.model.", "conditioner.embedders.0.model."),
+    "sdxl": ("conditioner.embedders.1.model.",),
+}
+# Of no use for painting: training state, EMA copies, tables that follow from the betas, scales of activations.
+_UNUSED = re.compile(
+    r"^model_ema\.|\.model_ema\.|^loss\.|^first_stage_model\.(loss|discriminator)\.|^(global_step|epoch|scale_factor|logvar)$"
+    r"|^(betas|alphas_cumprod|alphas_cumprod_prev|sqrt_\w+|log_one_minus_alphas_cumprod|posterior_\w+|lvlb_weights)$"
+    r"|^denoiser\.(log_)?sigmas$|position_ids$|logit_scale$|\.attn_mask$|(^|\.)(scaled_fp8|comfy_quant)$"
+    r"|\.(scale_input|input_scale)$|^(v_pred|ztsnr)$|text_projection(\.weight)?$"
+)
 
 
 def load_single_file(path: Path, dtype: torch.dtype) -> Any:
-    """The pipeline in a file, StableDiffusionPipeline or StableDiffusionXLPipeline.
+    """The pipeline in a file, StableDiffusionPipeline or StableDiffusionXLPipeline, its weights in `dtype`.
 
-    Raises StudioError as `family_of`, and where tensors are missing or misshapen.
+    Raises StudioError as `family_of`, and if tensors are missing, misshapen or too many.
     """
     family = family_of(path)
-    config = CONFIGS / family
-    given: dict[str, Any] = {"add_watermarker": False} if family == "sdxl" else {}
-    if not (config / "tokenizer").is_dir():
-        given["tokenizer"] = clip_tokenizer(zero_padded=family == "sd21")
-        if family == "sdxl":
-            given["tokenizer_2"] = clip_tokenizer(zero_padded=True)
-    try:
-        pipeline = (StableDiffusionXLPipeline if family == "sdxl" else StableDiffusionPipeline).from_single_file(
-            str(path), config=str(config), local_files_only=True, dtype=dtype, **given
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    what = f"{path} looks like {TITLES[family]} but cannot be read as such"
+    with library_errors(what, "fetch it again"), safe_open(path, framework="pt") as file:
+        reader = _Reader(path, family, file, read_header(path), dtype)
+        parts: dict[str, Any] = {"unet": _unet(reader), "vae": _vae(reader), **_text_encoders(reader)}
+        parts |= _tokenizers(family)
+        reader.require_nothing_left()
+        parts["scheduler"] = _scheduler(reader, parts["unet"])
+    if family == "sdxl":
+        zeros = bool(read_json(CONFIGS / family / "model_index.json").get("force_zeros_for_empty_prompt", True))
+        return StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
+    return StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+
+
+def unread_tensors(path: Path) -> tuple[str, ...]:
+    """Names of a checkpoint's tensors that belong to no part of it and have no known purpose."""
+    parts = (UNET, VAE, "cond_stage_model.", "conditioner.")
+    names = read_header(path).tensors
+    return tuple(name for name in names if not name.startswith(parts) and not _UNUSED.search(name))
+
+
+class _Reader:
+    """The tensors of one checkpoint, each read once, scaled and cast."""
+
+    def __init__(self, path: Path, family: Family, file: Any, header: Header, dtype: torch.dtype) -> None:
+        self.path, self.family, self.header, self.dtype = path, family, header, dtype
+        self.title = f"{path} looks like {TITLES[family]}"
+        self._file = file
+        self._used: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.header.tensors
+
+    def value(self, name: str) -> torch.Tensor:
+        """In float32, with its scale applied."""
+        self._used.add(name)
+        tensor: torch.Tensor = self._file.get_tensor(name)
+        for ending in SCALES:
+            scale = name.removesuffix(".weight") + ending
+            if name.endswith(".weight") and scale in self:
+                self._used.add(scale)
+                factor = self._file.get_tensor(scale).float()
+                if factor.ndim == 1 and factor.numel() > 1:  # one for each output
+                    factor = factor.view(-1, *[1] * (tensor.ndim - 1))
+                return tensor.float() * factor
+        return tensor.float() if tensor.dtype.itemsize == 1 else tensor
+
+    def plain(self, name: str) -> torch.Tensor:
+        """A small tensor, in float64."""
+        tensor: torch.Tensor = self._file.get_tensor(name)
+        return tensor.double()
+
+    def fill(self, part: str, model: torch.nn.Module, take: Callable[[str], torch.Tensor]) -> Any:
+        """The model, built without weights, with those that take(key of its state dict) gives.
+
+        Raises StudioError for missing and misshapen tensors. take raises KeyError with the name that is missing.
+        """
+        state: dict[str, torch.Tensor] = {}
+        missing: list[str] = []
+        for key, empty in model.state_dict().items():
+            try:
+                tensor = take(key)
+            except KeyError as error:
+                missing.append(str(error.args[0]))
+                continue
+            if tensor.shape != empty.shape:
+                if _squeezed(tensor.shape) != _squeezed(empty.shape):  # a 1×1 convolution may be kept as a matrix
+                    shapes = f"{tuple(tensor.shape)}, not {tuple(empty.shape)}"
+                    raise StudioError(
+                        f"{self.title} but its {part} does not fit ({key} is {shapes}): "
+                        "it is another architecture, or damaged: fetch it again"
+                    )
+                tensor = tensor.reshape(empty.shape)
+            state[key] = tensor.to(self.dtype).contiguous()
+        if missing:
+            raise StudioError(
+                f"{self.title} but its {part} is incomplete ({_list(missing)} missing): "
+                "fetch it again, or take a complete version"
+            )
+        model.load_state_dict(state, assign=True)
+        return model.eval()
+
+    def require_nothing_left(self) -> None:
+        """Raises StudioError for tensors inside a part that its architecture has no place for."""
+        parts = (UNET, VAE, "cond_stage_model.", "conditioner.")
+        left = [n for n in self.header.tensors if n.startswith(parts) and n not in self._used and not _UNUSED.search(n)]
+        if self.family == "sd21":  # the text encoder's last layer, which Stable Diffusion 2.x does not read
+            layers = [int(found[1]) for name in left if (found := re.search(r"\.resblocks\.(\d+)\.", name))]
+            left = [name for name in left if f".resblocks.{max(layers, default=0)}." not in name]
+        if left:
+            raise StudioError(
+                f"{self.title} but has tensors that it has no place for ({_list(left)}): "
+                f"it is another architecture; {SUPPORTED}"
+            )
+
+
+def _list(names: Iterable[str]) -> str:
+    """Three of the names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _squeezed(shape: Iterable[int]) -> list[int]:
+    return [size for size in shape if size != 1]
+
+
+def _config(family: Family, part: str) -> Path:
+    return CONFIGS / family / part
+
+
+def _renamed(reader: _Reader, prefix: str, names: dict[str, str]) -> Callable[[str], torch.Tensor]:
+    def take(key: str) -> torch.Tensor:
+        module, _, kind = key.rpartition(".")
+        name = f"{prefix}{names[module]}.{kind}"
+        if name not in reader:
+            raise KeyError(name)
+        return reader.value(name)
+
+    return take
+
+
+def _unet(reader: _Reader) -> Any:
+    with init_empty_weights():
+        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(_config(reader.family, "unet")))
+    return reader.fill("UNet", unet, _renamed(reader, UNET, unet_names(unet)))
+
+
+def _vae(reader: _Reader) -> Any:
+    if not any(name.startswith(VAE) for name in reader.header.tensors):
         raise StudioError(
-            f"{path} looks like {family} but cannot be read as one ({one_line(error)}): fetch it again"
-        ) from error
-    for name, part in pipeline.components.items():
-        if isinstance(part, torch.nn.Module) and any(tensor.is_meta for tensor in part.state_dict().values()):
-            raise StudioError(f"{path} looks like {family} but its {name} is incomplete: fetch it again")
-    if family == "sd21":
-        pipeline.scheduler.register_to_config(prediction_type=prediction_type(pipeline.unet))
-    return pipeline
+            f"{reader.path} holds no VAE ({VAE}…), so its latents cannot become pictures: take a version of it with "
+            "the VAE inside"
+        )
+    with init_empty_weights():
+        vae = AutoencoderKL.from_config(AutoencoderKL.load_config(_config(reader.family, "vae")))
+    return reader.fill("VAE", vae, _renamed(reader, VAE, vae_names(vae)))
 
 
-@torch.no_grad()
-def prediction_type(unet: Any) -> str:
-    """ "epsilon" or "v_prediction": SD 2.x comes as both, and no file says which.
+def _text_encoders(reader: _Reader) -> dict[str, Any]:
+    family, made = reader.family, {}
+    if family in _TEXT:
+        made["text_encoder"] = _clip(reader, _TEXT[family][0])
+    if family in _OPEN_CLIP:
+        name = "text_encoder_2" if family == "sdxl" else "text_encoder"
+        prefix = next(p for p in _OPEN_CLIP[family] if any(n.startswith(p) for n in reader.header.tensors))
+        made[name] = _open_clip(reader, prefix, name)
+    return made
 
-    At the last timestep almost all that a UNet sees is noise. One that predicts ε answers with its own input; one that
-    predicts v = √ᾱ ε - √(1-ᾱ) x0 answers with a picture, which has little to do with it.
-    """
-    config = unet.config
-    side = 16
-    noise = torch.randn(1, config.in_channels, side, side, generator=torch.Generator().manual_seed(0))
-    hidden = torch.zeros(1, 77, config.cross_attention_dim)
-    dtype = next(unet.parameters()).dtype
-    answer = unet(noise.to(dtype), 999, hidden.to(dtype)).sample.float()
-    correlation = torch.corrcoef(torch.stack([answer.flatten(), noise.flatten()]))[0, 1]
-    return "epsilon" if correlation > EPSILON_CORRELATION else "v_prediction"
+
+def _clip(reader: _Reader, prefix: str) -> Any:
+    """CLIP under transformers' names; files of 2022 lack `text_model.` in them."""
+    config = CLIPTextConfig.from_pretrained(_config(reader.family, "text_encoder"), local_files_only=True)
+    with init_empty_weights():
+        model = CLIPTextModel(config)
+
+    def take(key: str) -> torch.Tensor:
+        name = prefix + clip_name(key)
+        old = name.replace(f"{prefix}text_model.", prefix)
+        if name not in reader and old not in reader:
+            raise KeyError(name)
+        return reader.value(name if name in reader else old)
+
+    return reader.fill("text encoder", model, take)
+
+
+def _open_clip(reader: _Reader, prefix: str, part: str) -> Any:
+    """CLIP under OpenCLIP's names, with queries, keys and values in one matrix."""
+    config = CLIPTextConfig.from_pretrained(_config(reader.family, part), local_files_only=True)
+    with init_empty_weights():
+        model = (CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel)(config)
+    layer_of = re.compile(r"encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$")
+
+    def named(name: str) -> torch.Tensor:
+        if prefix + name not in reader:
+            raise KeyError(prefix + name)
+        return reader.value(prefix + name)
+
+    def take(key: str) -> torch.Tensor:
+        key = key.removeprefix("text_model.")
+        if key == "text_projection.weight":  # a plain parameter in OpenCLIP, (width, projection)
+            return named(key) if prefix + key in reader else named("text_projection").T
+        if key in OPEN_CLIP_EDGES:
+            return named(OPEN_CLIP_EDGES[key])
+        match = layer_of.match(key)
+        assert match, key  # transformers' CLIP has no other parameters
+        layer, module, kind = int(match[1]), match[2], match[3]
+        if name := open_clip_name(layer, module):
+            return named(f"{name}.{kind}")
+        third = "qkv".index(module.removeprefix("self_attn.")[0])
+        return named(f"transformer.resblocks.{layer}.attn.in_proj_{kind}").chunk(3)[third]
+
+    return reader.fill("second text encoder" if part == "text_encoder_2" else "text encoder", model, take)
+
+
+def _tokenizers(family: Family) -> dict[str, Any]:
+    """Those of the configuration if it has them, else CLIP's."""
+    names = ("tokenizer", "tokenizer_2") if family == "sdxl" else ("tokenizer",)
+    made = {}
+    for name in names:
+        if (_config(family, name)).is_dir():
+            made[name] = CLIPTokenizer.from_pretrained(_config(family, name), local_files_only=True)
+        else:
+            made[name] = clip_tokenizer(zero_padded=family == "sd21" or name == "tokenizer_2")
+    return made
+
+
+def _scheduler(reader: _Reader, unet: Any) -> Any:
+    """The family's scheduler with what the file says of its own schedule: markers, metadata, a table of ᾱ, a probe."""
+    folder = _config(reader.family, "scheduler")
+    config = read_json(folder / "scheduler_config.json")
+    scheduler_class = getattr(diffusers, config["_class_name"])
+    own: dict[str, Any] = {"prediction_type": _stated_prediction(reader)}
+    if own["prediction_type"] is None:
+        usual = "v_prediction" if reader.family == "sd21" else str(config.get("prediction_type", "epsilon"))
+        own["prediction_type"] = prediction_type(unet, usual)
+    if "ztsnr" in reader or reader.header.metadata.get("ss_zero_terminal_snr", "").lower() == "true":
+        own |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    elif "alphas_cumprod" in reader and reader.header.tensors["alphas_cumprod"].dtype in ("F32", "F64"):
+        alphas = reader.plain("alphas_cumprod")
+        usual_alphas = scheduler_class.from_config(config).alphas_cumprod.double()
+        if len(alphas) != len(usual_alphas) or not torch.allclose(alphas, usual_alphas, atol=1e-3):
+            betas = 1 - torch.cat([alphas[:1], alphas[1:] / alphas[:-1]])
+            own |= {"trained_betas": betas.tolist(), "num_train_timesteps": len(betas)}
+    return scheduler_class.from_config(config | own)
+
+
+def _stated_prediction(reader: _Reader) -> str | None:
+    """What the file itself says that its UNet predicts, if it says so."""
+    if "v_pred" in reader:
+        return "v_prediction"
+    said = reader.header.metadata.get("modelspec.prediction_type", "").lower()
+    return {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}.get(said)

@@ -6,9 +6,8 @@ cached embedding (same `key`).
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
+import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,11 @@ from typing import Any
 import torch
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
-from oms_app.schema import StudioError, one_line
+from oms_app.models.failures import library_errors
+from oms_app.models.folders import load_part, load_tokenizer
+from oms_app.models.reading import read_json, stamp_of
 
-CLIP_TOKENS = 49_408
+VARIATION_SELECTORS = frozenset(chr(code) for code in range(0xFE00, 0xFE10))  # how an emoji is drawn
 T5_LENGTH = 77  # tokens, as many as CLIP reads; T5 itself would read more, and a module as many more rows
 
 
@@ -82,10 +83,11 @@ class TextEncoder:
 
     def beyond(self, text: str) -> str:
         """The end of the text that does not fit into max_tokens, "" where all of it fits."""
-        ids = self.tokenizer(text, truncation=False, verbose=False).input_ids
-        if len(ids) <= self.max_tokens:
+        tokens = self.tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
+        if len(tokens.input_ids) <= self.max_tokens:
             return ""
-        return str(self.tokenizer.decode(ids[self.max_tokens - 1 : -1])).strip()
+        start, _ = tokens.offset_mapping[self.max_tokens - 1]  # the last place holds the end of the text
+        return text[start:].strip()
 
 
 class SdxlTextEncoder(TextEncoder):
@@ -129,53 +131,50 @@ def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Text
     prefix = next((p for p in ("oms_", "singdiffusion_") if (folder / f"{p}text_encoder").is_dir()), "")
     alone = (folder / "config.json").is_file() and not (folder / f"{prefix}text_encoder").is_dir()
     part, words = (folder, folder) if alone else (folder / f"{prefix}text_encoder", folder / f"{prefix}tokenizer")
-    try:
-        first = _load_part(str(folder), part, words, CLIPTextModel, device, dtype)
+    key = encoder_key(folder)
+    with library_errors(f"the text encoder at {folder} cannot be read", "restore it"):
+        first = _load_encoder(key, part, words, CLIPTextModel, device, dtype)
         if prefix or alone or not (folder / "text_encoder_2").is_dir():
             return first
         part, words = folder / "text_encoder_2", folder / "tokenizer_2"
-        second = _load_part(str(folder), part, words, CLIPTextModelWithProjection, device, dtype)
-    except (OSError, ValueError, AttributeError) as error:
-        raise StudioError(f"the text encoder at {folder} cannot be read ({one_line(error)}): restore it") from error
-    return SdxlTextEncoder(str(folder), first, second, zero_empty=False).for_modules()
+        second = _load_encoder(key, part, words, CLIPTextModelWithProjection, device, dtype)
+    return SdxlTextEncoder(key, first, second, zero_empty=False).for_modules()
 
 
-def _load_part(
+def encoder_key(source: Path, adapters: Sequence[tuple[Path, float]] = ()) -> str:
+    """What tells the text encoder of a folder or file apart in caches: the files that it is read from, as they are."""
+    stamp = stamp_of(source, *(path for path, _ in adapters))
+    return f"{source} {tuple(adapters)} {hashlib.sha256(repr(stamp).encode()).hexdigest()[:16]}"
+
+
+def _load_encoder(
     key: str, part: Path, words: Path, network: Any, device: torch.device, dtype: torch.dtype
 ) -> TextEncoder:
-    t5 = json.loads((part / "config.json").read_text(encoding="utf-8")).get("model_type") == "t5"
-    tokenizer = (T5Tokenizer if t5 else CLIPTokenizer).from_pretrained(words, local_files_only=True)
-    half = (part / "model.fp16.safetensors").is_file() and not (part / "model.safetensors").is_file()
-    model = (T5EncoderModel if t5 else network).from_pretrained(
-        part, local_files_only=True, use_safetensors=True, dtype=dtype, variant="fp16" if half else None
-    )
+    t5 = read_json(part / "config.json").get("model_type") == "t5"
+    model = load_part(T5EncoderModel if t5 else network, part, dtype)
+    tokenizer = load_tokenizer(words, model.config.vocab_size, T5Tokenizer if t5 else CLIPTokenizer)
     if t5:
         tokenizer.model_max_length = min(tokenizer.model_max_length, T5_LENGTH)
     return TextEncoder(key, tokenizer, model.eval(), device, waits=device.type != "cpu")
-
-
-def clip_tokenizer(*, zero_padded: bool = False) -> CLIPTokenizer:
-    """CLIP's byte-pair tokenizer of 49,408 tokens, from the merges that open_clip ships.
-
-    zero_padded: fills a prompt up with id 0, as OpenCLIP does, rather than with the end of text. That id is the letter
-    "!" too; named as the padding, it would be cut out of every text, so the padding has a name of its own.
-    """
-    from open_clip.tokenizer import bytes_to_unicode, default_bpe
-
-    with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
-        merges = [tuple(line.split()) for line in file.read().splitlines()[1 : CLIP_TOKENS - 2 * 256 - 2 + 1]]
-    letters = list(bytes_to_unicode().values())
-    tokens = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges)]
-    vocab = {token: number for number, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
-    if zero_padded:
-        vocab["<|padding|>"] = 0
-    padding = "<|padding|>" if zero_padded else "<|endoftext|>"
-    return CLIPTokenizer(vocab=vocab, merges=merges, pad_token=padding, model_max_length=77)
 
 
 def unknown_words(vocabulary: frozenset[str], *texts: str) -> tuple[str, ...]:
     """Words of the texts that the vocabulary lacks, each once, in order. An empty vocabulary knows every word."""
     if not vocabulary:
         return ()
-    words = [word for text in texts for word in re.findall(r"[a-z]+", text.lower())]
+    words = [word for text in texts for word in _words(text)]
     return tuple(dict.fromkeys(word for word in words if word not in vocabulary))
+
+
+def _words(text: str) -> list[str]:
+    """Runs of letters and their marks, of any script, in lower case; emoji and other symbols singly."""
+    found, word = [], ""
+    for letter in [*unicodedata.normalize("NFC", text.lower()), " "]:
+        kind = unicodedata.category(letter)
+        if kind[0] in "LM" and letter not in VARIATION_SELECTORS:
+            word += letter
+            continue
+        found += [word] if word else []
+        found += [letter] if kind == "So" else []
+        word = ""
+    return found

@@ -6,13 +6,17 @@ Nothing is copied but what was dropped on the page, and no weights are run: a he
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
 from pathlib import Path
 
+from oms_app.errors import StudioError
 from oms_app.models.catalog import OWN, Catalog, Entry, local_path, re_id
-from oms_app.schema import StudioError
+from oms_app.models.file_kinds import identify
+from oms_app.models.folder_kinds import PICKLES, snapshot_of
+from oms_app.models.lora_formats import read_lora
+from oms_app.models.reading import is_safetensors, read_header, weight_files
+from oms_app.paths import atomic_write
 
 LICENCE = "its maker's"
 MAX_PATH = 4_096  # characters
@@ -27,7 +31,7 @@ def add(catalog: Catalog, source: str, title: str | None = None) -> Entry:
     """
     path = _locate(source)
     for known in catalog.entries.values():
-        if catalog.folder(known).resolve() == path:
+        if catalog.folder(known).resolve() == path.resolve():
             raise StudioError(f"{path} is in the list already, as {known.title}: choose it by that name")
     entry = _examine(catalog, path)
     with _LOCK:
@@ -83,7 +87,7 @@ def _locate(source: str) -> Path:
         raise StudioError(f"{text!r} is not a whole path: begin with / or ~, on Windows with a drive such as C:\\")
     if not path.exists():
         raise StudioError(f"there is nothing at {text!r}: check the path")
-    return path.resolve()
+    return snapshot_of(path).absolute()  # not resolved: the hub's cache links to files without a name
 
 
 def _examine(catalog: Catalog, path: Path) -> Entry:
@@ -91,13 +95,11 @@ def _examine(catalog: Catalog, path: Path) -> Entry:
     try:
         if path.is_dir():
             return _examine_folder(catalog, path)
-        if path.suffix.lower() == ".safetensors" and path.is_file():
-            from oms_app.models import lora, single_file
-
-            if single_file.is_lora(single_file.names_of(path)):
-                lora.read(path)
+        if is_safetensors(path) and path.is_file():
+            if identify(path).kind == "lora":
+                read_lora(path)
                 return Entry(id=re_id(path.stem), kind="lora", title=path.stem, folder=str(path))
-        elif path.suffix.lower() not in (".ckpt", ".bin", ".pt", ".pth", ".pkl"):
+        elif path.suffix.lower() not in PICKLES:
             raise StudioError(f"{path} is no model: name a folder in the diffusers layout, or a .safetensors file")
         return catalog.find(str(path), "base")
     except OSError as error:
@@ -105,21 +107,17 @@ def _examine(catalog: Catalog, path: Path) -> Entry:
 
 
 def _examine_folder(catalog: Catalog, folder: Path) -> Entry:
-    from oms_app.models import loading, single_file
-
     module = (folder / "oms_module").is_dir()
     found = catalog.find(str(folder), "oms" if module else "base")
-    if not module:
-        loading.check_folder(folder)
     parts = sorted(path for path in folder.iterdir() if path.is_dir())
     for path in [*folder.iterdir(), *(path for part in parts for path in part.iterdir())]:
         _refuse_link(path, folder)
     needed = "oms_module" if module else "unet"
-    weights = [path for part in parts for path in sorted(part.glob("*.safetensors"))]
+    weights = [path for part in parts for path in weight_files(part)]
     if not any(path.parent.name == needed for path in weights):
         raise StudioError(f"{folder / needed} holds no .safetensors weights: restore the folder")
     for path in weights:
-        single_file.names_of(path)
+        read_header(path)
     return found
 
 
@@ -137,19 +135,15 @@ def _names(wanted: str) -> list[str]:
 
 def _size(path: Path) -> int:
     """Bytes of a file, or of the weights in a folder and its parts."""
-    files = [path] if path.is_file() else [*path.glob("*.safetensors"), *path.glob("*/*.safetensors")]
+    files = [path] if path.is_file() else [file for part in (path, *path.glob("*/")) for file in weight_files(part)]
     return sum(file.stat().st_size for file in files)
 
 
 def _write(catalog: Catalog) -> None:
-    """Renamed into place, so that a crash leaves the old list or the new one."""
     path = catalog.downloads / OWN
-    path.parent.mkdir(parents=True, exist_ok=True)
     models = [
         catalog.entries[name].model_dump(mode="json", exclude_defaults=True)
         for name in catalog.entries
         if name in catalog.own
     ]
-    half = path.with_suffix(".part")
-    half.write_text(json.dumps({"version": 1, "models": models}, indent=1) + "\n", encoding="utf-8")
-    os.replace(half, path)
+    atomic_write(path, json.dumps({"version": 1, "models": models}, indent=1) + "\n")

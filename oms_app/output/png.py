@@ -1,7 +1,7 @@
-"""Pictures on disk: PNG with the settings that made them, and those settings back from a PNG.
+"""Pictures as PNG files with the settings that made them, and the settings read back from a PNG.
 
-Two text chunks: `oms_studio` is versioned JSON that restores the request, `parameters` is the text that A1111 and its
-kin read. What is read back is checked like any user's input: a picture may come from anyone.
+Two text chunks: `oms_studio` is versioned JSON that restores the request, `parameters` is the text that A1111 and
+similar programs read. What is read back is validated like any user's input: a picture may come from anyone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +19,19 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 
-from oms_app.errors import one_line
+from oms_app.errors import StudioError, describe
 from oms_app.output.sheets import framed, labelled, notice
-from oms_app.schema import Frozen, GenerateRequest, GenerateResult, ImageResult, StudioError
+from oms_app.schedulers import SCHEDULER_SPECS
+from oms_app.schema import Frozen, GenerateRequest, GenerateResult, ImageResult
 
 VERSION = 1
 SHEET_CELL = 512  # pixels: the largest side of a picture on a sheet
 Cell = tuple[GenerateRequest, ImageResult] | str
-MAX_CHUNK = 200_000  # characters; the largest request there can be takes less
-SAMPLERS = {
-    "ddim": "DDIM",
-    "pndm": "PLMS",
-    "dpm++2m": "DPM++ 2M",
-    "unipc": "UniPC",
-    "lcm": "LCM",
-    "euler": "Euler",
-    "euler-a": "Euler a",
-    "heun": "Heun",
-}
+MAX_CHUNK = 200_000  # characters; the largest valid request has fewer
 
 
 class Restored(Frozen):
-    """What a picture says of itself: the request, and which of its pictures this one is."""
+    """What the settings in a picture contain: the request, and which of its pictures this one is."""
 
     request: GenerateRequest
     variant: str
@@ -47,38 +39,35 @@ class Restored(Frozen):
 
 
 def save(result: GenerateResult, folder: Path) -> GenerateResult:
-    """Writes every picture as PNG into the folder, which is made where needed; returns the result with the paths.
+    """Write every picture as PNG into the folder, which is created if needed. Returns the result with the paths.
 
-    A file is written under a temporary name and then renamed, and an existing one is never overwritten. Raises
-    StudioError where the folder cannot be written to.
+    A file is written under a temporary name and then renamed; an existing file is never overwritten. Raises StudioError
+    if the folder cannot be written to.
     """
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    stamp = _timestamp()
+    with _writable(folder):
         images = tuple(
-            image.model_copy(update={"path": _write(result.request, image, folder, stamp)}) for image in result.images
+            image.model_copy(update={"path": _write_picture(result.request, image, folder, stamp)})
+            for image in result.images
         )
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StudioError(f"the folder {folder} cannot be written to ({reason}): name another") from error
     return result.model_copy(update={"images": images})
 
 
 def save_sheet(
     cells: Sequence[Sequence[Cell]], row_labels: Sequence[str], column_labels: Sequence[str], folder: Path
 ) -> Path:
-    """Writes a labelled grid as one PNG into the folder, which is made where needed; returns its path.
+    """Write a labelled grid as one PNG into the folder, which is created if needed. Returns its path.
 
-    A cell is a finished picture with its request, or the words that stand in its place. Pictures are made smaller than
-    SHEET_CELL where they are larger. The text chunk `oms_studio_sheet` is versioned JSON with the labels and, of every
-    cell, its settings as in a picture of its own. Raises StudioError where the folder cannot be written to.
+    A cell is a finished picture with its request, or a text that stands for a picture that could not be made. Pictures
+    are shrunk to SHEET_CELL if they are larger. The text chunk `oms_studio_sheet` is versioned JSON with the labels
+    and, for every cell, the settings as in a single picture. Raises StudioError if the folder cannot be written to.
     """
     pictures = [cell[1].image for row in cells for cell in row if not isinstance(cell, str)]
-    across = min(SHEET_CELL, max((picture.width for picture in pictures), default=SHEET_CELL // 2))
-    down = min(SHEET_CELL, max((picture.height for picture in pictures), default=SHEET_CELL // 2))
+    width = min(SHEET_CELL, max((picture.width for picture in pictures), default=SHEET_CELL // 2))
+    height = min(SHEET_CELL, max((picture.height for picture in pictures), default=SHEET_CELL // 2))
     tiles = [
         [
-            notice(cell, (across, down)) if isinstance(cell, str) else framed(cell[1].image, (across, down))
+            notice(cell, (width, height)) if isinstance(cell, str) else framed(cell[1].image, (width, height))
             for cell in row
         ]
         for row in cells
@@ -87,23 +76,18 @@ def save_sheet(
         [{"error": cell} if isinstance(cell, str) else json.loads(settings_json(*cell)) for cell in row]
         for row in cells
     ]
-    kept = {"version": VERSION, "rows": list(row_labels), "columns": list(column_labels), "cells": settings}
+    chunk = {"version": VERSION, "rows": list(row_labels), "columns": list(column_labels), "cells": settings}
     info = PngInfo()
-    info.add_itxt("oms_studio_sheet", json.dumps(kept), zip=True)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return _keep(
-            labelled(tiles, row_labels, column_labels), info, folder, f"{time.strftime('%Y%m%d-%H%M%S')}-sheet"
-        )
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StudioError(f"the folder {folder} cannot be written to ({reason}): name another") from error
+    info.add_itxt("oms_studio_sheet", json.dumps(chunk), zip=True)
+    sheet = labelled(tiles, row_labels, column_labels)
+    with _writable(folder):
+        return _write_new(sheet, info, folder, f"{_timestamp()}-sheet")
 
 
 def read(path: Path, models: Collection[str]) -> Restored:
     """The settings in a PNG. `models`: the catalogue's ids, the only ones that a picture may name.
 
-    Raises StudioError where it is no PNG, has no settings of ours, or names what it may not.
+    Raises StudioError if the file is not a PNG, has no settings of OMS Studio, or names another model.
     """
     try:
         with Image.open(path, formats=("PNG",)) as image:
@@ -112,13 +96,13 @@ def read(path: Path, models: Collection[str]) -> Restored:
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise StudioError(f"{path.name} cannot be read as a PNG: choose a picture that OMS Studio saved") from error
     if text is None:
-        raise StudioError(f"{path.name} carries no settings: choose a picture that OMS Studio saved")
+        raise StudioError(f"{path.name} contains no settings: choose a picture that OMS Studio saved")
     try:
         if len(text) > MAX_CHUNK:
             raise ValueError("too long")
-        kept: Any = json.loads(text)
-        version = kept["version"]
-        settings = {"request": kept["request"], "variant": kept["variant"], "index": kept["index"]}
+        chunk: Any = json.loads(text)
+        version = chunk["version"]
+        settings = {"request": chunk["request"], "variant": chunk["variant"], "index": chunk["index"]}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StudioError(f"the settings in {path.name} are damaged: choose another picture") from error
     if version != VERSION:
@@ -126,28 +110,44 @@ def read(path: Path, models: Collection[str]) -> Restored:
     try:
         restored = Restored.model_validate(settings)
     except ValidationError as error:
-        raise StudioError(f"the settings in {path.name} are not valid: {one_line(error)}") from error
-    asked = {restored.request.model, *(v.module for v in restored.request.variants if v.module is not None)}
-    if unknown := sorted(asked - set(models)):
+        raise StudioError(f"the settings in {path.name} are not valid: {describe(error)}") from error
+    named = {restored.request.model, *(v.module for v in restored.request.variants if v.module is not None)}
+    if unknown := sorted(named - set(models)):
         raise StudioError(f"{path.name} was made with {unknown[0]!r}, which is not in the catalogue: choose another")
     return restored
 
 
-def _write(request: GenerateRequest, image: ImageResult, folder: Path, stamp: str) -> Path:
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Create the folder. An OSError here or in the block becomes a StudioError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StudioError(f"the folder {folder} cannot be written to ({reason}): name another") from error
+
+
+def _timestamp() -> str:
+    return time.strftime("%Y%m%d-%H%M%S")
+
+
+def _write_picture(request: GenerateRequest, image: ImageResult, folder: Path, stamp: str) -> Path:
     info = PngInfo()
     info.add_itxt("oms_studio", settings_json(request, image))
     info.add_itxt("parameters", a1111_text(request, image))
-    return _keep(image.image, info, folder, f"{stamp}-{image.seed}-{image.variant.replace(' ', '_')}")
+    return _write_new(image.image, info, folder, f"{stamp}-{image.seed}-{image.variant.replace(' ', '_')}")
 
 
-def _keep(picture: Image.Image, info: PngInfo, folder: Path, stem: str) -> Path:
+def _write_new(picture: Image.Image, info: PngInfo, folder: Path, stem: str) -> Path:
+    """Write STEM.png, or STEM-2.png … if that exists. `paths.atomic_path` would replace an existing file."""
     temporary = folder / f".{stem}-{os.getpid()}-{threading.get_ident()}.tmp"
     try:
-        picture.save(temporary, format="PNG", pnginfo=info, compress_level=4)  # a third of the time of 6, the default
+        picture.save(temporary, format="PNG", pnginfo=info, compress_level=4)  # three times as fast as 6, the default
         for number in range(1, 10_000):
             path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
             try:
-                os.link(temporary, path)  # fails where the name is taken, even by another process this very moment
+                os.link(temporary, path)  # fails if the name is taken, also if another process takes it just now
             except FileExistsError:
                 continue
             except OSError:  # a file system without links
@@ -155,38 +155,33 @@ def _keep(picture: Image.Image, info: PngInfo, folder: Path, stem: str) -> Path:
                     continue
                 temporary.replace(path)
             return path
-        raise StudioError(f"{folder} holds 10,000 pictures named {stem}: name another folder")
+        raise StudioError(f"{folder} contains 10,000 pictures named {stem}: name another folder")
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def settings_json(request: GenerateRequest, image: ImageResult) -> str:
-    """Restores the request. Of a model that lies in a folder only the name is kept: a picture is shown to others."""
-    kept = request.model_dump(mode="json")
-    kept["model"] = _name(kept["model"])
-    for variant in kept["variants"]:
+    """Restores the request. Of a model's path only the last part is written: a picture is shown to others."""
+    settings = request.model_dump(mode="json")
+    settings["model"] = _name(settings["model"])
+    for variant in settings["variants"]:
         variant["module"] = _name(variant["module"]) if variant["module"] else None
-    return json.dumps({"version": VERSION, "request": kept, "variant": image.variant, "index": image.index})
+    return json.dumps({"version": VERSION, "request": settings, "variant": image.variant, "index": image.index})
 
 
 def a1111_text(request: GenerateRequest, image: ImageResult) -> str:
-    """`prompt`, `Negative prompt: …`, then one line of `Name: value` pairs."""
+    """`prompt`, `Negative prompt: …`, then one line of `Name: value` pairs: the settings that were used."""
     variant = next(v for v in request.variants if v.name == image.variant)
     pairs = {
         "Steps": request.num_inference_steps,
-        "Sampler": SAMPLERS.get(request.scheduler or "", request.scheduler),
+        "Sampler": SCHEDULER_SPECS[request.scheduler].a1111_name if request.scheduler else None,
         "CFG scale": request.guidance_scale,
         "Seed": image.seed,
         "Size": f"{request.width}x{request.height}",
         "Model": _name(request.model),
-        "OMS": variant.correction,
+        "Correction": variant.correction,
+        **variant.spec.metadata(variant, request.prompt),
     }
-    if variant.is_corrected:
-        pairs["OMS prompt"] = json.dumps(request.prompt if variant.prompt is None else variant.prompt)
-        pairs["OMS CFG"] = variant.guidance_scale
-        if variant.mix:
-            pairs["OMS prompt B"] = json.dumps(variant.prompt_b)
-            pairs["OMS mix"] = variant.mix
     lines = [request.prompt]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")

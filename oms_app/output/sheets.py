@@ -1,4 +1,4 @@
-"""Pictures side by side on one sheet, with labels where they have any."""
+"""Pictures side by side on one sheet, with or without labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 GREY = (128, 128, 128)
 INK = (40, 40, 40)
 PAPER = (255, 255, 255)
-TEXT, LINE = 13, 17  # pixels: the size of letters, the distance of lines
+TEXT, LINE = 13, 17  # pixels: font size, line height
 
 
 def tiled(pictures: Sequence[Image.Image], columns: int, gap: int = 4) -> Image.Image:
@@ -27,22 +27,22 @@ def labelled(
 ) -> Image.Image:
     """A grid of pictures of one size, with a label above each column and before each row. Long labels are wrapped.
 
-    Raises ValueError where there are not as many labels as rows and columns.
+    Raises ValueError if the numbers of labels, rows and columns differ.
     """
     if len(rows) != len(row_labels) or any(len(row) != len(column_labels) for row in rows):
         raise ValueError(f"{len(row_labels)} row labels and {len(column_labels)} column labels do not fit the pictures")
     font = ImageFont.load_default(TEXT)
     width, height = rows[0][0].size
     pad = 8
-    before = [wrapped(label, font, width, height) for label in row_labels]
-    above = [wrapped(label, font, width, 4 * LINE) for label in column_labels]
-    left = pad + max(int(font.getlength(line)) for label in before for line in label.split("\n")) + pad
-    top = TEXT + LINE * max(label.count("\n") for label in above) + 2 * pad
+    left_labels = [wrapped(label, font, width, height) for label in row_labels]
+    top_labels = [wrapped(label, font, width, 4 * LINE) for label in column_labels]
+    left = pad + max(int(font.getlength(line)) for label in left_labels for line in label.split("\n")) + pad
+    top = TEXT + LINE * max(label.count("\n") for label in top_labels) + 2 * pad
     sheet = Image.new("RGB", (left + len(column_labels) * (width + gap), top + len(rows) * (height + gap)), PAPER)
     pen = ImageDraw.Draw(sheet)
-    for x, label in enumerate(above):
+    for x, label in enumerate(top_labels):
         pen.text((left + x * (width + gap) + width / 2, top / 2), label, INK, font, anchor="mm", align="center")
-    for y, (label, pictures) in enumerate(zip(before, rows, strict=True)):
+    for y, (label, pictures) in enumerate(zip(left_labels, rows, strict=True)):
         pen.text((pad, top + y * (height + gap) + height / 2), label, INK, font, anchor="lm")
         for x, picture in enumerate(pictures):
             sheet.paste(picture, (left + x * (width + gap), top + y * (height + gap)))
@@ -50,7 +50,7 @@ def labelled(
 
 
 def notice(text: str, size: tuple[int, int]) -> Image.Image:
-    """A pale tile with words in place of a picture that could not be made. size: (width, height) in pixels."""
+    """A pale tile with a text in place of a picture that could not be made. size: (width, height) in pixels."""
     tile = Image.new("RGB", size, (232, 232, 232))
     font = ImageFont.load_default(TEXT)
     words = wrapped(text, font, size[0] - 2 * TEXT, size[1] - 2 * TEXT)
@@ -59,7 +59,7 @@ def notice(text: str, size: tuple[int, int]) -> Image.Image:
 
 
 def framed(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The whole picture within a tile of that size: made smaller where it must be, never larger."""
+    """The whole picture on a tile of that size: shrunk if it is larger, never enlarged."""
     small = picture.convert("RGB")
     small.thumbnail(size, Image.Resampling.LANCZOS)
     if small.size == size:
@@ -70,7 +70,7 @@ def framed(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def wrapped(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: int, height: int) -> str:
-    """The text in lines of at most `width` pixels, as many as `height` holds; what is left over becomes "…"."""
+    """The text in lines of at most `width` pixels, as many as fit into `height`; the rest becomes "…"."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

@@ -1,134 +1,206 @@
-"""The ways to start the sampler from one noise: small objects with one method, so that the engine has no `if oms`.
+"""The registry of corrections: all that the rest of the program needs to know of each way to start the sampler.
 
-Equation numbers are those of the One More Step paper (OMS, arXiv 2311.15744).
+A correction is one class (methods.py) and one entry here. Validation, the command line, the page, the API, picture
+metadata, evaluation and the documents derive everything else from the entry. Importing this file does not load torch.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import torch
-from torch import Generator, Tensor
+from oms_app.fields import REQUEST_FIELDS, VARIANT_FIELDS, RequestField
 
-from oms_app.prestep.step import ode_step, offset_noise, reference_step, sde_step
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Need = Literal["oms", "singdiffusion", "signal_leak"]  # what a correction asks its light of
+    from oms_app.prestep.methods import Start
 
-
-@dataclass(frozen=True)
-class Start:
-    """What a correction may use, for one picture.
-
-    x_s: the drawn noise x_S ~ N(0, I), (1, C, h, w).
-    alpha_bar: ᾱ_τ at the scheduler's first timestep.
-    generator: in the state after the draw of x_S. It is read, never advanced: the sampler's own noise follows from
-        the same state, and must be the same for all variants.
-    predict: gives x̂0, (1, C, h, w), from what the correction `needs`: guided and mixed predictions of a network, or
-        a draw from statistics. It may cost a forward pass, so it is called only where needed.
-    """
-
-    x_s: Tensor
-    alpha_bar: float
-    generator: Generator
-    predict: Callable[[], Tensor]
-
-    def second_noise(self, shape: tuple[int, ...] | None = None) -> Tensor:
-        """z ~ N(0, I), of x_S's shape or another: the draw that would follow x_S, from a copy of the generator."""
-        generator = copy_of(self.generator)
-        z = torch.randn(
-            self.x_s.shape if shape is None else shape,
-            generator=generator,
-            device=generator.device,
-            dtype=self.x_s.dtype,
-        )
-        return z.to(self.x_s.device)
-
-
-def copy_of(generator: Generator) -> Generator:
-    copied = Generator(generator.device)
-    copied.set_state(generator.get_state())
-    return copied
+ModelKind = Literal["oms", "singdiffusion", "signal_leak"]  # kinds of models that predict x̂0, as in the catalogue
 
 
 class Correction(Protocol):
-    needs: ClassVar[Need | None]  # where `predict` comes from; None: it is not used
+    """What happens to the noise of one picture before the first denoising step. Built from the variant's settings."""
+
+    def texts(self, prompt: str, guidance_scale: float) -> tuple[str, ...]:
+        """The texts whose predictions `correct` will ask for, so that they can be computed in one batch.
+
+        prompt, guidance_scale: the request's main prompt and CFG.
+        """
 
     def correct(self, start: Start) -> Tensor:
-        """x̃_T (1, C, h, w), the first tensor that the denoising UNet is to see."""
+        """x̃_T (1, C, h, w): the first tensor that the denoising UNet is to see."""
 
 
-class Raw:
-    """The noise as it is: what every sampler does, and what the others are compared with."""
+class X0Correction(Correction, Protocol):
+    """A correction with an x̂0 that can be previewed."""
 
-    needs: ClassVar[Need | None] = None
-
-    def correct(self, start: Start) -> Tensor:
-        return start.x_s
-
-
-class Oms:
-    """One More Step with its noise kept (Eq. 20), so that the pair keeps its composition."""
-
-    needs: ClassVar[Need | None] = "oms"
-
-    def correct(self, start: Start) -> Tensor:
-        return ode_step(start.predict(), start.x_s, start.alpha_bar)
-
-
-class OmsSde:
-    """One More Step with a second draw of noise (Eq. 17)."""
-
-    needs: ClassVar[Need | None] = "oms"
-
-    def correct(self, start: Start) -> Tensor:
-        return sde_step(start.predict(), start.second_noise(), start.alpha_bar)
-
-
-class OmsReference:
-    """The published code's arithmetic, for parity alone; see `reference_step`."""
-
-    needs: ClassVar[Need | None] = "oms"
-
-    def correct(self, start: Start) -> Tensor:
-        return reference_step(start.predict(), start.second_noise(), start.alpha_bar)
-
-
-class SingDiffusion(Oms):
-    """OMS's step; x̂0 is the mean picture of the prompt, guided with the base's CFG (arXiv 2403.08381)."""
-
-    needs: ClassVar[Need | None] = "singdiffusion"
-
-
-class SignalLeak(Oms):
-    """OMS's step; x̂0 is drawn from statistics of many pictures, whatever the prompt (arXiv 2309.15842)."""
-
-    needs: ClassVar[Need | None] = "signal_leak"
+    def x0(self, start: Start) -> Tensor:
+        """x̂0 (1, C, h, w) in scaled latents: the light and colour that `correct` brings into the noise."""
 
 
 @dataclass(frozen=True)
-class OffsetNoise:
-    """One random value for all of a channel, or of a picture, on top of the noise: chance light (Guttenberg 2023)."""
+class CorrectionSpec:
+    """One correction.
 
-    needs: ClassVar[Need | None] = None
-    strength: float = 0.1
-    per: Literal["channel", "picture"] = "channel"
+    id: its name in requests and in `--variants`. title, description: for the page and the documents.
+    build: makes the correction from its settings, given as keyword arguments.
+    settings: the fields of a variant that it reads; fields of the table VARIANT_FIELDS, or new ones of its own.
+    needs: the kind of model that its predictions come from; None if it needs none.
+    has_x0: it is an `X0Correction`.
+    """
 
-    def correct(self, start: Start) -> Tensor:
-        channels = start.x_s.shape[1] if self.per == "channel" else 1
-        return offset_noise(start.x_s, start.second_noise((1, channels, 1, 1)), self.strength)
+    id: str
+    title: str
+    description: str
+    build: Callable[..., Correction]
+    settings: tuple[RequestField, ...] = ()
+    needs: ModelKind | None = None
+    has_x0: bool = False
+
+    def read(self, variant: Any) -> dict[str, Any]:
+        """The values of its settings in a variant, by name."""
+        return {field.name: getattr(variant, field.name, field.default) for field in self.settings}
+
+    def make(self, variant: Any) -> Correction:
+        """The correction with the variant's settings."""
+        chosen = {field.name for field in self.settings if field.chooses_model}
+        return self.build(**{name: value for name, value in self.read(variant).items() if name not in chosen})
+
+    def metadata(self, variant: Any, prompt: str) -> dict[str, Any]:
+        """What a picture's text chunk says of the settings that were used. prompt: the request's main prompt."""
+        values = self.read(variant)
+        if values.get("mix", None) == 0:
+            values.pop("mix")
+            values.pop("prompt_b", None)
+        if "prompt" in values and values["prompt"] is None:
+            values["prompt"] = prompt
+        named = {field.metadata or field.label: values[field.name] for field in self.settings
+                 if field.name in values and not field.chooses_model}  # fmt: skip
+        # Prompts are quoted, since the text chunk separates its pairs by commas.
+        return {
+            name: json.dumps(value) if isinstance(value, str) and not value.isidentifier() else value
+            for name, value in named.items()
+            if value is not None
+        }
 
 
-CORRECTIONS: Mapping[str, type[Correction]] = MappingProxyType(
-    {
-        "raw": Raw,
-        "oms": Oms,
-        "oms-sde": OmsSde,
-        "oms-reference": OmsReference,
-        "singdiffusion": SingDiffusion,
-        "offset_noise": OffsetNoise,
-        "signal_leak": SignalLeak,
-    }
+_registry: dict[str, CorrectionSpec] = {}
+CORRECTIONS: Mapping[str, CorrectionSpec] = MappingProxyType(_registry)  # by id, in the order of registration
+
+
+def register(spec: CorrectionSpec) -> CorrectionSpec:
+    """Adds a correction. Raises ValueError if its id is taken, or a setting has the name of another field."""
+    if spec.id in _registry:
+        raise ValueError(f"a correction named {spec.id!r} is registered already: choose another id")
+    known = dict(VARIANT_FIELDS) | {field.name: field for other in _registry.values() for field in other.settings}
+    reserved = {"name", "correction"}
+    for field in spec.settings:
+        if field.name in reserved or known.get(field.name, field) != field:
+            raise ValueError(f"{spec.id!r} reads a setting named {field.name!r}, which is another field: rename it")
+        if field.name not in VARIANT_FIELDS and field.option_name in _option_names():
+            raise ValueError(f"{spec.id!r}: the option {field.option_name} exists already: rename {field.name!r}")
+    _registry[spec.id] = spec
+    return spec
+
+
+def unregister(correction_id: str) -> None:
+    """Removes a correction that was added with `register`, for tests."""
+    del _registry[correction_id]
+
+
+def variant_settings() -> dict[str, RequestField]:
+    """Every setting that some registered correction reads, by name, in the order of registration."""
+    return {field.name: field for spec in _registry.values() for field in spec.settings}
+
+
+def _option_names() -> set[str]:
+    return {field.option_name for table in (REQUEST_FIELDS, VARIANT_FIELDS) for field in table.values()}
+
+
+def _method(name: str) -> Callable[..., Correction]:
+    """Builds a class of methods.py, which imports torch, only when it is needed."""
+
+    def build(**settings: Any) -> Correction:
+        from oms_app.prestep import methods
+
+        made: Correction = getattr(methods, name)(**settings)
+        return made
+
+    return build
+
+
+def _fields(*names: str) -> tuple[RequestField, ...]:
+    return tuple(VARIANT_FIELDS[name] for name in names)
+
+
+_OMS_SETTINGS = _fields("prompt", "prompt_b", "mix", "guidance_scale", "module", "force")
+
+register(CorrectionSpec("raw", "Raw", "The noise as it is, as every sampler starts.", _method("Raw")))
+register(
+    CorrectionSpec(
+        "oms",
+        "One More Step",
+        "Adds the mean picture of the OMS prompt to the noise, which it keeps, so that the composition stays (Eq. 20).",
+        _method("Oms"),
+        _OMS_SETTINGS,
+        "oms",
+        has_x0=True,
+    )
+)
+register(
+    CorrectionSpec(
+        "oms-sde",
+        "OMS, fresh noise",
+        "One More Step with a second draw of noise, so that the composition changes (Eq. 17).",
+        _method("OmsSde"),
+        _OMS_SETTINGS,
+        "oms",
+        has_x0=True,
+    )
+)
+register(
+    CorrectionSpec(
+        "oms-reference",
+        "OMS, published code",
+        "The arithmetic of the published code, for comparison.",
+        _method("OmsReference"),
+        _OMS_SETTINGS,
+        "oms",
+        has_x0=True,
+    )
+)
+register(
+    CorrectionSpec(
+        "singdiffusion",
+        "SingDiffusion",
+        "Starts from a predicted mean picture, guided with the base model's CFG (arXiv 2403.08381).",
+        _method("SingDiffusion"),
+        _fields("prompt", "prompt_b", "mix", "module", "force"),
+        "singdiffusion",
+        has_x0=True,
+    )
+)
+register(
+    CorrectionSpec(
+        "offset_noise",
+        "Offset noise",
+        "Adds one random value to each latent channel: random brightness and tint (Guttenberg 2023).",
+        _method("OffsetNoise"),
+        _fields("offset_strength", "offset_per"),
+    )
+)
+register(
+    CorrectionSpec(
+        "signal_leak",
+        "Signal leak",
+        "Adds low frequencies drawn from statistics of many pictures, whatever the prompt (arXiv 2309.15842).",
+        _method("SignalLeak"),
+        _fields("module", "force"),
+        "signal_leak",
+        has_x0=True,
+    )
 )

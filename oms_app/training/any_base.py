@@ -19,12 +19,12 @@ from accelerate import PartialState
 from diffusers import StableDiffusionXLPipeline
 from transformers import T5EncoderModel
 
+from oms_app.errors import StudioError
 from oms_app.models import domain as domains
 from oms_app.models.catalog import Catalog, Entry
 from oms_app.models.loading import load_base
 from oms_app.models.text import TextEncoder, load_encoder
 from oms_app.paths import atomic_write
-from oms_app.schema import StudioError
 from oms_app.training import oms
 from oms_app.training.data import find, some
 from oms_app.training.encoded import encode

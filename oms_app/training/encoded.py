@@ -20,9 +20,9 @@ import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from oms_app.errors import StudioError, one_line
 from oms_app.models.text import TextEncoder
 from oms_app.paths import atomic_path, atomic_write
-from oms_app.schema import StudioError, one_line
 from oms_app.training.data import UNREADABLE, Captioned, open_square, some
 from oms_app.training.loop import Batch
 from oms_app.training.lumen import autoencoder

@@ -38,8 +38,8 @@ class Plan:
     """How long and how fast to train.
 
     minutes: budget of wall-clock training time, over all runs. steps: if given, the budget in steps instead.
-    decay: the last share of the budget, in which the learning rate falls; it is constant before, so that training from
-    exported weights can go on at any time. ema_decays: one average of the weights each.
+    decay: the last share of the budget, in which the learning rate falls. A short one leaves it constant for long, so
+    that training from exported weights can go on at any time. ema_decays: one average of the weights each.
     accumulate: batches of each process whose gradients are added up to one step.
     """
 
@@ -47,7 +47,7 @@ class Plan:
     learning_rate: float
     steps: int | None = None
     warmup: float = 0.01  # share of the budget
-    decay: float = 0.5  # share of the budget
+    decay: float = 0.99  # share of the budget
     ema_decays: tuple[float, ...] = (0.999,)
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)  # AdamW's

@@ -113,7 +113,7 @@ def train(
     )
     models = torch.nn.ModuleDict({kind: module, "text": pipeline.text_encoder.requires_grad_(False)})
     rate = 1e-3 * recipe.rate
-    plan = Plan(minutes=minutes or MINUTES, steps=2 if smoke else None, learning_rate=rate, decay=0.99, muon=True)
+    plan = Plan(minutes=minutes or MINUTES, steps=2 if smoke else None, learning_rate=rate, muon=True)
 
     def batches(where: torch.device, state: State) -> Iterator[Batch]:
         def size() -> int:

@@ -1,4 +1,4 @@
-"""Every remedy for the flaw side by side: one prompt, one seed, up to six pictures in a row, with their figures."""
+"""Compare: up to six pictures in a row from one prompt and one seed, by corrections and models, with their figures."""
 
 from __future__ import annotations
 
@@ -7,149 +7,130 @@ from typing import Any
 
 import gradio as gr
 
-from oms_app.schema import (
-    GenerateResult,
-    ImageResult,
-)
-from oms_app.ui import readout
-from oms_app.ui.form import MAX_COMPARED, METHODS, to_comparison
-from oms_app.ui.painting import QUICK, Save, wire
-from oms_app.ui.work import Engine, available_models
+from oms_app.engine.service import StudioService
+from oms_app.fields import REQUEST_FIELDS
+from oms_app.prestep.corrections import CORRECTIONS, variant_settings
+from oms_app.schema import GenerateResult, ImageResult
+from oms_app.ui import controls, markup, readout
+from oms_app.ui.events import Component, Updates
+from oms_app.ui.field_set import FieldSet
+from oms_app.ui.form import MAX_COMPARED, CompareValues
+from oms_app.ui.generation import PictureJob, bind_generation
+from oms_app.ui.model_choice import ModelGroup, available_models, options
+from oms_app.ui.result_view import picture_panel
+from oms_app.ui.run_controls import RunControls
+from oms_app.ui.seed_field import SeedField
+from oms_app.ui.tab import Page, Tab
 
-FIELDS = (
-    "prompt", "methods", "models", "oms_prompt", "oms_guidance_scale", "offset_strength", "oms_module", "force", "seed",
-    "random_seed",
-)  # fmt: skip
-Components = dict[str, Any]
-AUTOMATIC = ""  # the module of the base's own latent domain
-FIRST = ["raw", "oms", "singdiffusion", "offset_noise", "signal_leak"]
+AUTOMATIC = ""  # the module of the base model's latent domain
+SIMILAR = "oms-"  # ids of corrections that differ from OMS in a detail begin so; they are not selected at first
 
 
-def build(models: Sequence[Any], modules: Sequence[Any], ready: Sequence[str]) -> Components:
-    """Lays out the view. models, modules: bases and OMS modules of the catalogue. ready: methods that can be asked
-    for, since what they need is on this machine."""
-    c: Components = {}
-    with gr.Row(elem_id="compare-ask"):
-        with gr.Column(min_width=280):
-            c["prompt"] = gr.Textbox(
-                label="Prompt", info="One prompt for all pictures.", value="solid black background", lines=2,
-                elem_id="compare-prompt",
-            )  # fmt: skip
-            with gr.Row():
-                c["compare"] = gr.Button("Compare", variant="primary", elem_id="compare", scale=3, min_width=120)
-                c["stop"] = gr.Button("Stop", elem_id="compare-stop", interactive=False, scale=1, min_width=80)
-            c["status"] = gr.HTML("", elem_id="compare-status")
-        with gr.Column(min_width=280):
-            c["methods"] = gr.CheckboxGroup(
-                [(METHODS[name], name) for name in METHODS if name in ready],
-                value=[name for name in FIRST if name in ready],
-                label="Remedies",
-                info="Each begins from the same noise and changes it in its own way.",
-                elem_id="compare-methods",
-            )
-            c["models"] = gr.CheckboxGroup(
-                [(info.title, info.id) for info in models],
-                value=[models[0].id] if models else [],
-                label="Models",
-                info=f"Every remedy is painted by every model; at most {MAX_COMPARED} pictures.",
-                elem_id="compare-models",
-            )
-        with gr.Column(min_width=280), gr.Accordion("Their settings", open=False, elem_id="compare-settings"):
-            c["oms_prompt"] = gr.Textbox(
-                label="OMS prompt", info="For OMS and SingDiffusion. Empty = the main prompt.",
-                placeholder="empty = the main prompt",
-            )  # fmt: skip
-            c["oms_guidance_scale"] = gr.Slider(
-                0, 4, value=1.0, step=0.1, label="OMS strength (CFG)", info="For OMS: 1 is natural, higher is bolder."
-            )
-            c["offset_strength"] = gr.Slider(
-                0, 1, value=0.1, step=0.05, label="Offset strength", info="For offset noise: how far chance may tint."
-            )
-            c["oms_module"] = gr.Dropdown(
-                _modules(modules),
-                value=AUTOMATIC,
-                label="OMS module",
-                filterable=False,
-            )
-            c["force"] = gr.Checkbox(
-                False,
-                label="Use a module made for another kind of model",
-                info="The colours will be wrong: each kind of model has its own code for them. Black may turn red.",
-            )
-            with gr.Row():
-                c["seed"] = gr.Number(0, label="Seed", elem_id="compare-seed", min_width=120)
-                c["random_seed"] = gr.Checkbox(True, label="Random", container=False, min_width=90)
-    c["summary"] = gr.HTML("", elem_id="compare-summary")
-    with gr.Row(elem_id="compared"):
-        for i in range(MAX_COMPARED):
-            with gr.Column(min_width=0, visible=False, elem_classes="oms-compared") as c[f"cell_{i}"]:
-                c[f"image_{i}"] = gr.Image(
-                    format="png", type="pil", interactive=False, buttons=["download", "fullscreen"],
-                    elem_id=f"compared-{i}",
+class CompareTab(Tab):
+    id, title = "compare", "Compare"
+    fields: FieldSet[CompareValues]
+
+    def __init__(self, service: StudioService) -> None:
+        self._service = service
+        self._controls = RunControls("Compare", "compare", "compare-")
+        self._seed = SeedField("compare-")
+        self._models = ModelGroup(service, "compare-models")
+
+    def build(self) -> None:
+        ready = [
+            spec for spec in CORRECTIONS.values() if spec.needs is None or available_models(self._service, spec.needs)
+        ]
+        found: dict[str, Any] = {}
+        with gr.Row(elem_id="compare-ask"):
+            with gr.Column(min_width=280):
+                found["prompt"] = controls.text(
+                    REQUEST_FIELDS["prompt"], value="solid black background", info="For all pictures.", lines=2,
+                    elem_id="compare-prompt",
                 )  # fmt: skip
-                c[f"figures_{i}"] = gr.HTML("", elem_id=f"compared-figures-{i}")
-    c["requests"] = gr.State()
-    return c
+                with gr.Row():
+                    self._controls.build_buttons()
+                self._controls.build_status()
+            with gr.Column(min_width=280):
+                found["corrections"] = gr.CheckboxGroup(
+                    [(spec.title, spec.id) for spec in ready],
+                    value=[spec.id for spec in ready if not spec.id.startswith(SIMILAR)][:MAX_COMPARED],
+                    label="Corrections",
+                    info="Each starts from the same noise.",
+                    elem_id="compare-methods",
+                )
+                self._models.build(f"Each with every correction; at most {MAX_COMPARED} pictures.")
+            with gr.Column(min_width=280):
+                self._seed.build()
+                with gr.Accordion("Settings of the corrections", open=False, elem_id="compare-settings"):
+                    found["settings"] = self._build_settings()
+        self._summary = gr.HTML("", elem_id="compare-summary")
+        with gr.Row(elem_id="compared"):
+            self._panels = [self._build_panel(number) for number in range(MAX_COMPARED)]
+        found |= {"seed": self._seed.number, "random_seed": self._seed.random, "models": self._models.models}
+        self.fields = FieldSet(CompareValues, found)
 
-
-def lists(c: Components, studio: Engine, chosen: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The lists of models and modules as they are now. chosen: as for `create_tab.lists`."""
-    models, modules = available_models(studio, "base"), available_models(studio, "oms")
-    ids = [info.id for info in models]
-    module = chosen[c["oms_module"]]
-    return {
-        c["models"]: gr.update(
-            choices=[(info.title, info.id) for info in models],
-            value=[one for one in chosen[c["models"]] if one in ids],
-        ),
-        c["oms_module"]: gr.update(
-            choices=_modules(modules), value=module if module in [info.id for info in modules] else AUTOMATIC
-        ),
-    }
-
-
-def _modules(infos: Sequence[Any]) -> list[tuple[str, str]]:
-    return [("the model's own", AUTOMATIC), *((info.title, info.id) for info in infos)]
-
-
-def connect(c: Components, studio: Engine, save: Save) -> None:
-    """Wires the components to the studio; every event is private."""
-    cells = [c[f"{part}_{i}"] for i in range(MAX_COMPARED) for part in ("cell", "image", "figures")]
-
-    def show(results: list[GenerateResult]) -> dict[Any, Any]:
-        made: list[tuple[GenerateResult, ImageResult]] = [(r, image) for r in results for image in r.images]
-        seen: dict[Any, Any] = {}
-        for i in range(MAX_COMPARED):
-            if i < len(made):
-                result, image = made[i]
-                title = METHODS.get(image.variant, image.variant)
-                if len(results) > 1:
-                    title = f"{title} · {result.request.model}"
-                seen[c[f"cell_{i}"]] = gr.update(visible=True)
-                seen[c[f"image_{i}"]] = gr.update(value=image.path or image.image, label=title)
-                seen[c[f"figures_{i}"]] = readout.figures(image.stats)
+    def _build_settings(self) -> dict[str, Component]:
+        """A control for every setting that some correction reads."""
+        found = {}
+        for name, field in variant_settings().items():
+            readers = [spec.title for spec in CORRECTIONS.values() if field in spec.settings]
+            info = f"{field.help} For: {', '.join(readers)}."
+            if name == "module":
+                found[name] = controls.choice(field, choices=self._modules(), value=AUTOMATIC, info=info)
+            elif name == "prompt":
+                found[name] = controls.text(field, info=info, placeholder="empty = the main prompt")
             else:
-                seen[c[f"cell_{i}"]] = gr.update(visible=False)
-                seen[c[f"image_{i}"]] = None
-                seen[c[f"figures_{i}"]] = ""
+                found[name] = controls.control(field, info=info)
+        return found
+
+    def _build_panel(self, number: int) -> tuple[gr.Column, gr.Image, gr.HTML]:
+        with gr.Column(min_width=0, visible=False, elem_classes="oms-compared") as column:
+            return column, picture_panel(f"compared-{number}"), gr.HTML("", elem_id=f"compared-figures-{number}")
+
+    def connect(self, page: Page) -> None:
+        bind_generation(
+            self._service,
+            self._controls,
+            self.fields,
+            lambda values: PictureJob(values.to_requests(), self._controls, self._show),
+            shown=[*(part for panel in self._panels for part in panel), self._summary, *self._seed.outputs],
+        )
+        self._seed.connect()
+
+    @property
+    def lists(self) -> Sequence[Component]:
+        return [*self._models.lists, self.fields["settings"]["module"]]
+
+    def refresh(self, chosen: Mapping[Component, Any]) -> Updates:
+        module = self.fields["settings"]["module"]
+        modules = self._modules()
+        value = chosen[module] if chosen[module] in [id_ for _, id_ in modules] else AUTOMATIC
+        return {**self._models.refresh(chosen), module: gr.update(choices=modules, value=value)}
+
+    def _modules(self) -> list[tuple[str, str]]:
+        return [("automatic", AUTOMATIC), *options(available_models(self._service, "oms"))]
+
+    def _show(self, results: list[GenerateResult]) -> Updates:
+        made: list[tuple[GenerateResult, ImageResult]] = [(r, image) for r in results for image in r.images]
+        updates: Updates = {}
+        for i, (column, picture, figures) in enumerate(self._panels):
+            if i >= len(made):
+                updates |= {column: gr.update(visible=False), picture: None, figures: ""}
+                continue
+            result, image = made[i]
+            title = CORRECTIONS[image.variant].title
+            if len(results) > 1:
+                title = f"{title} · {result.request.model}"
+            updates |= {
+                column: gr.update(visible=True),
+                picture: gr.update(value=image.path or image.image, label=title),
+                figures: readout.figures(image.stats),
+            }
+        first = results[0]
         notes = dict.fromkeys(note for result in results for note in result.notes)
         return {
-            **seen,
-            c["summary"]: readout.summary(results[0], ""),
-            c["status"]: readout.note(*notes),
-            c["seed"]: results[0].seed,
+            **updates,
+            self._summary: readout.summary(first.request.prompt, first.seed, readout.details(first)),
+            self._controls.status: markup.note(*notes),
+            **self._seed.used(first.seed),
         }
-
-    wire(
-        studio,
-        save,
-        start=c["compare"],
-        stop=c["stop"],
-        status=c["status"],
-        requests=c["requests"],
-        fields={name: c[name] for name in FIELDS},
-        outputs=[*cells, c["summary"], c["seed"]],
-        ask=to_comparison,
-        show=show,
-    )
-    c["seed"].input(None, None, c["random_seed"], js="() => false", **QUICK)

@@ -1,388 +1,194 @@
-"""The main view: a prompt goes in, two pictures from one seed come out, with their figures."""
+"""Create: a prompt gives two pictures from one seed, raw and with One More Step, with their figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
-from oms_app.schema import (
-    SCHEDULERS,
-    GenerateResult,
-    ImageResult,
-    ImageStats,
-)
-from oms_app.ui import examples as ready_made
-from oms_app.ui import light, live, looks_panel, readout
-from oms_app.ui.form import BETWEEN_TWO, ONE_PROMPT, PLAIN, to_request
-from oms_app.ui.painting import QUICK, Save, wire
-from oms_app.ui.work import EMBEDDED, Engine, available_models
+from oms_app.engine.service import StudioService
+from oms_app.schema import GenerateResult
+from oms_app.ui import controls, examples, markup, oms_preview, saved_settings, tour
+from oms_app.ui.events import QUICK, Component, Updates
+from oms_app.ui.field_set import FieldSet
+from oms_app.ui.form import BETWEEN_TWO, CREATE_FIELDS, OMS_MODES, ONE_PROMPT, CreateValues
+from oms_app.ui.generation import PictureJob, bind_generation
+from oms_app.ui.looks_panel import LooksPanel
+from oms_app.ui.model_choice import ModelChoice
+from oms_app.ui.result_view import ResultView, ShownResult
+from oms_app.ui.run_controls import RunControls
+from oms_app.ui.seed_field import SeedField
+from oms_app.ui.tab import Page, Tab
 
-Components = dict[str, Any]
-Measure = Callable[[Image.Image], ImageStats]
-
-# The fields whose values make a request, by the names of their components.
-FIELDS = (
-    "prompt", "negative_prompt", "oms_on", "oms_mode", "oms_prompt", "oms_prompt_left", "oms_prompt_right", "oms_mix",
-    "oms_guidance_scale", "model", "width", "height", "scheduler", "guidance_scale", "num_inference_steps", "seed",
-    "random_seed", "oms_plain", "loras", "lora_scale",
-)  # fmt: skip
-# Those of them that follow the model.
-MODEL_FIELDS = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale")
-# The panels, by the names of their components: the variant, the title, what a screen reader says.
-PANELS = {
-    "raw": ("raw", "Raw", "The picture as the model paints it by itself"),
-    "oms": ("oms", "With OMS", "The picture with one more step"),
-    "plain": (PLAIN, "OMS, no CFG", "The picture with one more step at strength 1"),
-}
-# Where the progress will be shown, until there is any.
-KEYS = '<p class="oms-keys"><kbd>Ctrl</kbd> + <kbd>Enter</kbd> generates, <kbd>Esc</kbd> stops.</p>'
+MODEL_FIELDS = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale")  # their defaults are a model's
 
 
-def build(
-    models: Sequence[Any], loras: Sequence[Any], examples: list[ready_made.Example], shelf: looks_panel.Shelf
-) -> Components:
-    """Lays out the view inside the current Blocks. Returns every component by name. models, loras: those here."""
-    c: Components = {}
-    with gr.Row(elem_id="layout", equal_height=False):
-        with gr.Column(elem_id="ask", min_width=0):
-            _prompt_and_buttons(c)
-            looks_panel.build(c, shelf)
-        with gr.Column(elem_id="show", min_width=0):
-            _pictures(c, examples)
-        with gr.Column(elem_id="tune", min_width=0):
-            _one_more_step(c)
-            _seed(c)
-            _base(c, models, loras)
-    c["requests"] = gr.State()
-    c["last_seed"] = gr.State()
-    return c
+class CreateTab(Tab):
+    """fields: the components whose values make a request. controls: Generate, Stop and the status."""
 
+    id, title = "create", "Create"
+    refreshes_on_load = False  # saved_settings.py restores the choice of models together with their lists
+    fields: FieldSet[CreateValues]
 
-def _prompt_and_buttons(c: Components) -> None:
-    c["prompt"] = gr.Textbox(
-        label="Prompt",
-        info="What should the picture show?",
-        placeholder="mountains on a moonless night",
-        lines=2,
-        max_lines=6,
-        elem_id="prompt",
-    )
-    with gr.Row(elem_id="buttons"):
-        c["generate"] = gr.Button("Generate", variant="primary", elem_id="generate", scale=3, min_width=120)
-        c["stop"] = gr.Button("Stop", elem_id="stop", interactive=False, scale=1, min_width=80)
-    with gr.Column(elem_id="status-place", min_width=0):
-        c["status"] = gr.HTML(KEYS, elem_id="status")
-        c["waiting"] = gr.HTML("", elem_id="waiting")
+    def __init__(self, service: StudioService) -> None:
+        self._service = service
+        self._examples = examples.load(service.examples)
+        self.controls = RunControls("Generate", "generate")
+        self._seed = SeedField()
+        self._models = ModelChoice(service, loras=True)
+        self._view = ResultView()
+        self._looks = LooksPanel(service.looks)
 
+    # Layout
 
-def _one_more_step(c: Components) -> None:
-    with gr.Group(elem_id="oms"):
-        c["oms_on"] = gr.Checkbox(
-            value=True,
-            label="One More Step (OMS)",
-            info="Adds a second picture whose light and colour follow your words. Off: only the raw picture.",
-            elem_id="oms-on",
-        )
-        with gr.Column(elem_id="oms-settings") as c["oms_settings"]:
-            c["light"] = gr.HTML(light.hint(), elem_id="light")
-            _light_and_colour(c)
-
-
-def _light_and_colour(c: Components) -> None:
-    c["oms_mode"] = gr.Radio(
-        [ONE_PROMPT, BETWEEN_TWO], value=ONE_PROMPT, label="Light and colour come from", elem_id="oms-mode"
-    )
-    c["oms_prompt"] = gr.Textbox(
-        label="OMS prompt",
-        info="Words for light and colour alone, such as “pitch black” or “golden”.",
-        placeholder="empty = the main prompt",
-        elem_id="oms-prompt",
-    )
-    with gr.Column(visible=False, elem_id="oms-slide") as c["oms_slide"]:
-        with gr.Row(elem_id="oms-ends"):
-            c["oms_prompt_left"] = gr.Textbox("dark", label="Left end", elem_id="oms-left", min_width=90)
-            c["oms_prompt_right"] = gr.Textbox("light", label="Right end", elem_id="oms-right", min_width=90)
-        c["oms_mix"] = gr.Slider(
-            0,
-            1,
-            value=0.0,
-            step=0.05,
-            label="OMS prompt slider",
-            info="0 is the left end, 1 the right end, between them a mix. An empty end = the main prompt.",
-            elem_id="oms-mix",
-        )
-    c["oms_guidance_scale"] = gr.Slider(
-        0,
-        4,
-        value=1.0,
-        step=0.1,
-        label="OMS strength (CFG)",
-        info="1 is natural, higher is bolder, 0 ignores the words.",
-        elem_id="oms-cfg",
-    )
-    c["oms_plain"] = gr.Checkbox(
-        False,
-        label="Show OMS without CFG too",
-        info="A third picture at OMS strength 1. Where the strength is 1 anyway, it is the same one.",
-        elem_id="oms-plain",
-    )
-
-
-def _seed(c: Components) -> None:
-    with gr.Row(elem_id="seed-row"):
-        c["seed"] = gr.Number(
-            0,
-            label="Seed",
-            info="The same seed gives the same picture.",
-            elem_id="seed",
-            scale=3,
-            min_width=150,
-        )
-        with gr.Column(min_width=130, scale=2, elem_id="seed-side"):
-            c["random_seed"] = gr.Checkbox(value=True, label="Random", elem_id="random-seed", container=False)
-            c["reuse"] = gr.Button("Reuse last seed", size="sm", elem_id="reuse", interactive=False)
-
-
-def _base(c: Components, models: Sequence[Any], loras: Sequence[Any]) -> None:
-    first = models[0] if models else None
-    defaults = {name: getattr(first.defaults, name) if first else None for name in MODEL_FIELDS}
-    with gr.Accordion("Picture settings", open=False, elem_id="settings"):
-        c["negative_prompt"] = gr.Textbox(
-            label="Negative prompt", info="What should not be in the picture.", placeholder="may stay empty"
-        )
-        c["model"] = gr.Dropdown(
-            [(info.title, info.id) for info in models],
-            value=first.id if first else None,
-            label="Model",
-            info="Who paints. Changing it sets the fields below to what suits it.",
-            filterable=False,
-            elem_id="model",
-        )
-        with gr.Column(visible=bool(loras), elem_id="lora-settings") as c["lora_settings"]:
-            c["loras"] = gr.Dropdown(
-                [(info.title, info.id) for info in loras],
-                value=[],
-                multiselect=True,
-                label="LoRAs",
-                info="Small additions to the model: a style, a subject, speed. Each is made for one family of models.",
-                elem_id="loras",
-            )
-            c["lora_scale"] = gr.Slider(
-                -2,
-                2,
-                value=1.0,
-                step=0.05,
-                label="LoRA strength",
-                info="1 is as made, 0 is off; below 0, the opposite.",
-            )
-        with gr.Row():
-            c["width"] = gr.Number(defaults["width"], label="Width", info="In pixels.", step=8, min_width=90)
-            c["height"] = gr.Number(defaults["height"], label="Height", info="In pixels.", step=8, min_width=90)
-        with gr.Row():
-            c["num_inference_steps"] = gr.Number(
-                defaults["num_inference_steps"],
-                label="Steps",
-                info="More is finer, slower.",
-                elem_id="steps",
-                min_width=90,
-            )
-            c["scheduler"] = gr.Dropdown(
-                list(SCHEDULERS),
-                value=defaults["scheduler"],
-                label="Scheduler",
-                info="How noise is removed.",
-                filterable=False,
-                min_width=90,
-            )
-        c["guidance_scale"] = gr.Slider(
-            0,
-            30,
-            value=defaults["guidance_scale"],
-            step=0.5,
-            label="Prompt strength (CFG)",
-            info="How closely the whole picture keeps to the prompt; 5 to 8 is usual.",
-            elem_id="cfg",
-        )
-
-
-def _pictures(c: Components, examples: list[ready_made.Example]) -> None:
-    c["summary"] = gr.HTML(readout.welcome(), elem_id="summary")
-    with gr.Tabs(elem_id="views"):
-        with gr.Tab("Side by side", id="panels"), gr.Row(elem_id="panels"):
-            for name, (_, title, alt) in PANELS.items():
-                with gr.Column(min_width=0, visible=name != "plain", elem_classes="oms-panel") as c[f"{name}_panel"]:
-                    c[f"{name}_image"] = gr.Image(
-                        label=title,
-                        format="png",
-                        type="pil",
-                        interactive=False,
-                        buttons=["download", "fullscreen"],
-                        elem_id=f"{name}-image",
-                        alt_text=alt,
+    def build(self) -> None:
+        found: dict[str, Component] = {}
+        with gr.Row(elem_id="layout", equal_height=False):
+            with gr.Column(elem_id="ask", min_width=0):
+                found["prompt"] = controls.text(
+                    CREATE_FIELDS["prompt"], placeholder="mountains at night", lines=2, max_lines=6, elem_id="prompt"
+                )
+                with gr.Row(elem_id="buttons"):
+                    self.controls.build_buttons()
+                self.controls.build_status()
+                self._looks.build()
+            with gr.Column(elem_id="show", min_width=0):
+                self._view.build()
+                if self._examples:
+                    gr.HTML(markup.heading("Examples"))
+                    self._cards = gr.HTML(
+                        examples.cards(self._examples), js_on_load=markup.CLICK_JS, elem_id="examples"
                     )
-                    c[f"{name}_live"] = live.build(name)
-                    c[f"{name}_figures"] = gr.HTML(readout.figures(None), elem_id=f"{name}-figures")
-        with gr.Tab("Slide over both", id="slider", render_children=True):
-            c["slider"] = gr.ImageSlider(
-                label="Raw at the left, with OMS at the right",
-                format="png",
-                type="pil",
-                interactive=False,
-                buttons=["fullscreen"],
-                elem_id="slider",
-                max_height=640,
+            with gr.Column(elem_id="tune", min_width=0):
+                self._build_oms(found)
+                self._seed.build()
+                with gr.Accordion("Picture settings", open=False, elem_id="settings"):
+                    self._build_picture_settings(found)
+        found |= {"seed": self._seed.number, "random_seed": self._seed.random, "model": self._models.model}
+        found |= {"loras": self._models.loras, "lora_scale": self._models.lora_scale}
+        self.fields = FieldSet(CreateValues, found)
+        if self._examples:
+            tour.build()
+
+    def _build_oms(self, found: dict[str, Component]) -> None:
+        with gr.Group(elem_id="oms"):
+            found["oms_on"] = gr.Checkbox(
+                value=True, label="One More Step (OMS)", elem_id="oms-on",
+                info="Adds a second picture whose light and colour follow the OMS prompt. Off: the raw picture only.",
+            )  # fmt: skip
+            with gr.Column(elem_id="oms-settings") as self._oms_settings:
+                self._preview = oms_preview.build()
+                found["oms_mode"] = gr.Radio(
+                    list(OMS_MODES), value=ONE_PROMPT, label="Light and colour come from", elem_id="oms-mode"
+                )
+                found["oms_prompt"] = controls.text(
+                    CREATE_FIELDS["oms_prompt"], info="Words for light and colour only, such as “pitch black”.",
+                    placeholder="empty = the main prompt", elem_id="oms-prompt",
+                )  # fmt: skip
+                with gr.Column(visible=False, elem_id="oms-slide") as self._oms_slide:
+                    with gr.Row(elem_id="oms-ends"):
+                        for side, value in (("left", "dark"), ("right", "light")):
+                            found[f"oms_prompt_{side}"] = gr.Textbox(
+                                value, label=f"{side.capitalize()} end", elem_id=f"oms-{side}", min_width=90
+                            )
+                    found["oms_mix"] = controls.slider(
+                        CREATE_FIELDS["oms_mix"], elem_id="oms-mix",
+                        info="0 is the left end, 1 the right end. An empty end is the main prompt.",
+                    )  # fmt: skip
+                found["oms_guidance_scale"] = controls.slider(CREATE_FIELDS["oms_guidance_scale"], elem_id="oms-cfg")
+                found["oms_plain"] = gr.Checkbox(
+                    False, label="Show OMS without CFG too", elem_id="oms-plain",
+                    info="A third picture at OMS CFG 1. If OMS CFG is 1, it is the same picture.",
+                )  # fmt: skip
+
+    def _build_picture_settings(self, found: dict[str, Component]) -> None:
+        defaults = self._models.defaults()
+        value = {name: getattr(defaults, name) if defaults else None for name in MODEL_FIELDS}
+        found["negative_prompt"] = controls.text(CREATE_FIELDS["negative_prompt"], placeholder="may be empty")
+        self._models.build()
+        with gr.Row():
+            for name in ("width", "height"):
+                found[name] = controls.number(CREATE_FIELDS[name], value=value[name], info="In pixels.", min_width=90)
+        with gr.Row():
+            found["num_inference_steps"] = controls.number(
+                CREATE_FIELDS["num_inference_steps"], value=value["num_inference_steps"], elem_id="steps", min_width=90
             )
-    gr.HTML(readout.LEGEND)
-    if examples:
-        gr.HTML('<h2 class="oms-heading">Examples, ready at once</h2>')
-        c["examples"] = gr.HTML(ready_made.cards(examples), js_on_load=ready_made.CLICK_JS, elem_id="examples")
+            found["scheduler"] = controls.choice(CREATE_FIELDS["scheduler"], value=value["scheduler"], min_width=90)
+        found["guidance_scale"] = controls.slider(
+            CREATE_FIELDS["guidance_scale"], value=value["guidance_scale"], elem_id="cfg"
+        )
 
+    # Events
 
-def connect(
-    c: Components,
-    studio: Engine,
-    examples: list[ready_made.Example],
-    measure: Measure,
-    save: Save,
-) -> Callable[[list[GenerateResult]], dict[Any, Any]]:
-    """Wires the components to the studio. Every event here is private: the public endpoint is in demo.py.
+    def connect(self, page: Page) -> None:
+        bind_generation(
+            self._service,
+            self.controls,
+            self.fields,
+            lambda values: PictureJob([values.to_request()], self.controls, self._show_results, self._view.live),
+            streamed=self._view.overlays,
+            shown=self._shown,
+        )
+        oms_preview.connect(self._preview, self.fields, self._service, also=self._view.summary)
+        self._seed.connect()
+        self._models.connect({name: self.fields[name] for name in MODEL_FIELDS})
+        self._looks.connect(page.demo, self.fields, self.controls.status, self._view.oms_image)
+        saved_settings.connect(page.demo, self.fields, self.lists, self._service, self.refresh)
+        self._connect_visibility()
+        if self._examples:
+            self._cards.click(self._open_example, set(self.fields.components), self.outputs, **QUICK)
 
-    Returns what shows a result in the view, for other tabs that open a picture here: updates of `shown_in(c)`.
-    """
+    def _connect_visibility(self) -> None:
+        fields = self.fields
+        fields["oms_mode"].change(
+            lambda mode: (gr.update(visible=mode == ONE_PROMPT), gr.update(visible=mode == BETWEEN_TWO)),
+            fields["oms_mode"],
+            [fields["oms_prompt"], self._oms_slide],
+            **QUICK,
+        )
+        fields["oms_on"].change(lambda on: gr.update(visible=on), fields["oms_on"], self._oms_settings, **QUICK)
+        gr.on(
+            [fields["oms_on"].change, fields["oms_plain"].change],
+            lambda on, plain: gr.update(visible=on and plain),
+            [fields["oms_on"], fields["oms_plain"]],
+            self._view.plain_panel,
+            **QUICK,
+        )
 
-    def show(results: list[GenerateResult]) -> dict[Any, Any]:
-        result = results[0]
-        first = {image.variant: image for image in result.images if image.index == 0}
-        raw, oms = first.get("raw"), first.get("oms")
-        plain = first.get(PLAIN, oms)  # at strength 1 they are one picture
-        raw_stats, oms_stats = raw.stats if raw else None, oms.stats if oms else None
+    @property
+    def lists(self) -> Sequence[Component]:
+        return self._models.lists
+
+    def refresh(self, chosen: Mapping[Component, Any]) -> Updates:
+        return self._models.refresh(chosen)
+
+    # Showing a picture
+
+    @property
+    def outputs(self) -> list[Component]:
+        """The components that `show_result` updates."""
+        return list(dict.fromkeys([*self._shown, self.controls.status, *self.fields.components]))
+
+    def show_result(self, result: ShownResult, fields: Updates | None = None) -> Updates:
+        """Shows a finished picture: of Generate, an example, Explore. fields: updates of the fields that come with it,
+        if it was not made from what they hold."""
         return {
-            **pictures(_file(raw), raw_stats, _file(oms), oms_stats),
-            c["plain_image"]: _file(plain),
-            c["plain_figures"]: readout.figures(plain.stats if plain else None),
-            c["summary"]: readout.summary(result, readout.change(raw_stats, oms_stats)),
-            c["status"]: readout.note(*result.notes),
-            c["last_seed"]: result.seed,
-            c["seed"]: result.seed,
-            c["reuse"]: gr.update(interactive=True),
+            **self._view.show(result),
+            self.controls.status: markup.note(*result.notes),
+            **(fields or {}),
+            **self._seed.used(result.seed),
         }
 
-    def pictures(raw: Any, raw_stats: ImageStats | None, oms: Any, oms_stats: ImageStats | None) -> dict[Any, Any]:
-        return {
-            c["raw_image"]: raw,
-            c["oms_image"]: oms,
-            c["plain_image"]: None,
-            c["slider"]: (raw, oms) if raw is not None and oms is not None else None,
-            c["raw_figures"]: readout.figures(raw_stats),
-            c["oms_figures"]: readout.figures(oms_stats),
-            c["plain_figures"]: readout.figures(None),
-        }
+    @property
+    def _shown(self) -> list[Component]:
+        return [*self._view.outputs, *self._seed.outputs]
 
-    def choose_model(model: str) -> dict[Any, Any]:
-        defaults = next(info.defaults for info in studio.models() if info.id == model)
-        return {c[name]: getattr(defaults, name) for name in MODEL_FIELDS}
+    def _show_results(self, results: list[GenerateResult]) -> Updates:
+        return self.show_result(ShownResult.of_result(results[0]))
 
-    def use_example(event: gr.EventData) -> dict[Any, Any]:
-        example = examples[int(event._data["index"])]
-        with Image.open(example.raw) as raw_file, Image.open(example.oms) as oms_file:
-            raw, oms = raw_file.convert("RGB"), oms_file.convert("RGB")
-        raw_stats, oms_stats = measure(raw), measure(oms)
-        change = readout.change(raw_stats, oms_stats)
-        return {
-            **pictures(raw, raw_stats, oms, oms_stats),
-            c["summary"]: readout.headline(example.prompt, change, [f"seed <b>{example.seed}</b>", "ready-made"]),
-            c["status"]: "",
-            # The pairs were made by the embedded model at its own settings.
-            **(
-                {c["model"]: EMBEDDED, **choose_model(EMBEDDED)}
-                if EMBEDDED in {info.id for info in available_models(studio, "base")}
-                else {}
-            ),
-            c["loras"]: [],
-            c["negative_prompt"]: "",
-            c["prompt"]: example.prompt,
-            c["oms_on"]: True,
-            c["oms_plain"]: False,
-            c["oms_mode"]: ONE_PROMPT,
-            c["oms_prompt"]: example.oms_prompt or "",
-            c["oms_guidance_scale"]: example.oms_guidance_scale,
-            c["seed"]: example.seed,
-            c["random_seed"]: False,
-        }
-
-    shown = [*_panels(c), c["summary"]]
-    panes = {variant: c[f"{name}_live"] for name, (variant, _, _) in PANELS.items()}
-    wire(
-        studio,
-        save,
-        start=c["generate"],
-        stop=c["stop"],
-        status=c["status"],
-        requests=c["requests"],
-        fields={name: c[name] for name in FIELDS},
-        outputs=[*shown, *_seeds(c)],
-        ask=lambda values: [to_request(values)],
-        show=show,
-        look=lambda news: live.look(panes, news),
-        seen=list(panes.values()),
-        waiting=c["waiting"],
-    )
-    light.connect(c, studio)
-    c["oms_mode"].change(
-        lambda mode: (gr.update(visible=mode == ONE_PROMPT), gr.update(visible=mode == BETWEEN_TWO)),
-        c["oms_mode"],
-        [c["oms_prompt"], c["oms_slide"]],
-        **QUICK,
-    )
-    c["oms_on"].change(lambda on: gr.update(visible=on), c["oms_on"], c["oms_settings"], **QUICK)
-    gr.on(
-        [c["oms_on"].change, c["oms_plain"].change],
-        lambda on, plain: gr.update(visible=on and plain),
-        [c["oms_on"], c["oms_plain"]],
-        c["plain_panel"],
-        **QUICK,
-    )
-    # A seed that was typed is meant: it would be a surprise if Random threw it away.
-    c["seed"].input(None, None, c["random_seed"], js="() => false", **QUICK)
-    c["reuse"].click(lambda seed: (seed, False), c["last_seed"], [c["seed"], c["random_seed"]], **QUICK)
-    c["model"].input(choose_model, c["model"], [c[name] for name in MODEL_FIELDS], **QUICK)
-    if examples:
-        c["examples"].click(use_example, None, [*shown, c["status"], *(c[name] for name in FIELDS)], **QUICK)
-    return show
-
-
-def shown_in(c: Components) -> list[Any]:
-    """The components that a result fills, fields apart."""
-    return [*_panels(c), c["summary"], c["status"], *_seeds(c)]
-
-
-def _panels(c: Components) -> list[Any]:
-    return [*(c[f"{name}_{part}"] for name in PANELS for part in ("image", "figures")), c["slider"]]
-
-
-def _seeds(c: Components) -> list[Any]:
-    return [c["last_seed"], c["seed"], c["reuse"]]
-
-
-def lists(c: Components, studio: Engine, chosen: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The lists of models and LoRAs as they are now. chosen: what is chosen in them; what has gone is so no more."""
-    models, loras = available_models(studio, "base"), available_models(studio, "lora")
-    ids, lora_ids = [info.id for info in models], [info.id for info in loras]
-    model = chosen[c["model"]] if chosen[c["model"]] in ids else next(iter(ids), None)
-    return {
-        c["model"]: gr.update(choices=[(info.title, info.id) for info in models], value=model),
-        c["loras"]: gr.update(
-            choices=[(info.title, info.id) for info in loras],
-            value=[one for one in chosen[c["loras"]] or () if one in lora_ids],
-        ),
-        c["lora_settings"]: gr.update(visible=bool(loras)),
-    }
-
-
-def _file(image: ImageResult | None) -> Path | Image.Image | None:
-    """The saved file, which carries its settings; else the picture itself, which Gradio saves as PNG."""
-    return (image.path or image.image) if image else None
+    def _open_example(self, data: Mapping[Component, Any], event: gr.EventData) -> Updates:
+        example = examples.clicked(self._examples, event)
+        values = self.fields.read(data)
+        after = example.apply(values, self._models.defaults(examples.MODEL))
+        return self.show_result(example.result(self._service), self.fields.changes(values, after))

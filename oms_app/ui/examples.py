@@ -1,17 +1,26 @@
-"""Ready-made pairs that are shown at once: pictures from a folder, no model at work."""
+"""Finished pairs from a folder, shown at once: no model runs."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
+import gradio as gr
 from PIL import Image
 
+from oms_app.engine.service import StudioService
+from oms_app.models.catalog import Defaults
+from oms_app.paths import EMBEDDED
+from oms_app.ui import gradio_compat
+from oms_app.ui.form import ONE_PROMPT, CreateValues
+from oms_app.ui.live_previews import data_url
+from oms_app.ui.result_view import Picture, ShownResult
+
 THUMBNAIL = 88  # pixels
+MODEL = EMBEDDED  # the pairs were made by this model at its defaults
 
 
 @dataclass(frozen=True)
@@ -25,9 +34,39 @@ class Example:
     raw: Path
     oms: Path
 
+    def result(self, service: StudioService) -> ShownResult:
+        raw, oms = (_picture(path, service) for path in (self.raw, self.oms))
+        return ShownResult(self.prompt, self.seed, raw, oms, details=("example",))
+
+    def apply(self, values: CreateValues, defaults: Defaults | None) -> CreateValues:
+        """The fields of Create for this pair. defaults: of MODEL, None if it is not on this machine."""
+        if defaults is not None:
+            values = replace(
+                values,
+                model=MODEL,
+                width=defaults.width,
+                height=defaults.height,
+                num_inference_steps=defaults.num_inference_steps,
+                scheduler=defaults.scheduler,
+                guidance_scale=defaults.guidance_scale,
+            )
+        return replace(
+            values,
+            prompt=self.prompt,
+            negative_prompt="",
+            loras=[],
+            oms_on=True,
+            oms_plain=False,
+            oms_mode=ONE_PROMPT,
+            oms_prompt=self.oms_prompt or "",
+            oms_guidance_scale=self.oms_guidance_scale,
+            seed=self.seed,
+            random_seed=False,
+        )
+
 
 def load(folder: Path) -> list[Example]:
-    """The pairs that `examples.json` lists; none where the folder is absent. Pairs that lack a picture are left out."""
+    """The pairs that `examples.json` lists; none if the folder is absent. Pairs that lack a picture are left out."""
     listing = folder / "examples.json"
     if not listing.is_file():
         return []
@@ -46,8 +85,8 @@ def load(folder: Path) -> list[Example]:
     return found
 
 
-def cards(examples: list[Example]) -> str:
-    """One button for each pair, its two pictures side by side. The pictures travel inside the page, as small PNGs."""
+def cards(examples: Sequence[Example]) -> str:
+    """One button for each pair, its two pictures side by side. The pictures are inside the page, as small PNGs."""
     buttons = []
     for index, example in enumerate(examples):
         oms_prompt = f", OMS prompt {example.oms_prompt}" if example.oms_prompt else ""
@@ -61,17 +100,18 @@ def cards(examples: list[Example]) -> str:
     return f'<div class="oms-examples" role="group" aria-label="Examples">{"".join(buttons)}</div>'
 
 
-CLICK_JS = """
-element.addEventListener('click', event => {
-  const button = event.target.closest('button[data-index]');
-  if (button) trigger('click', {index: Number(button.dataset.index)});
-});
-"""
+def clicked(examples: Sequence[Example], event: gr.EventData) -> Example:
+    """The one whose card was clicked."""
+    return examples[int(gradio_compat.event_data(event)["index"])]
+
+
+def _picture(path: Path, service: StudioService) -> Picture:
+    with Image.open(path) as file:
+        image = file.convert("RGB")
+    return Picture(image, service.measure(image))
 
 
 def _thumbnail(path: Path) -> str:
     with Image.open(path) as image:
         small = image.convert("RGB").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    small.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_url(small, THUMBNAIL, optimize=True)

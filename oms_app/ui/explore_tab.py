@@ -1,348 +1,233 @@
-"""Grids: OMS prompt × OMS CFG, OMS slider × seed, looks × models. A cell that is clicked opens in Create."""
+"""Explore: grids of OMS prompt × OMS CFG, OMS slider × seed, looks × models. A click opens a cell in Create."""
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from html import escape
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
-from oms_app.schema import GenerateRequest, GenerateResult, Progress, Seconds, Stopped, StudioError
-from oms_app.ui import create_tab, readout
-from oms_app.ui.board import CLICK_JS, Board, Painted, table
-from oms_app.ui.form import to_fields
-from oms_app.ui.grids import KINDS, LOOK_BY_MODEL, PROMPT_BY_CFG, SLIDER_BY_SEED, Grid, to_grid
-from oms_app.ui.looks_panel import Shelf
-from oms_app.ui.painting import QUICK, Save, attach, keep
-from oms_app.ui.work import Engine, available_models, follow
+from oms_app.engine.service import StudioService
+from oms_app.errors import StudioError
+from oms_app.fields import REQUEST_FIELDS, VARIANT_FIELDS
+from oms_app.looks import Look
+from oms_app.ui import controls, gradio_compat, markup
+from oms_app.ui.create_tab import CreateTab
+from oms_app.ui.events import QUICK, Component, Updates
+from oms_app.ui.field_set import FieldSet
+from oms_app.ui.generation import bind_generation
+from oms_app.ui.grid_job import GridJob
+from oms_app.ui.grid_table import GridCell, GridResult, table
+from oms_app.ui.grids import KINDS, LOOK_BY_MODEL, PROMPT_BY_CFG, SLIDER_BY_SEED, ExploreValues, Grid, to_grid
+from oms_app.ui.model_choice import ModelChoice, ModelGroup
+from oms_app.ui.result_view import Picture, ShownResult
+from oms_app.ui.run_controls import RunControls
+from oms_app.ui.seed_field import SeedField
+from oms_app.ui.tab import Page, Tab
 
-logger = logging.getLogger(__name__)
-Components = dict[str, Any]
-Estimate = Callable[[Sequence[GenerateRequest]], float | None]
-SaveSheet = Callable[[Any, Sequence[str], Sequence[str]], Path]
-FIELDS = (
-    "prompt", "kind", "oms_prompts", "oms_scales", "left", "right", "places", "seeds", "oms_guidance_scale", "looks",
-    "models", "model", "negative_prompt", "num_inference_steps", "guidance_scale", "seed", "random_seed",
-)  # fmt: skip
-SPACING = 1.0  # seconds between two steps told: a grid takes long, and a browser that falls behind shows its rows late
-FIRST_LOOKS = ["plain", "night", "golden-hour", "fog", "high-key"]
-
-
-def build(models: Sequence[Any], looks: Sequence[Any]) -> Components:
-    """Lays out the view. models: bases that are on this machine. looks: those there are."""
-    c: Components = {}
-    with gr.Row(elem_id="explore-ask"):
-        with gr.Column(min_width=280):
-            c["prompt"] = gr.Textbox(
-                "mountains", label="Prompt", info="One prompt for the whole grid.", lines=2, elem_id="explore-prompt"
-            )
-            c["kind"] = gr.Radio(list(KINDS), value=PROMPT_BY_CFG, label="Grid", elem_id="explore-kind")
-        with gr.Column(min_width=280):
-            _axes(c, models, looks)
-        with gr.Column(min_width=280):
-            _others(c, models)
-    with gr.Row(elem_id="explore-run"):
-        with gr.Column(min_width=280):
-            with gr.Row(elem_id="explore-buttons"):
-                c["paint"] = gr.Button("Paint the grid", variant="primary", elem_id="explore", scale=3, min_width=130)
-                c["stop"] = gr.Button("Stop", elem_id="explore-stop", interactive=False, scale=1, min_width=70)
-                c["sheet"] = gr.DownloadButton(
-                    "Download sheet", elem_id="explore-sheet", interactive=False, scale=2, min_width=170
-                )
-            c["plan"] = gr.HTML(
-                _line("How many pictures, and how long they take, is said here."), elem_id="explore-plan"
-            )
-        with gr.Column(min_width=280):
-            c["status"] = gr.HTML("", elem_id="explore-status")
-    c["table"] = gr.HTML(
-        '<p class="oms-legend">Pictures come in row by row. Click one to open it in Create with all its settings.</p>',
-        js_on_load=CLICK_JS,
-        elem_id="explore-table",
-    )
-    c["grid"], c["board"] = gr.State(), gr.State()
-    return c
+PRESELECTED_LOOKS = ("plain", "night", "golden-hour", "fog", "high-key")
 
 
-def _axes(c: Components, models: Sequence[Any], looks: Sequence[Any]) -> None:
-    with gr.Column(elem_id="explore-by-prompt") as c[PROMPT_BY_CFG]:
-        c["oms_prompts"] = gr.Textbox(
-            "dark\nsunset\nbright", label="OMS prompts", info="One on each line; each gets a row.", lines=4,
-            elem_id="explore-prompts",
-        )  # fmt: skip
-        c["oms_scales"] = gr.Textbox(
-            "0.5, 1, 1.5, 2", label="OMS strengths (CFG)", info="Numbers with commas; each gets a column.",
-            max_lines=1, elem_id="explore-scales",
-        )  # fmt: skip
-    with gr.Column(visible=False, elem_id="explore-by-slider") as c[SLIDER_BY_SEED]:
+class ExploreTab(Tab):
+    id, title = "explore", "Explore"
+    fields: FieldSet[ExploreValues]
+
+    def __init__(self, service: StudioService, create: CreateTab) -> None:
+        self._service = service
+        self._create = create
+        self._controls = RunControls("Generate grid", "explore", "explore-")
+        self._seed = SeedField("explore-")
+        self._model = ModelChoice(service, "explore-")
+        self._models = ModelGroup(service, "explore-models")
+
+    # Layout
+
+    def build(self) -> None:
+        found: dict[str, Component] = {}
+        self._axes: dict[str, gr.Column] = {}
+        with gr.Row(elem_id="explore-ask"):
+            with gr.Column(min_width=280):
+                found["prompt"] = controls.text(
+                    REQUEST_FIELDS["prompt"], value="mountains", info="For all pictures of the grid.", lines=2,
+                    elem_id="explore-prompt",
+                )  # fmt: skip
+                found["kind"] = gr.Radio(list(KINDS), value=PROMPT_BY_CFG, label="Grid", elem_id="explore-kind")
+            with gr.Column(min_width=280):
+                self._build_axes(found)
+            with gr.Column(min_width=280):
+                self._seed.build()
+                with gr.Accordion("Picture settings", open=False, elem_id="explore-settings"):
+                    self._build_picture_settings(found)
+        with gr.Row(elem_id="explore-run"):
+            with gr.Column(min_width=280):
+                with gr.Row(elem_id="explore-buttons"):
+                    self._controls.build_buttons()
+                    self._sheet = gr.DownloadButton(
+                        "Download sheet", elem_id="explore-sheet", interactive=False, scale=2, min_width=170
+                    )
+                self._plan = gr.HTML(markup.legend("The number of pictures and the time."), elem_id="explore-plan")
+            with gr.Column(min_width=280):
+                self._controls.build_status()
+        self._table = gr.HTML(
+            markup.legend("The grid fills row by row. Click a picture to open it in Create with all its settings."),
+            js_on_load=markup.CLICK_JS,
+            elem_id="explore-table",
+        )
+        self._result = gr.State()  # GridResult
+        found |= {"seed": self._seed.number, "random_seed": self._seed.random}
+        found |= {"model": self._model.model, "models": self._models.models}
+        self.fields = FieldSet(ExploreValues, found)
+
+    def _build_axes(self, found: dict[str, Component]) -> None:
+        with gr.Column(elem_id="explore-by-cfg") as self._axes[PROMPT_BY_CFG]:
+            found["oms_prompts"] = gr.Textbox(
+                "dark\nsunset\nbright", label="OMS prompts", info="One on each line; each gets a row.", lines=4,
+                elem_id="explore-prompts",
+            )  # fmt: skip
+            found["oms_scales"] = gr.Textbox(
+                "0.5, 1, 1.5, 2", label="OMS CFG", info="Numbers with commas; each gets a column.", max_lines=1,
+                elem_id="explore-scales",
+            )  # fmt: skip
+        with gr.Column(visible=False, elem_id="explore-by-slider") as self._axes[SLIDER_BY_SEED]:
+            with gr.Row():
+                for name, value in (("left", "dark"), ("right", "light")):
+                    found[name] = gr.Textbox(
+                        value, label=f"{name.capitalize()} end", info="Empty = the prompt.", min_width=90, max_lines=1
+                    )
+            with gr.Row():
+                found["places"] = gr.Slider(2, 9, value=5, step=1, label="Places on the slider", min_width=120)
+                found["seeds"] = gr.Slider(1, 8, value=3, step=1, label="Seeds", min_width=120, elem_id="explore-seeds")
+            found["oms_guidance_scale"] = controls.slider(VARIANT_FIELDS["guidance_scale"])
+        with gr.Column(visible=False, elem_id="explore-by-look") as self._axes[LOOK_BY_MODEL]:
+            looks = self._looks()
+            found["looks"] = gr.Dropdown(
+                _choices(looks), value=[look.id for look in looks if look.id in PRESELECTED_LOOKS], multiselect=True,
+                label="Looks", info="Each gets a row.", elem_id="explore-looks",
+            )  # fmt: skip
+            self._models.build("Each gets a column, at its default size, steps and CFG.")
+
+    def _build_picture_settings(self, found: dict[str, Component]) -> None:
+        defaults = self._model.defaults()
+        self._model.build("Changing it sets steps and CFG to the model's defaults.")
+        found["negative_prompt"] = controls.text(
+            REQUEST_FIELDS["negative_prompt"], placeholder="may be empty", max_lines=2
+        )
         with gr.Row():
-            c["left"] = gr.Textbox("dark", label="Left end", info="Empty = the prompt.", min_width=90, max_lines=1)
-            c["right"] = gr.Textbox("light", label="Right end", info="Empty = the prompt.", min_width=90, max_lines=1)
-        with gr.Row():
-            c["places"] = gr.Slider(2, 9, value=5, step=1, label="Places on the slider", min_width=120)
-            c["seeds"] = gr.Slider(1, 8, value=3, step=1, label="Seeds", min_width=120, elem_id="explore-seeds")
-        c["oms_guidance_scale"] = gr.Slider(
-            0, 4, value=1.0, step=0.1, label="OMS strength (CFG)", info="1 is natural, higher is bolder."
+            for name, elem_id in (("num_inference_steps", "explore-steps"), ("guidance_scale", "explore-cfg")):
+                found[name] = controls.number(
+                    REQUEST_FIELDS[name], value=getattr(defaults, name, None), info="Empty = the model's default.",
+                    elem_id=elem_id, min_width=90,
+                )  # fmt: skip
+
+    # Events
+
+    def connect(self, page: Page) -> None:
+        self._page = page
+        bind_generation(
+            self._service,
+            self._controls,
+            self.fields,
+            self._job,
+            streamed=[self._table, self._result, self._sheet, self._plan, *self._seed.outputs],
         )
-    with gr.Column(visible=False, elem_id="explore-by-look") as c[LOOK_BY_MODEL]:
-        c["looks"] = gr.Dropdown(
-            _choices(looks), value=[look.id for look in looks if look.id in FIRST_LOOKS], multiselect=True,
-            label="Looks", info="Each gets a row.", elem_id="explore-looks",
-        )  # fmt: skip
-        c["models"] = gr.CheckboxGroup(
-            [(info.title, info.id) for info in models],
-            value=[models[0].id] if models else [],
-            label="Models",
-            info="Each gets a column, and paints at the size, steps and strength that suit it.",
-            elem_id="explore-models",
+        self._seed.connect()
+        self._model.connect({name: self.fields[name] for name in ("num_inference_steps", "guidance_scale")})
+        opened = page.item(self).select
+        opened(lambda: gr.update(choices=_choices(self._looks())), None, self.fields["looks"], **QUICK)
+        all_but_seed = set(self.fields.components) - {self._seed.number, self._seed.random}
+        gr.on(
+            [opened, *(component.change for component in all_but_seed)],
+            self._update_plan,
+            set(self.fields.components),
+            self._plan,
+            trigger_mode="always_last",
+            **QUICK,
         )
-
-
-def _others(c: Components, models: Sequence[Any]) -> None:
-    defaults = models[0].defaults if models else None
-    with gr.Row():
-        c["seed"] = gr.Number(0, label="Seed", elem_id="explore-seed", scale=2, min_width=140)
-        c["random_seed"] = gr.Checkbox(
-            True, label="Random", container=False, scale=1, min_width=90, elem_id="explore-random"
+        self.fields["kind"].change(
+            lambda kind: [gr.update(visible=kind == one) for one in KINDS],
+            self.fields["kind"],
+            [self._axes[one] for one in KINDS],
+            **QUICK,
         )
-    with gr.Accordion("Picture settings", open=False, elem_id="explore-settings"):
-        c["model"] = gr.Dropdown(
-            [(info.title, info.id) for info in models],
-            value=models[0].id if models else None,
-            label="Model",
-            filterable=False,
-            elem_id="explore-model",
-        )
-        c["negative_prompt"] = gr.Textbox(label="Negative prompt", placeholder="may stay empty", max_lines=2)
-        with gr.Row():
-            c["num_inference_steps"] = gr.Number(
-                getattr(defaults, "num_inference_steps", None),
-                label="Steps",
-                info="Fewer are quicker.",
-                elem_id="explore-steps",
-                min_width=90,
-            )
-            c["guidance_scale"] = gr.Number(
-                getattr(defaults, "guidance_scale", None),
-                label="Prompt strength",
-                info="CFG of the picture.",
-                elem_id="explore-cfg",
-                min_width=90,
-            )
+        inputs = {self._result, *self._create.fields.components}
+        outputs = [*self._create.outputs, page.bar, self._controls.status]
+        self._table.click(self._open_cell, inputs, outputs, **QUICK)
 
+    @property
+    def lists(self) -> Sequence[Component]:
+        return [*self._model.lists, *self._models.lists]
 
-def _choices(looks: Sequence[Any]) -> list[tuple[str, str]]:
-    return [(look.title, look.id) for look in looks]
+    def refresh(self, chosen: Mapping[Component, Any]) -> Updates:
+        return {**self._model.refresh(chosen), **self._models.refresh(chosen)}
 
+    # Generating the grid
 
-def lists(c: Components, studio: Engine, chosen: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The lists of models as they are now. chosen: as for `create_tab.lists`."""
-    models = available_models(studio, "base")
-    ids, choices = [info.id for info in models], [(info.title, info.id) for info in models]
-    model = chosen[c["model"]] if chosen[c["model"]] in ids else next(iter(ids), None)
-    return {
-        c["model"]: gr.update(choices=choices, value=model),
-        c["models"]: gr.update(choices=choices, value=[one for one in chosen[c["models"]] if one in ids]),
-    }
+    def _job(self, values: ExploreValues) -> GridJob:
+        return GridJob(self._grid(values), self._service, self._show, lambda message: {self._controls.status: message})
 
+    def _grid(self, values: ExploreValues) -> Grid:
+        return to_grid(values, self._looks(), {info.id: info.title for info in self._service.models()})
 
-def connect(
-    c: Components,
-    studio: Engine,
-    save: Save,
-    shelf: Shelf,
-    estimate: Estimate,
-    save_sheet: SaveSheet,
-    room: gr.Tab,
-) -> None:
-    """Wires the components to the studio; every event is private. room: the tab, which knows the looks and how long the
-    grid will take whenever it is opened."""
+    def _looks(self) -> list[Look]:
+        return [look for look, _ in self._service.looks.looks()]
 
-    def ask(values: dict[str, Any]) -> Grid:
-        titles = {info.id: info.title for info in studio.models()}
-        return to_grid({**values, "titles": titles}, [look for look, _ in shelf.looks()])
+    def _show(self, result: GridResult, ended: bool) -> Updates:
+        updates: Updates = {self._table: table(result)}
+        if not result.cells:
+            updates |= self._seed.used(result.grid.requests[0].seed or 0)
+            updates[self._sheet] = gr.update(value=None, interactive=False)
+        if ended or not result.cells:
+            updates[self._result] = result
+        if ended:
+            updates |= {self._plan: self._planned(result.grid), **self._save_sheet(result)}
+        return updates
 
-    def plan(data: dict[Any, Any]) -> str:
-        """What the fields ask for, or why there is no grid yet."""
-        try:
-            return planned(ask({name: data[c[name]] for name in FIELDS}))
-        except StudioError as error:
-            return _line(str(error))
-
-    def planned(grid: Grid) -> str:
-        """How many pictures there are to paint, and how long that will take."""
-        seconds = estimate(grid.requests)
-        time_said = about(seconds) if seconds is not None else "how long is known once the first row is there"
-        return _line(f"{_pictures(grid.size)}, {time_said}.")
-
-    def paint(grid: Grid, flag: threading.Event, rest: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
-        board = Board(grid)
-        yield {
-            c["board"]: board,
-            c["table"]: table(board),
-            c["sheet"]: gr.update(value=None, interactive=False),
-            c["seed"]: grid.requests[0].seed,
-        }
-        said: dict[str, None] = {}
-        try:
-            for news in work(studio, save, board, estimate(grid.requests), flag):
-                if isinstance(news, GenerateResult):
-                    said |= dict.fromkeys(news.notes)
-                    yield {c["table"]: table(board)}
-                else:
-                    yield {c["status"]: news}
-            failed = len(board.cells) - board.painted
-            if failed:
-                said[f"{_pictures(failed)} could not be painted: the reason stands in its cell"] = None
-            status = readout.note(*said)
-        except Stopped:
-            status = readout.note(f"Stopped. {board.painted} of {_pictures(grid.size)} are kept.")
-        yield {
-            c["status"]: status,
-            c["plan"]: planned(grid),
-            c["table"]: table(board),
-            c["board"]: board,
-            **sheet(board),
-            **rest,
-        }
-
-    def sheet(board: Board) -> dict[Any, Any]:
-        if not board.painted:
+    def _save_sheet(self, result: GridResult) -> Updates:
+        if not result.finished:
             return {}
         try:
-            path = save_sheet(board.for_sheet(), board.grid.row_labels, board.grid.column_labels)
+            path = self._service.save_sheet(result.for_sheet(), result.grid.row_labels, result.grid.column_labels)
         except StudioError as error:
-            return {c["status"]: readout.alert(f"the sheet is not saved: {error}")}
-        return {c["sheet"]: gr.update(value=path, interactive=True)}
+            return {self._controls.status: markup.alert(f"the sheet is not saved: {error}")}
+        return {self._sheet: gr.update(value=path, interactive=True)}
 
-    attach(
-        start=c["paint"],
-        stop=c["stop"],
-        status=c["status"],
-        requests=c["grid"],
-        fields={name: c[name] for name in FIELDS},
-        outputs=[c[name] for name in ("table", "board", "sheet", "plan", "seed")],
-        ask=ask,
-        run=paint,
-    )
-    fields = {c[name] for name in FIELDS}
-    changes = [c[name].change for name in FIELDS if name not in ("seed", "random_seed")]
-    room.select(lambda: gr.update(choices=_choices([look for look, _ in shelf.looks()])), None, c["looks"], **QUICK)
-    gr.on([room.select, *changes], plan, fields, c["plan"], trigger_mode="always_last", **QUICK)
-    c["model"].input(
-        lambda model: next(
-            (info.defaults.num_inference_steps, info.defaults.guidance_scale)
-            for info in studio.models()
-            if info.id == model
-        ),
-        c["model"],
-        [c["num_inference_steps"], c["guidance_scale"]],
-        **QUICK,
-    )
-    c["kind"].change(
-        lambda kind: [gr.update(visible=kind == one) for one in KINDS], c["kind"], [c[one] for one in KINDS], **QUICK
-    )
-    c["seed"].input(None, None, c["random_seed"], js="() => false", **QUICK)
+    def _update_plan(self, data: Mapping[Component, Any]) -> str:
+        """How many pictures the fields ask for and how long they take, or why there is no grid yet."""
+        try:
+            return self._planned(self._grid(self.fields.read(data)))
+        except StudioError as error:
+            return markup.legend(f"{error}"[:1].upper() + f"{error}"[1:] + ".")
 
+    def _planned(self, grid: Grid) -> str:
+        seconds = self._service.estimate(grid.requests)
+        time = markup.about(seconds) if seconds is not None else "the time is known after the first row"
+        return markup.legend(f"{markup.count(grid.size)}, {time}.")
 
-def open_in_create(c: Components, create: Components, rooms: gr.Tabs, show: Callable[..., dict[Any, Any]]) -> None:
-    """A click on a finished cell fills in the fields of Create, shows the picture there and goes there."""
+    # Opening a cell
 
-    def open_cell(event: gr.EventData, board: Board | None) -> dict[Any, Any]:
-        where = int(event._data["row"]), int(event._data["column"])
-        cell = board.cells.get(where) if board else None
-        if board is None or not isinstance(cell, Painted):
-            return {c["status"]: readout.alert("This picture is no longer here: paint the grid again.")}
-        raw = board.raw_of(where[0])
-        images = [raw] if raw else []
-        if cell.variant.is_corrected:
-            images.append(cell.image.model_copy(update={"variant": "oms"}))
-        nothing = Seconds(load=0, encode=0, correct=0, denoise=0, decode=0, total=0)
-        result = GenerateResult(request=cell.request, seed=cell.image.seed, images=tuple(images), seconds=nothing)
-        shown = show([result])
-        change = readout.change(raw.stats, cell.image.stats) if raw and cell.variant.is_corrected else ""
-        parts = [f"seed <b>{cell.image.seed}</b>", "from Explore"]
+    def _open_cell(self, data: Mapping[Component, Any], event: gr.EventData) -> Updates:
+        clicked = gradio_compat.event_data(event)
+        result: GridResult | None = data[self._result]
+        row, column = int(clicked["row"]), int(clicked["column"])
+        cell = result.cells.get((row, column)) if result else None
+        if result is None or not isinstance(cell, GridCell):
+            return {self._controls.status: markup.alert("This picture is gone: generate the grid again.")}
+        raw, corrected = result.raw_of(row), cell.variant.is_corrected
+        shown = ShownResult(
+            prompt=cell.request.prompt,
+            seed=cell.image.seed,
+            raw=Picture.of(raw),
+            oms=Picture.of(cell.image) if corrected else None,
+            details=("from Explore",),
+            notes=() if raw else ("Press Generate for the raw picture as well.",),
+        )
+        before = self._create.fields.read(data)
+        after = before.with_picture(cell.request, cell.variant)
         return {
-            **shown,
-            **{create[name]: value for name, value in to_fields(cell.request, cell.variant).items()},
-            create["seed"]: cell.image.seed,
-            create["summary"]: readout.headline(cell.request.prompt, change, parts),
-            create["status"]: "" if raw else readout.note("Press Generate for the raw picture beside it."),
-            rooms: gr.update(selected="create"),
+            **self._create.show_result(shown, self._create.fields.changes(before, after)),
+            **self._page.open(self._create),
         }
 
-    filled = [create[name] for name in create_tab.FIELDS]
-    outputs = list(dict.fromkeys([*create_tab.shown_in(create), *filled, rooms, c["status"]]))
-    c["table"].click(open_cell, c["board"], outputs, **QUICK)
 
-
-def work(
-    studio: Engine, save: Save, board: Board, expected: float | None, flag: threading.Event
-) -> Iterator[GenerateResult | str]:
-    """Paints the board part by part. Yields every result, and between them the progress as HTML.
-
-    Where a part of several pictures fails, each of them is tried by itself; what fails alone leaves its reason in its
-    cell. Raises Stopped once the flag is set. expected: seconds for the whole grid, where they are known beforehand.
-    """
-    parts = deque((row, part) for row, row_parts in enumerate(board.grid.rows) for part in row_parts)
-    started = time.perf_counter()
-
-    def left(done: float) -> float | None:
-        """Seconds; from what was painted in this run as soon as there is something."""
-        passed, share = time.perf_counter() - started, done / board.grid.size
-        return passed / share - passed if len(board.cells) else None if expected is None else expected - passed
-
-    while parts:
-        row, part = parts.popleft()
-        try:
-            if flag.is_set():
-                raise Stopped("stopped")
-            for news in follow(studio, part.request, flag, SPACING):
-                if isinstance(news, Progress):
-                    step = news.step / news.steps * len(part.columns) if news.steps else 0.0
-                    yield progress(news, len(board.cells) + step, board.grid.size, left(len(board.cells) + step))
-                else:
-                    result = keep(save, news)
-                    board.put(row, part, result)
-                    yield result
-        except Stopped:
-            raise
-        except Exception as error:
-            if len(part.columns) > 1:
-                parts.extendleft((row, one) for one in reversed(part.apart()))
-                continue
-            if not isinstance(error, StudioError):
-                logger.exception("a cell failed")
-            broke = f"something broke while painting ({type(error).__name__}: {error})"
-            board.cells[row, part.columns[0]] = str(error) if isinstance(error, StudioError) else broke
-
-
-def progress(event: Progress, done: float, of: int, left: float | None) -> str:
-    """Which picture is being painted and how long the rest will take, over a bar."""
-    time_said = f" · {about(left)} left" if left is not None else ""
-    text = f"{readout.STAGES[event.stage]}: {int(done)} of {_pictures(of)} finished{time_said}"
-    bar = f'<progress aria-label="Progress" value="{done:.2f}" max="{of}"></progress>'
-    return f'<div class="oms-status"><span>{text}</span>{bar}</div>'
-
-
-def about(seconds: float) -> str:
-    """Such as "about 20 s" or "about 3 min": no finer than such a guess can be."""
-    if seconds < 9.5:
-        return f"about {max(1, round(seconds))} s"
-    if seconds < 57.5:
-        return f"about {5 * round(seconds / 5)} s"
-    minutes = round(seconds / 60)
-    return f"about {minutes} min" if minutes < 90 else f"about {seconds / 3600:.0f} hours"
-
-
-def _pictures(count: int) -> str:
-    return f"{count} picture{'' if count == 1 else 's'}"
-
-
-def _line(text: str) -> str:
-    return f'<p class="oms-legend">{escape(text)}</p>'
+def _choices(looks: Sequence[Look]) -> list[tuple[str, str]]:
+    return [(look.title, look.id) for look in looks]

@@ -1,20 +1,21 @@
-"""What stands in the Explore tab's fields, as a grid of pictures still to be painted.
+"""The fields of Explore as a grid of pictures to generate.
 
-A row, or a cell where its prompt or model is its own, is one request with many variants. So a grid comes in row by row,
-Stop keeps the rows that are finished, and what cannot be painted leaves the others alone.
+A row, or a cell if its prompt or model is its own, is one request with many variants. So a grid comes row by row, Stop
+keeps the finished rows, and a cell that fails does not affect the others.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 from pydantic import ValidationError
 
-from oms_app.schema import MAX_SEED, RAW, GenerateRequest, StudioError, Variant
-from oms_app.ui.form import explain, whole
+from oms_app.errors import StudioError, describe, label_of
+from oms_app.looks import Look
+from oms_app.schema import RAW, GenerateRequest, Variant, draw_seed
+from oms_app.ui.form import require_model, required
 
 PROMPT_BY_CFG = "OMS prompt × OMS CFG"
 SLIDER_BY_SEED = "OMS slider × seed"
@@ -24,38 +25,47 @@ MAX_CELLS = 48
 MAX_SIDE = 16
 
 
-class AnyLook(Protocol):
-    """What a grid needs of a look; see `oms_app.looks.Look`."""
+@dataclass(frozen=True)
+class ExploreValues:
+    """The fields of Explore. kind: one of KINDS. looks, models: ids. Numbers are None if the field is empty."""
 
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def title(self) -> str: ...
-
-    def wrap(self, subject: str) -> str: ...
-
-    def variant(self, name: str = "oms") -> Variant: ...
+    prompt: str
+    kind: str
+    oms_prompts: str
+    oms_scales: str
+    left: str
+    right: str
+    places: int
+    seeds: int
+    oms_guidance_scale: float
+    looks: list[str]
+    models: list[str]
+    model: str | None
+    negative_prompt: str
+    num_inference_steps: float | None
+    guidance_scale: float | None
+    seed: float | None
+    random_seed: bool
 
 
 @dataclass(frozen=True)
-class Part:
+class GridPart:
     """One request of a row: its variants go to these columns, in their order."""
 
     request: GenerateRequest
     columns: tuple[int, ...]
 
-    def apart(self) -> list[Part]:
+    def apart(self) -> list[GridPart]:
         """The same pictures, each with a request of its own."""
         return [
-            Part(self.request.model_copy(update={"variants": (variant,)}), (column,))
+            GridPart(self.request.model_copy(update={"variants": (variant,)}), (column,))
             for variant, column in zip(self.request.variants, self.columns, strict=True)
         ]
 
 
 @dataclass(frozen=True)
 class Grid:
-    rows: tuple[tuple[Part, ...], ...]
+    rows: tuple[tuple[GridPart, ...], ...]
     row_labels: tuple[str, ...]
     column_labels: tuple[str, ...]
 
@@ -69,46 +79,41 @@ class Grid:
         return [part.request for row in self.rows for part in row]
 
 
-def to_grid(values: Mapping[str, Any], looks: Sequence[AnyLook]) -> Grid:
-    """The grid that the fields ask for. values: see `explore_tab.FIELDS`.
+def to_grid(values: ExploreValues, looks: Sequence[Look], titles: Mapping[str, str]) -> Grid:
+    """The grid that the fields ask for. titles: of the models, by id.
 
-    Raises StudioError with one plain line where a value is missing or out of range, or the grid is empty or too large.
+    Raises StudioError, in one line, if a value is missing or out of range, or the grid is empty or too large.
     """
     try:
-        return {PROMPT_BY_CFG: _prompts, SLIDER_BY_SEED: _slider, LOOK_BY_MODEL: _looks}[values["kind"]](values, looks)
+        if values.kind == LOOK_BY_MODEL:
+            return _looks(values, looks, titles)
+        return _prompts(values) if values.kind == PROMPT_BY_CFG else _slider(values)
     except ValidationError as error:
-        raise StudioError(explain(error)) from error
+        raise StudioError(describe(error, label_of)) from error
 
 
-def _prompts(values: Mapping[str, Any], looks: Sequence[AnyLook]) -> Grid:
-    prompts = list(dict.fromkeys(line.strip() for line in (values["oms_prompts"] or "").splitlines() if line.strip()))
+def _prompts(values: ExploreValues) -> Grid:
+    prompts = list(dict.fromkeys(line.strip() for line in values.oms_prompts.splitlines() if line.strip()))
     if not prompts:
-        raise StudioError("There is no OMS prompt: write one or more, each on a line of its own.")
-    scales = _numbers(values["oms_scales"] or "")
-    _bounded("OMS prompts", len(prompts), "columns", 1 + len(scales))
+        raise StudioError("there is no OMS prompt: write one or more, each on its own line")
+    scales = _numbers(values.oms_scales)
+    _require_size("OMS prompts", len(prompts), "columns", 1 + len(scales))
     base = _base(values, seeds=1)
     rows = tuple(
-        _row(base, [Variant(name=f"oms {w:g}", correction="oms", prompt=prompt, guidance_scale=w) for w in scales])
+        _row(base, [_oms(f"oms {scale:g}", prompt=prompt, guidance_scale=scale) for scale in scales])
         for prompt in prompts
     )
-    return Grid(rows, tuple(prompts), ("raw", *(f"OMS CFG {w:g}" for w in scales)))
+    return Grid(rows, tuple(prompts), ("raw", *(f"OMS CFG {scale:g}" for scale in scales)))
 
 
-def _slider(values: Mapping[str, Any], looks: Sequence[AnyLook]) -> Grid:
-    places, seeds = int(values["places"]), int(values["seeds"])
-    left, right = ((values[name] or "").strip() or values["prompt"] or "" for name in ("left", "right"))
-    _bounded("seeds", seeds, "columns", 1 + places)
+def _slider(values: ExploreValues) -> Grid:
+    places, seeds = int(values.places), int(values.seeds)
+    left, right = (end.strip() or values.prompt for end in (values.left, values.right))
+    _require_size("seeds", seeds, "columns", 1 + places)
     base = _base(values, seeds=seeds)
     assert base.seed is not None
     variants = [
-        Variant(
-            name=f"oms {mix:g}",
-            correction="oms",
-            prompt=left,
-            prompt_b=right,
-            mix=mix,
-            guidance_scale=values["oms_guidance_scale"],
-        )
+        _oms(f"oms {mix:g}", prompt=left, prompt_b=right, mix=mix, guidance_scale=values.oms_guidance_scale)
         for mix in (round(i / (places - 1), 3) for i in range(places))
     ]
     numbers = [base.seed + i for i in range(seeds)]
@@ -117,72 +122,68 @@ def _slider(values: Mapping[str, Any], looks: Sequence[AnyLook]) -> Grid:
     return Grid(rows, tuple(f"seed {number}" for number in numbers), ("raw", left, *between, right))
 
 
-def _looks(values: Mapping[str, Any], looks: Sequence[AnyLook]) -> Grid:
+def _looks(values: ExploreValues, looks: Sequence[Look], titles: Mapping[str, str]) -> Grid:
     by_id = {look.id: look for look in looks}
-    chosen = [by_id[name] for name in values["looks"] if name in by_id]
-    models = values["models"]
-    _bounded("looks", len(chosen), "models", len(models))
-    # Every model at the steps, strength and size that suit it.
-    base = _base({**values, "num_inference_steps": None, "guidance_scale": None}, seeds=1)
+    chosen = [by_id[name] for name in values.looks if name in by_id]
+    _require_size("looks", len(chosen), "models", len(values.models))
+    # Every model at its default steps, CFG and size.
+    base = _base(replace(values, num_inference_steps=None, guidance_scale=None), seeds=1)
     rows = tuple(
         tuple(
-            Part(
-                _checked(base, prompt=look.wrap(values["prompt"] or ""), model=model, variants=(look.variant(),)),
-                (column,),
-            )
-            for column, model in enumerate(models)
+            GridPart(_with(base, prompt=look.wrap(values.prompt), model=model, variants=(look.variant(),)), (column,))
+            for column, model in enumerate(values.models)
         )
         for look in chosen
     )
-    titles = values["titles"]
-    return Grid(rows, tuple(look.title for look in chosen), tuple(titles.get(model, model) for model in models))
+    return Grid(rows, tuple(look.title for look in chosen), tuple(titles.get(model, model) for model in values.models))
 
 
-def _row(base: GenerateRequest, variants: Sequence[Variant]) -> tuple[Part, ...]:
+def _oms(name: str, **settings: Any) -> Variant:
+    return Variant.model_validate({"name": name, "correction": "oms"} | settings)
+
+
+def _row(base: GenerateRequest, variants: Sequence[Variant]) -> tuple[GridPart, ...]:
     """Raw first, then the variants, from one noise."""
-    request = _checked(base, variants=(RAW, *variants))
-    return (Part(request, tuple(range(len(request.variants)))),)
+    request = _with(base, variants=(RAW, *variants))
+    return (GridPart(request, tuple(range(len(request.variants)))),)
 
 
-def _checked(base: GenerateRequest, **changes: Any) -> GenerateRequest:
-    return GenerateRequest(**{**dict(base), **changes})
+def _with(base: GenerateRequest, **changes: Any) -> GenerateRequest:
+    """The request with these fields, validated again."""
+    return GenerateRequest.model_validate({**dict(base), **changes})
 
 
-def _base(values: Mapping[str, Any], seeds: int) -> GenerateRequest:
-    """What all cells share. The seed is drawn here, so that every row has the same, or the next."""
-    if not values["model"]:
-        raise StudioError("No model is here yet: put one into the catalogue, then start the page again.")
-    seed = (
-        secrets.randbelow(MAX_SEED - seeds + 2)
-        if values["random_seed"]
-        else whole("seed", values["seed"], "type one, or tick Random")
-    )
-    steps = values["num_inference_steps"]
-    return GenerateRequest(
-        prompt=values["prompt"] or "",
-        negative_prompt=values["negative_prompt"] or "",
-        model=values["model"],
-        seed=seed,
-        count=seeds,  # checks that the last of them is one
-        num_inference_steps=None if steps is None else whole("num_inference_steps", steps),
-        guidance_scale=values["guidance_scale"],
+def _base(values: ExploreValues, seeds: int) -> GenerateRequest:
+    """What all cells share. The seed is drawn here, so that every row has the same one, or the next."""
+    seed = draw_seed(seeds) if values.random_seed else required("seed", values.seed)
+    return GenerateRequest.model_validate(
+        {
+            "prompt": values.prompt,
+            "negative_prompt": values.negative_prompt,
+            "model": require_model(values.model),
+            "seed": seed,
+            "count": seeds,  # validates the last seed
+            "num_inference_steps": values.num_inference_steps,
+            "guidance_scale": values.guidance_scale,
+        }
     ).model_copy(update={"count": 1})
 
 
-def _bounded(row_name: str, rows: int, column_name: str, columns: int) -> None:
-    said = f"{rows} {row_name} by {columns} {column_name} are {rows * columns} pictures"
+def _require_size(row_name: str, rows: int, column_name: str, columns: int) -> None:
+    product = f"{rows} {row_name} × {columns} {column_name} = {rows * columns} pictures"
     if not rows or not columns:
-        raise StudioError(f"{said}: choose at least one of each.")
+        raise StudioError(f"{product}: choose at least one of each")
     if rows * columns > MAX_CELLS or max(rows, columns) > MAX_SIDE:
-        raise StudioError(f"{said}; a grid holds at most {MAX_CELLS}, and {MAX_SIDE} in a row or column: take fewer.")
+        raise StudioError(
+            f"{product}: a grid has at most {MAX_CELLS}, and at most {MAX_SIDE} in a row or column; choose fewer"
+        )
 
 
 def _numbers(text: str) -> list[float]:
-    words = text.replace(",", " ").replace(";", " ").split()
     try:
-        numbers = list(dict.fromkeys(float(word) for word in words))
+        numbers = list(dict.fromkeys(float(word) for word in text.replace(",", " ").replace(";", " ").split()))
     except ValueError as error:
-        raise StudioError(f"The OMS CFGs are {text[:60]!r}: write numbers with commas, such as 0.5, 1, 2.") from error
+        raise StudioError(f"OMS CFGs are {text[:60]!r}: write numbers with commas, such as 0.5, 1, 2") from error
     if not numbers:
-        raise StudioError("There is no OMS CFG: write one or more numbers with commas, such as 0.5, 1, 2.")
+        raise StudioError("there is no OMS CFG: write one or more numbers with commas, such as 0.5, 1, 2")
     return numbers

@@ -1,12 +1,12 @@
-// Ctrl+Enter (Cmd+Enter) generates, Esc stops, in whichever tab is open. Caught on the way down, so that no text field swallows them.
+// Ctrl+Enter (Cmd+Enter) starts and Esc stops, in whichever tab is open. Caught in the capture phase, before a text field does.
 document.addEventListener('keydown', event => {
-  const press = id => {
-    const button = document.getElementById(id);
-    if (!button || button.disabled || !button.offsetParent) return;
+  const press = selector => {
+    const button = [...document.querySelectorAll(selector)].find(one => !one.disabled && one.offsetParent);
+    if (!button) return;
     event.preventDefault();
     event.stopPropagation();
     button.click();
   };
-  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) ['generate', 'explore', 'compare'].forEach(press);
-  else if (event.key === 'Escape') ['stop', 'explore-stop', 'compare-stop'].forEach(press);
+  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) press('button.oms-start');
+  else if (event.key === 'Escape') press('button.oms-stop');
 }, true);

@@ -1,356 +1,218 @@
-"""The models: what there is, fetching it, adding one's own, and how full the store of loaded models is."""
+"""Models: the catalogue, downloads, models of the user's own, and the memory that loaded models take."""
 
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from oms_app.schema import Stopped, StudioError, Transfer
-from oms_app.ui import readout
-from oms_app.ui.painting import QUICK
-from oms_app.ui.work import Library, Stops, watch
+from oms_app.engine.service import StudioService
+from oms_app.errors import Stopped, StudioError
+from oms_app.models.catalog import ModelInfo
+from oms_app.ui import gradio_compat, markup
+from oms_app.ui.events import QUICK, Component, Updates
+from oms_app.ui.jobs import RemainingTime, StopFlags
+from oms_app.ui.model_cards import catalogue, statistics, to_fetch, transfer
+from oms_app.ui.tab import Page, Tab
 
 logger = logging.getLogger(__name__)
-Components = dict[str, Any]
-Lists = Callable[[Mapping[Any, Any]], dict[Any, Any]]  # what the other tabs show, from what is chosen there
-KINDS = {
-    "base": ("Models that paint", "Each brings its own hand. One More Step works with all of one latent domain."),
-    "oms": ("One More Step modules", "The network in front of the sampler; one for each latent domain."),
-    "lora": ("LoRAs", "Small additions to a model: a style, a subject, speed. Choose them in Create."),
-    "text": ("Text encoders", "What some modules read prompts with."),
-    "singdiffusion": ("Other remedies", "For the tab Compare."),
-    "signal_leak": ("Other remedies", "For the tab Compare."),
+# Where a model that was added can be chosen, by its kind.
+PLACES = {
+    "lora": "Create: Picture settings → LoRAs",
+    "oms": "Compare: Settings of the corrections → OMS module",
+    "base": "Create: Picture settings → Model, and of Explore and Compare",
 }
-COUNTS = (
-    ("models", "Models loaded", "Base models, modules and text encoders that are in memory now"),
-    ("hits", "Found loaded", "How often a model that was asked for was in memory already (hits)"),
-    ("misses", "Loads", "How often a model was read from disk (misses)"),
-    ("evictions", "Put away", "How often a model had to make room for another (evictions)"),
-)
-CLICK_JS = """
-element.addEventListener('click', event => {
-  const button = event.target.closest('button[data-action]');
-  if (button) trigger('click', {id: button.dataset.id, action: button.dataset.action});
-});
-"""
-MB, GB = 10**6, 10**9
 
 
-def build(studio: Library, local: bool) -> Components:
-    """Lays out the view. local: downloads and models of the visitor's own are offered."""
-    c: Components = {}
-    with gr.Row(elem_id="models-layout", elem_classes="" if local else "oms-alone"):
-        with gr.Column(elem_id="models-list", min_width=0):
-            c["catalogue"] = gr.HTML(
-                catalogue(studio.models(), local), js_on_load=CLICK_JS if local else None, elem_id="catalogue"
+class ModelsTab(Tab):
+    """local: downloads and the user's own models are offered."""
+
+    id, title = "models", "Models"
+
+    def __init__(self, service: StudioService, local: bool) -> None:
+        self._service = service
+        self._local = local
+        self._flags = StopFlags()
+
+    # Layout
+
+    def build(self) -> None:
+        with gr.Row(elem_id="models-layout", elem_classes="" if self._local else "oms-alone"):
+            with gr.Column(elem_id="models-list", min_width=0):
+                self._catalogue = gr.HTML(
+                    self._cards(), js_on_load=markup.CLICK_JS if self._local else None, elem_id="catalogue"
+                )
+            if self._local:
+                with gr.Column(elem_id="models-progress", min_width=0):
+                    self._status = gr.HTML(markup.note(*self._service.catalog_warnings()), elem_id="models-status")
+                    self._stop = gr.Button("Stop", elem_id="models-stop", visible=False)
+            with gr.Column(elem_id="models-side", min_width=0):
+                if self._local:
+                    self._build_adding()
+                gr.HTML(markup.heading("Memory"))
+                self._statistics = gr.HTML(statistics(None), elem_id="statistics")
+                self._update = gr.Button("Refresh", size="sm", elem_id="refresh-statistics")
+        self._wanted = gr.State()  # ids to download
+
+    def _build_adding(self) -> None:
+        gr.HTML(
+            markup.heading("Add your own model")
+            + markup.legend(
+                "A Stable Diffusion 1.x, 2.x or XL checkpoint or a LoRA as .safetensors, or a folder in the layout of "
+                "diffusers or of the OMS authors. A file that you drop is copied into your models folder."
             )
-        if local:
-            with gr.Column(elem_id="models-progress", min_width=0):
-                c["status"] = gr.HTML(readout.note(*studio.complaints()), elem_id="models-status")
-                c["stop"] = gr.Button("Stop", elem_id="models-stop", visible=False)
-        with gr.Column(elem_id="models-side", min_width=0):
-            if local:
-                _own(c)
-            gr.HTML('<h2 class="oms-heading">In memory</h2>')
-            c["statistics"] = gr.HTML(statistics(None), elem_id="statistics")
-            c["refresh"] = gr.Button("Refresh", size="sm", elem_id="refresh-statistics")
-    c["plan"] = gr.State()
-    return c
+        )
+        self._path = gr.Textbox(
+            label="Path on this machine",
+            placeholder="/home/me/models/dreamy.safetensors",
+            info="The files stay where they are.",
+            max_lines=1,
+            elem_id="own-path",
+        )
+        self._add = gr.Button("Add", elem_id="own-add")
+        self._added = gr.HTML("", elem_id="own-status")
+        self._drop = gr.File(label="Or drop a .safetensors file", height=170, elem_id="own-drop")
 
+    # Events
 
-def _own(c: Components) -> None:
-    gr.HTML(
-        '<h2 class="oms-heading">Add a model of your own</h2><p class="oms-legend">A Stable Diffusion 1.x, 2.x or XL '
-        "checkpoint or a LoRA as .safetensors, or a folder as diffusers or the OMS authors lay it out. What you drop "
-        "here is copied into your models folder.</p>"
-    )
-    c["path"] = gr.Textbox(
-        label="Its path on this machine",
-        placeholder="/home/me/models/dreamy.safetensors",
-        info="It stays where it is.",
-        max_lines=1,
-        elem_id="own-path",
-    )
-    c["add"] = gr.Button("Add", elem_id="own-add")
-    c["added"] = gr.HTML("", elem_id="own-status")
-    c["drop"] = gr.File(label="Or drop a .safetensors file", height=170, elem_id="own-drop")
+    def connect(self, page: Page) -> None:
+        self._page = page
+        count: dict[str, Any] = {"fn": self._count, "inputs": None, "outputs": self._statistics, **QUICK}
+        page.item(self).select(**count)
+        self._update.click(**count)
+        if self._local:
+            self._connect_downloads()
+            self._connect_adding()
 
+    @property
+    def lists(self) -> Sequence[Component]:
+        return [self._catalogue]
 
-def connect(
-    c: Components, studio: Library, room: gr.Tab, lists: Lists, followers: Sequence[Any], remembered: Sequence[Any] = ()
-) -> None:
-    """Wires the components to the studio; every event is private.
+    def refresh(self, chosen: Mapping[Component, Any]) -> Updates:
+        return {self._catalogue: self._cards()}
 
-    followers: the components that `lists` fills; it is given what is chosen in them. remembered: those of them that the
-    visitor's browser fills when the page opens (`remember.connect`).
-    """
-    chosen = {component for component in followers if not isinstance(component, gr.Column)}
-    local = "status" in c
+    def _cards(self, *, busy: bool = False) -> str:
+        return catalogue(self._service.models(), self._local, busy=busy)
 
-    def count() -> str:
+    def _count(self) -> str:
         try:
-            return statistics(studio.statistics())
+            return statistics(self._service.statistics())
         except StudioError as error:
-            return readout.alert(str(error))
+            return markup.alert(str(error))
 
-    def everything(data: Mapping[Any, Any]) -> dict[Any, Any]:
-        return {c["catalogue"]: catalogue(studio.models(), local), **lists(data)}
+    # Downloads
 
-    quick_count: dict[str, Any] = {"fn": count, "inputs": None, "outputs": c["statistics"], **QUICK}
-    room.select(**quick_count)
-    c["refresh"].click(**quick_count)
-    blocks = gr.context.Context.root_block
-    assert isinstance(blocks, gr.Blocks)
-    # A page is laid out when the app starts; what came since is told when it opens.
-    told = [c["catalogue"], *(one for one in followers if one not in remembered)]
+    def _connect_downloads(self) -> None:
+        lists, choices = self._page.lists, self._page.choices
+        state = [self._wanted, self._status, self._stop]
+        checked = self._catalogue.click(self._on_button, choices, [*state, *lists], **QUICK)
+        ran = checked.then(
+            self._download,
+            self._wanted,
+            [self._status, self._catalogue],
+            concurrency_id="download",
+            concurrency_limit=1,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        ran.then(self._after_download, choices, [self._wanted, self._stop, *lists], **QUICK)
+        self._stop.click(self._request_stop, None, self._stop, **QUICK)
 
-    def opened(data: Mapping[Any, Any]) -> dict[Any, Any]:
-        return {component: update for component, update in everything(data).items() if component in told}
-
-    blocks.load(opened, chosen, told, **QUICK)
-    if local:
-        _connect_downloads(c, studio, everything, chosen, followers)
-        _connect_own(c, studio, everything, chosen, followers)
-
-
-def _connect_downloads(
-    c: Components, studio: Library, everything: Lists, chosen: set[Any], followers: Sequence[Any]
-) -> None:
-    stops = Stops()
-    status, stop, plan = c["status"], c["stop"], c["plan"]
-
-    def check(data: dict[Any, Any], event: gr.EventData, session: gr.Request) -> dict[Any, Any]:
-        """What a button of the catalogue asks for: a model off the list at once, or a plan of what to fetch."""
-        action, model = str(event._data.get("action")), str(event._data.get("id"))
-        infos = {info.id: info for info in studio.models()}
+    def _on_button(self, data: Mapping[Component, Any], event: gr.EventData, session: gr.Request) -> Updates:
+        """A button of the catalogue: removes a model from the list at once, or decides what to download."""
+        clicked = gradio_compat.event_data(event)
+        action, model = str(clicked.get("action")), str(clicked.get("id"))
+        infos = {info.id: info for info in self._service.models()}
         if action == "forget":
             try:
-                place = studio.forget_model(model)
+                folder = self._service.forget_model(model)
             except StudioError as error:
-                return {plan: None, status: readout.alert(str(error))}
+                return {self._wanted: None, self._status: markup.alert(str(error))}
             title = infos[model].title if model in infos else model
-            return {
-                plan: None,
-                status: readout.note(f"{title} is off the list. Its files stay: {place}"),
-                **everything(data),
-            }
+            message = f"{title} is removed from the list. Its files stay in {folder}"
+            return {self._wanted: None, self._status: markup.note(message), **self._page.refresh(data)}
         wanted = to_fetch(infos, model, whole=action == "fetch-all")
         if not wanted:
-            return {plan: None, status: readout.note("It is here already."), **everything(data)}
-        stops.fresh(session.session_hash)
+            return {
+                self._wanted: None, self._status: markup.note("It is already downloaded."), **self._page.refresh(data)
+            }  # fmt: skip
+        self._flags.reset(session.session_hash)
         return {
-            plan: wanted,
-            status: waiting(),
-            stop: gr.update(visible=True, interactive=True),
-            c["catalogue"]: catalogue(list(infos.values()), True, busy=True),
+            self._wanted: wanted,
+            self._status: markup.progress(None),
+            self._stop: gr.update(visible=True, interactive=True),
+            self._catalogue: self._cards(busy=True),
         }
 
-    def fetching(model: str, *flags: threading.Event) -> Callable[[Callable[[Any], None]], None]:
-        """The download of one model, to be watched. flags: each stops it."""
-        return lambda tell: studio.download(
-            model, on_progress=tell, should_stop=lambda: any(flag.is_set() for flag in flags)
-        )
-
-    def run(data: dict[Any, Any], session: gr.Request) -> Iterator[dict[Any, Any]]:
-        wanted: list[str] | None = data[plan]
+    def _download(self, wanted: list[str] | None, session: gr.Request) -> Iterator[Updates]:
         if not wanted:
             return
-        stopped = stops.of(session.session_hash)
-        titles = {info.id: info.title for info in studio.models()}
+        titles = {info.id: info.title for info in self._service.models()}
+        stop = self._flags.of(session.session_hash)
         try:
-            for place, model in enumerate(wanted, 1):
-                if stopped.is_set():
+            for number, model in enumerate(wanted, 1):
+                if stop.is_set():
                     raise Stopped("stopped")
-                rate, gone = Rate(), threading.Event()
-                which = f"{titles[model]} ({place} of {len(wanted)})" if len(wanted) > 1 else titles[model]
-                yield {status: transfer(which, None, None)}
-                # Once more, with the first news: where the page was still opening, its cards have come without it.
-                busy = {c["catalogue"]: catalogue(studio.models(), True, busy=True)}
-                for news in watch(fetching(model, stopped, gone), gone):
-                    if isinstance(news, Transfer):
-                        yield {status: transfer(which, news, rate.left(news)), **busy}
+                title = f"{titles[model]} ({number} of {len(wanted)})" if len(wanted) > 1 else titles[model]
+                yield {self._status: transfer(title, None, None)}
+                # Once more, with the first event: cards that came from opening the page have enabled buttons.
+                busy = {self._catalogue: self._cards(busy=True)}
+                time = RemainingTime(minimum=1.0)
+                for event in self._service.stream_download(model, stop):
+                    if event is not None:
+                        yield {self._status: transfer(title, event, time.left(event.done, event.total)), **busy}
                         busy = {}
             names = " and ".join(titles[model] for model in wanted)
-            yield {status: readout.note(f"{names}: here now, in the lists of Create and Compare where it belongs.")}
+            yield {self._status: markup.note(f"{names}: downloaded. The lists in the other tabs are up to date.")}
         except Stopped:
-            yield {status: readout.note("Stopped. What has come is kept: the next download goes on from there.")}
+            yield {self._status: markup.note("Stopped. The next download continues from here.")}
         except StudioError as error:
-            yield {status: readout.alert(str(error))}
-        except Exception as error:  # the edge of the program: the log gets the traceback, the person a plain line
+            yield {self._status: markup.alert(str(error))}
+        except Exception as error:
             logger.exception("a download failed")
-            what = f"Something broke while downloading ({type(error).__name__}: {error})"
-            yield {status: readout.alert(f"{what}. What has come is kept; please try again.")}
+            what = f"An unexpected error stopped the download ({type(error).__name__}: {error})"
+            yield {self._status: markup.alert(f"{what}. Try again: it continues from here.")}
 
-    def rest(data: dict[Any, Any]) -> dict[Any, Any]:
-        return {plan: None, stop: gr.update(visible=False), **everything(data)}
+    def _after_download(self, data: Mapping[Component, Any]) -> Updates:
+        return {self._wanted: None, self._stop: gr.update(visible=False), **self._page.refresh(data)}
 
-    def end(session: gr.Request) -> dict[Any, Any]:
-        stops.of(session.session_hash).set()
-        return {stop: gr.update(interactive=False)}
+    def _request_stop(self, session: gr.Request) -> Updates:
+        self._flags.of(session.session_hash).set()
+        return {self._stop: gr.update(interactive=False)}
 
-    checked = c["catalogue"].click(check, chosen, [plan, status, stop, c["catalogue"], *followers], **QUICK)
-    ran = checked.then(
-        run,
-        {plan},
-        [status, c["catalogue"]],
-        concurrency_id="download",
-        concurrency_limit=1,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    ran.then(rest, chosen, [plan, stop, c["catalogue"], *followers], **QUICK)
-    stop.click(end, None, stop, **QUICK)
+    # The user's own models
 
+    def _connect_adding(self) -> None:
+        def by_path(data: Mapping[Component, Any]) -> Updates:
+            return self._take(lambda: self._service.add_model(data[self._path] or ""), data)
 
-def _connect_own(c: Components, studio: Library, everything: Lists, chosen: set[Any], followers: Sequence[Any]) -> None:
-    def take(add: Callable[[], Any], data: dict[Any, Any]) -> dict[Any, Any]:
+        def by_file(data: Mapping[Component, Any]) -> Updates:
+            file = data[self._drop]
+            if file is None:
+                return {self._drop: None}
+            return {**self._take(lambda: self._service.keep_model(Path(file)), data), self._drop: None}
+
+        outputs = [self._added, self._path, self._drop, *self._page.lists]
+        settings: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "add"}
+        for event, handler, field in (
+            (self._add.click, by_path, self._path),
+            (self._path.submit, by_path, self._path),
+            (self._drop.upload, by_file, self._drop),
+        ):
+            checking = event(lambda: markup.status("Checking the model …"), None, self._added, **QUICK)
+            checking.then(handler, {field, *self._page.choices}, outputs, **settings)
+
+    def _take(self, add: Callable[[], ModelInfo], data: Mapping[Component, Any]) -> Updates:
         try:
             info = add()
         except StudioError as error:
-            return {c["added"]: readout.alert(str(error))}
-        except Exception as error:  # as in `run`: a file from anywhere may break a library in ways of its own
+            return {self._added: markup.alert(str(error))}
+        except Exception as error:  # a file from anywhere may break a library in its own way
             logger.exception("a model could not be added")
-            return {c["added"]: readout.alert(f"It could not be read ({type(error).__name__}: {error})")}
-        where = {"lora": "Create: Picture settings → LoRAs", "oms": "Compare: Their settings → OMS module"}
-        place = where.get(info.kind, "Create: Picture settings → Model, and in Compare")
-        return {c["added"]: readout.note(f"{info.title} is in the list of {place}."), c["path"]: "", **everything(data)}
-
-    def by_path(data: dict[Any, Any]) -> dict[Any, Any]:
-        return take(lambda: studio.add_model(data[c["path"]] or ""), data)
-
-    def by_file(data: dict[Any, Any]) -> dict[Any, Any]:
-        file = data[c["drop"]]
-        if file is None:
-            return {c["drop"]: None}
-        return {**take(lambda: studio.keep_model(Path(file)), data), c["drop"]: None}
-
-    outputs = [c["added"], c["path"], c["drop"], c["catalogue"], *followers]
-    settings: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "concurrency_id": "add"}
-    for event, handler, field in (
-        (c["add"].click, by_path, c["path"]),
-        (c["path"].submit, by_path, c["path"]),
-        (c["drop"].upload, by_file, c["drop"]),
-    ):
-        event(lambda: readout.working("Checking"), None, c["added"], **QUICK).then(
-            handler, {field, *chosen}, outputs, **settings
-        )
-
-
-def to_fetch(infos: Mapping[str, Any], model: str, *, whole: bool) -> list[str]:
-    """Ids of what is to be downloaded for a model of the catalogue: itself, and if `whole` all that it needs."""
-    if model not in infos:
-        return []
-    wanted = [model, *(infos[model].needs if whole else ())]
-    return [one for one in dict.fromkeys(wanted) if one in infos and not infos[one].available and not infos[one].own]
-
-
-def catalogue(infos: Sequence[Any], local: bool, *, busy: bool = False) -> str:
-    """The models as cards, by kind. local: with buttons. busy: they cannot be pressed, a download is under way."""
-    by_id = {info.id: info for info in infos}
-    sections: dict[str, list[str]] = {}
-    for kind, (heading, about) in KINDS.items():
-        ours = sorted((info for info in infos if info.kind == kind), key=lambda info: not info.available)
-        cards = [_card(info, by_id, local, busy) for info in ours]
-        if cards:
-            head = f'<h2 class="oms-heading">{heading}</h2><p class="oms-legend">{about}</p>'
-            sections.setdefault(head, []).extend(cards)
-    return "".join(
-        f'<section>{head}<div class="oms-cards">{"".join(cards)}</div></section>' for head, cards in sections.items()
-    )
-
-
-def _card(info: Any, by_id: Mapping[str, Any], local: bool, busy: bool) -> str:
-    state = "Here" if info.available else "Files are gone" if info.own else "Not here yet"
-    facts = [("Size", gigabytes(info.size) if info.size else "comes with the app"), ("Licence", info.licence)]
-    if info.kind not in ("lora", "text"):
-        facts.append(("Latent domain", info.domain or "measured when used"))
-    rows = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
-    texts = "".join(f"<p>{escape(text)}</p>" for text in (info.description, info.note) if text)
-    lacking = [by_id[one] for one in to_fetch(by_id, info.id, whole=True) if one != info.id]
-    if info.needs:
-        names = ", ".join(escape(by_id[one].title) for one in info.needs if one in by_id)
-        what = "One More Step needs" if info.kind == "base" else "Needs"
-        texts += f"<p>{what}: {names}{'' if lacking else ' (here)'}.</p>"
-    buttons = _buttons(info, lacking, busy) if local else ""
-    looks = "oms-card" if info.available else "oms-card oms-absent"
-    return (
-        f'<article class="{looks}" data-model="{escape(info.id, quote=True)}">'
-        f'<header><h3>{escape(info.title)}</h3><span class="oms-state">{state}</span></header>'
-        f"{texts}<dl>{rows}</dl>{buttons}</article>"
-    )
-
-
-def _buttons(info: Any, lacking: Sequence[Any], busy: bool) -> str:
-    offered: list[tuple[str, str]] = []
-    whole = sum(one.size or 0 for one in lacking)
-    if not info.available and not info.own:
-        offered.append(("fetch", f"Download · {gigabytes(info.size or 0)}"))
-        whole += info.size or 0
-    if lacking and (info.available or offered):
-        what = "One More Step" if info.kind == "base" else "what it needs"
-        label = f"With {what}" if offered else f"Download {what}"
-        offered.append(("fetch-all", f"{label} · {gigabytes(whole)}"))
-    if info.own:
-        offered.append(("forget", "Take off the list"))
-    title = escape(info.title, quote=True)
-    off = " disabled" if busy else ""
-    buttons = "".join(
-        f'<button type="button" data-action="{action}" data-id="{escape(info.id, quote=True)}" '
-        f'aria-label="{label}: {title}"{off}>{label}</button>'
-        for action, label in offered
-    )
-    return f'<div class="oms-actions">{buttons}</div>' if buttons else ""
-
-
-def statistics(counts: Mapping[str, Any] | None) -> str:
-    """The store's figures, see `store.Statistics`; dashes of the same height without them."""
-    shown = counts or {}
-    cells = "".join(
-        f'<div title="{tip}"><dt>{name}</dt><dd>{shown.get(key, "–")}</dd></div>' for key, name, tip in COUNTS
-    )
-    used, budget = int(shown.get("bytes_used", 0)), int(shown.get("budget", 0))
-    text = f"{gigabytes(used)} of the {gigabytes(budget)} set aside for models" if counts else "not read yet"
-    bar = f'<progress aria-label="Memory used by models" value="{min(used, budget)}" max="{max(budget, 1)}"></progress>'
-    return f'<div class="oms-status oms-statistics"><dl>{cells}</dl><span>{text}</span>{bar}</div>'
-
-
-def gigabytes(size: int) -> str:
-    """In GB; in MB below a tenth of one."""
-    return f"{size / GB:.1f} GB" if size >= GB / 10 else f"{size / MB:.0f} MB"
-
-
-def waiting() -> str:
-    return readout.working("Waiting for its turn")
-
-
-def transfer(title: str, news: Transfer | None, left: float | None) -> str:
-    """How far a download is. left: seconds to come, None where it is too early to say."""
-    if news is None:
-        return readout.working(f"Asking the hub for {title}")
-    text = f"Downloading {escape(title)}: {gigabytes(news.done)} of {gigabytes(news.total)}"
-    if left is not None:
-        text += f", about {left / 60:.0f} min left" if left >= 90 else f", about {left:.0f} s left"
-    bar = f'<progress aria-label="Progress" value="{news.done}" max="{news.total}"></progress>'
-    return f'<div class="oms-status"><span>{text}. Keep this page open.</span>{bar}</div>'
-
-
-class Rate:
-    """How fast bytes come since the first news of them."""
-
-    def __init__(self) -> None:
-        self._first: tuple[float, int] | None = None
-
-    def left(self, news: Transfer) -> float | None:
-        """Seconds until the rest is here; None for the first second."""
-        now = time.monotonic()
-        if self._first is None:
-            self._first = (now, news.done)
-        passed, came = now - self._first[0], news.done - self._first[1]
-        return (news.total - news.done) * passed / came if passed >= 1.0 and came > 0 else None
+            return {self._added: markup.alert(f"The model cannot be read ({type(error).__name__}: {error})")}
+        place = PLACES.get(info.kind, PLACES["base"])
+        message = f"{info.title} is now in the list of {place}."
+        return {self._added: markup.note(message), self._path: "", **self._page.refresh(data)}

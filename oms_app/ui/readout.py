@@ -1,33 +1,27 @@
-"""The figures under a picture, as HTML that reads well in both themes and on a phone."""
+"""The measured figures of a picture, and the line above the pictures, as HTML."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from math import atan2, degrees, hypot, sqrt
 
-from oms_app.schema import GenerateResult, ImageStats, Progress
+from oms_app.schema import GenerateResult, ImageStats
 
-STAGES = {
-    "load": "Getting the model ready",
-    "encode": "Reading the prompt",
-    "correct": "Taking the one more step",
-    "denoise": "Painting",
-    "decode": "Developing the pictures",
-}
 LEGEND = (
-    '<p class="oms-legend">L* is lightness as the eye sees it, 0 black to 100 white; the two 1 % figures are its '
-    "darkest and lightest ends. Mean RGB averages all colour values, 0 to 255. The colour cast is the picture's mean "
-    "tint and how strong it is: 2 is hardly seen, 20 is strong.</p>"
+    '<p class="oms-legend">L* is perceived lightness: 0 is black, 100 is white. The two 1 % figures are the L* of the '
+    "darkest and lightest pixels. Mean RGB is the mean of all colour values, 0 to 255. The colour cast is the mean "
+    "tint and its strength: 2 is barely visible, 20 is strong.</p>"
 )
 # Names of hue angles in CIE a*b*, each up to its degrees; sRGB's own red is at 40, yellow 103, green 136, blue 306.
 HUES = ((15, "pink"), (53, "red"), (85, "orange"), (115, "yellow"), (170, "green"), (220, "cyan"), (310, "blue"),
         (345, "magenta"), (360, "pink"))  # fmt: skip
-FAINT = 2.0  # chroma below which no eye calls a picture tinted
+FAINT = 2.0  # chroma below which nobody sees a tint
 BAR_WIDTH, BAR_HEIGHT = 4, 40  # of the histogram, in SVG units
 
 
 def cast(stats: ImageStats) -> str:
-    """The colour that the whole picture leans to and its CIE chroma, such as "blue 7"; "none" below chroma 2."""
+    """The hue of the mean colour and its CIE chroma, such as "blue 7"; "none" below chroma 2."""
     chroma = hypot(stats.a, stats.b)
     if chroma < FAINT:
         return "none"
@@ -41,7 +35,8 @@ def hue(stats: ImageStats) -> str:
 
 
 def figures(stats: ImageStats | None) -> str:
-    """Mean, L*, percentiles, colour cast and histogram of a picture; an empty frame of the same height without one."""
+    """Mean L*, percentiles, mean RGB, colour cast and histogram of a picture; an empty frame of the same height for
+    None."""
     if stats is None:
         return '<div class="oms-figures oms-empty" aria-hidden="true"></div>'
     cells = (
@@ -85,57 +80,30 @@ def change(raw: ImageStats | None, oms: ImageStats | None) -> str:
     return f"mean L* <b>{before} → {after}</b> <span class='oms-soft'>({by}{word} with OMS)</span>{tint}"
 
 
-def summary(result: GenerateResult, change_line: str) -> str:
-    """What is shown: what changed, the seed, the settings, the time."""
+def details(result: GenerateResult) -> tuple[str, ...]:
+    """The settings and the time, such as "20 steps"."""
     request = result.request
-    parts = [f"seed <b>{result.seed}</b>"]
+    parts = []
     if request.num_inference_steps is not None:
         parts.append(f"{request.num_inference_steps} steps")
     if request.guidance_scale is not None:
         parts.append(f"CFG {request.guidance_scale:g}")
     if request.scheduler is not None:
         parts.append(request.scheduler)
-    parts.append(f"{result.seconds.total:.1f} s" if result.painted else "painted before")
-    return headline(request.prompt, change_line, parts)
+    return (*parts, f"{result.seconds.total:.1f} s" if result.painted else "from the cache")
 
 
-def headline(prompt: str, change_line: str, parts: list[str]) -> str:
+def summary(prompt: str, seed: int, details: Sequence[str], change_line: str = "") -> str:
+    """The line above the pictures. change_line: from `change`."""
     first = f'<p class="oms-change">{change_line}</p>' if change_line else ""
     quoted = f"<q>{escape(prompt if len(prompt) <= 120 else prompt[:117] + '…')}</q>"
-    return f'<div class="oms-summary">{first}<p>{quoted} · {" · ".join(parts)}</p></div>'
+    parts = " · ".join((quoted, f"seed <b>{seed}</b>", *map(escape, details)))
+    return f'<div class="oms-summary">{first}<p>{parts}</p></div>'
 
 
 def welcome() -> str:
+    """In place of the summary until there are pictures."""
     return (
         '<div class="oms-summary"><p class="oms-change">Your pictures will appear here.</p>'
-        "<p>Left, as the model paints by itself; right, with one more step at the start.</p></div>"
+        "<p>Left: the model alone (raw). Right: the same seed with One More Step (OMS).</p></div>"
     )
-
-
-def progress(event: Progress | None, left: float | None = None) -> str:
-    """The stage, the step within it, and the seconds left where known. None: the request waits for its turn."""
-    text = STAGES[event.stage] if event else "Waiting for its turn"
-    bar = '<progress aria-label="Progress"></progress>'
-    if event and event.steps:
-        text += f", step {event.step} of {event.steps}"
-        bar = f'<progress aria-label="Progress" value="{event.step}" max="{event.steps}"></progress>'
-        if left is not None and left >= 0.5:
-            text += f", about {left:.0f} s left"
-    kind = "" if event else " oms-waiting"
-    return f'<div class="oms-status{kind}"><span>{text} …</span>{bar}</div>'
-
-
-def working(what: str) -> str:
-    """Something is under way, and nobody can tell for how long."""
-    return f'<div class="oms-status"><span>{escape(what)} …</span><progress aria-label="Progress"></progress></div>'
-
-
-def alert(message: str) -> str:
-    """Something the user can mend. Screen readers speak it at once."""
-    return f'<div class="oms-status oms-alert" role="alert">{escape(message[:1].upper() + message[1:])}</div>'
-
-
-def note(*messages: str) -> str:
-    """What the user should know; nothing at all without messages."""
-    lines = "".join(f"<p>{escape(message[:1].upper() + message[1:])}</p>" for message in messages)
-    return f'<div class="oms-status oms-note" role="status">{lines}</div>' if lines else ""

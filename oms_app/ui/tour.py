@@ -1,36 +1,36 @@
-"""The first visit: three steps through raw, OMS and the slider, in a card that covers nothing and never comes back."""
+"""The first visit: three steps through raw, OMS and the OMS prompt slider, in a card that closes for good."""
 
 from __future__ import annotations
 
 import gradio as gr
 
-# What each step says, what its button says, and what is pointed at once it was pressed.
+# What each step says, the label of its button, and the element that is outlined once it is pressed.
 STEPS = (
     (
         "Raw",
-        "Asked for darkness, a model by itself paints grey: it shies away from true dark and true light. "
-        "Open a ready-made pair to see it.",
+        "Ask for a dark picture, and the model alone gives a grey one: diffusion models rarely reach true black or "
+        "white. Open a finished pair to see it.",
         "Open a pair",
         "#panels",
     ),
     (
         "One More Step",
-        "At the left is <b>Raw</b>. The right picture began from the same seed, after <b>One More Step</b>: its light "
-        "is what the words say. The figures under both tell how dark or bright they are.",
+        "Left: <b>Raw</b>. Right: the same seed with <b>One More Step</b>, whose light follows the prompt. The figures "
+        "below each picture give its lightness.",
         "Next",
         "#oms",
     ),
     (
         "Your light",
-        "<b>Slide between two</b> mixes two prompts for light, “dark” and “light” at first. Move the slider, and the "
-        "light is shown at once. Then press Generate.",
+        "<b>Slide between two</b> mixes two OMS prompts, “dark” and “light” at first. Move the slider and the preview "
+        "changes at once. Then press Generate.",
         "Try it",
         "#oms",
     ),
 )
-KEY = "oms-studio-tour"  # in the browser, once the card was closed
+KEY = "oms-studio-tour"  # in the browser's localStorage, once the card was closed
 
-# Step 1 opens the first ready-made pair, step 3 the slider; a browser that keeps nothing simply shows the card again.
+# Step 1 opens the first example, step 3 the slider; a browser without localStorage shows the card at each visit.
 TOUR_JS = f"""
 const card = element.querySelector('.oms-tour'), steps = [...card.querySelectorAll('li')];
 const recall = () => {{ try {{ return localStorage.getItem('{KEY}'); }} catch {{ return null; }} }};
@@ -61,7 +61,7 @@ card.hidden = recall() !== null;
 
 
 def build() -> gr.HTML:
-    """The card, at the lower edge of the window. It needs the Create tab's components by their ids."""
+    """The card, at the lower edge of the window. It finds the components of Create by their ids."""
     items = "".join(
         f'<li data-at="{at}" hidden><h3>{number}. {title}</h3><p>{text}</p>'
         f'<div><button type="button">{button}</button></div></li>'

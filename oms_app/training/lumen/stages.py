@@ -143,6 +143,8 @@ def _own_stages(run: Run, out: Path) -> Path:
     if stage == "autoencoder":
         return run.work / "vae"
     encoded = run.scenes(vae) if run.wants("latents", "text", "unet") else None
+    if encoded is not None:  # m2 of the paper's Table 1, which the catalogue's entry holds
+        log.info("latents: second moment %.4f", np.square(encoded.latents, dtype=np.float32).mean())
     if stage == "latents":
         return run.work
     tokenizer, text = _text_encoder(run, encoded)
@@ -161,7 +163,7 @@ def _autoencoder(run: Run) -> AutoencoderKL:
     kept = run.work / "vae"
     if run.stage == "autoencoder" or (run.stage is None and not kept.exists() and run.started is None):
         vae = run.started.vae if run.started else autoencoder.build(run.recipe.autoencoder_widths)
-        plan = run.plan("autoencoder", learning_rate=1.5e-3, muon=True, warmup=0.02)
+        plan = run.plan("autoencoder", learning_rate=1.5e-3, decay=0.5, muon=True, warmup=0.02)
         recipe = run.recipe
         vae = autoencoder.train_autoencoder(
             vae, run.pictures(), plan, recipe.autoencoder_crops, work=run.work, device=run.device, many=recipe.many,

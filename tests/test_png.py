@@ -1,4 +1,4 @@
-"""PNG settings out and in, and what a hostile picture may not do."""
+"""Settings written to PNG files and read back, and what a hostile picture may not do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from oms_app import GenerateRequest, GenerateResult, StudioError, Variant
-from oms_app.output import png as gallery
+from oms_app.output import png
 from oms_app.schema import RAW, ImageResult, ImageStats, Seconds
 
 STATS = ImageStats(mean=0, lightness=0, p1=0, p99=0, a=0, b=0, histogram=(0,) * 64)
@@ -33,10 +33,10 @@ def result(request: GenerateRequest = REQUEST) -> GenerateResult:
 
 
 def test_a_picture_restores_its_request(tmp_path: Path) -> None:
-    saved = gallery.save(result(), tmp_path / "a/b")
+    saved = png.save(result(), tmp_path / "a/b")
     for image in saved.images:
         assert image.path is not None
-        restored = gallery.read(image.path, KNOWN)
+        restored = png.read(image.path, KNOWN)
         assert (restored.request, restored.variant, restored.index) == (REQUEST, image.variant, 0)
         with Image.open(image.path) as picture:
             assert picture.getpixel((0, 0)) == (9, 8, 7)
@@ -45,68 +45,96 @@ def test_a_picture_restores_its_request(tmp_path: Path) -> None:
         assert lines[1] == "Negative prompt: snow"
         assert lines[2].startswith("Steps: 20, Sampler: Euler a, CFG scale: 5.0, Seed: 5, Size: 64x64, Model: lumen")
         assert len(lines) == 3  # a line break in the OMS prompt stays inside its quotes
-    assert "OMS mix: 0.25" in lines[2]
+    assert lines[2].endswith(
+        r'Correction: oms, OMS prompt: "dark\nnight", OMS prompt B: light, OMS mix: 0.25, OMS CFG: 1.0'
+    )
+
+
+@pytest.mark.parametrize(
+    ("variant", "text"),
+    [
+        (RAW, "raw"),
+        (Variant(name="raw", prompt="dark"), "raw"),  # a variant that is switched off may keep its settings
+        (Variant(name="oms", correction="oms"), 'oms, OMS prompt: "dark hills", OMS CFG: 1.0'),
+        (
+            Variant(name="offset", correction="offset_noise", offset_strength=0.4),
+            "offset_noise, Offset strength: 0.4, Offset per: channel",
+        ),
+        (Variant(name="leak", correction="signal_leak"), "signal_leak"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Variant) else "",
+)
+def test_the_text_names_the_settings_that_were_used(tmp_path: Path, variant: Variant, text: str) -> None:
+    path = (
+        png.save(result(REQUEST.model_copy(update={"prompt": "dark hills", "variants": (variant,)})), tmp_path)
+        .images[0]
+        .path
+    )
+    assert path is not None
+    with Image.open(path) as picture:
+        line = picture.info["parameters"].splitlines()[2]
+    assert line.split("Model: lumen, ")[1] == f"Correction: {text}"
 
 
 def test_no_picture_is_overwritten_and_nothing_else_is_left(tmp_path: Path) -> None:
-    paths = [image.path for _ in range(3) for image in gallery.save(result(), tmp_path).images]
+    paths = [image.path for _ in range(3) for image in png.save(result(), tmp_path).images]
     assert len(set(paths)) == 6
     assert {path for path in tmp_path.iterdir()} == set(paths)
 
 
-def test_a_local_folder_is_not_given_away(tmp_path: Path) -> None:
+def test_the_path_of_a_local_model_is_not_written(tmp_path: Path) -> None:
     request = REQUEST.model_copy(update={"model": "/home/someone/models/secret"})
-    path = gallery.save(result(request), tmp_path).images[0].path
+    path = png.save(result(request), tmp_path).images[0].path
     assert path is not None
     assert b"someone" not in path.read_bytes()
 
 
-def hostile(tmp_path: Path, kept: Any) -> Path:
+def hostile(tmp_path: Path, chunk: Any) -> Path:
     info = PngInfo()
-    info.add_itxt("oms_studio", kept if isinstance(kept, str) else json.dumps(kept))
+    info.add_itxt("oms_studio", chunk if isinstance(chunk, str) else json.dumps(chunk))
     path = tmp_path / "hostile.png"
     Image.new("RGB", (8, 8)).save(path, pnginfo=info)
     return path
 
 
-def kept_with(**changes: Any) -> dict[str, Any]:
+def chunk_with(**changes: Any) -> dict[str, Any]:
     request = json.loads(REQUEST.model_dump_json()) | changes
     return {"version": 1, "request": request, "variant": "raw", "index": 0}
 
 
 @pytest.mark.parametrize(
-    ("kept", "message"),
+    ("chunk", "message"),
     [
-        (kept_with(model="/etc/passwd"), "not in the catalogue"),
-        (kept_with(variants=[{"name": "o", "correction": "oms", "module": "../x"}]), "not in the catalogue"),
-        (kept_with(seed=-1), "take 0 to 4294967295"),
-        (kept_with(num_inference_steps=10**9), "take 1 to 200"),
-        (kept_with(prompt="x" * 9_999), "2,000"),
-        (kept_with(evil=1), "not valid"),
-        (kept_with() | {"version": 99}, "version 99"),
+        (chunk_with(model="/etc/passwd"), "not in the catalogue"),
+        (chunk_with(variants=[{"name": "o", "correction": "oms", "module": "../x"}]), "not in the catalogue"),
+        (chunk_with(seed=-1), "take 0 to 4294967295"),
+        (chunk_with(num_inference_steps=10**9), "take 1 to 200"),
+        (chunk_with(prompt="x" * 9_999), "2,000"),
+        (chunk_with(evil=1), "not valid"),
+        (chunk_with() | {"version": 99}, "version 99"),
         ("[" * 100_000, "damaged"),
         ("{", "damaged"),
         ("[]", "damaged"),
         ('{"version": 1}', "damaged"),
-        (kept_with(prompt="x" * 300_000), "damaged"),
+        (chunk_with(prompt="x" * 300_000), "damaged"),
     ],
     ids=range(12),
 )
-def test_what_a_picture_says_is_checked(tmp_path: Path, kept: Any, message: str) -> None:
+def test_settings_in_a_picture_are_validated(tmp_path: Path, chunk: Any, message: str) -> None:
     with pytest.raises(StudioError, match=message) as caught:
-        gallery.read(hostile(tmp_path, kept), KNOWN)
+        png.read(hostile(tmp_path, chunk), KNOWN)
     assert "\n" not in str(caught.value)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     plain = tmp_path / "plain.png"
     Image.new("RGB", (8, 8)).save(plain)
-    with pytest.raises(StudioError, match="carries no settings"):
-        gallery.read(plain, KNOWN)
+    with pytest.raises(StudioError, match="contains no settings"):
+        png.read(plain, KNOWN)
     for name, content in (("text.png", b"hello"), ("cut.png", plain.read_bytes()[:50]), ("empty.png", b"")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(StudioError, match="choose a picture that OMS Studio saved"):
-            gallery.read(tmp_path / name, KNOWN)
+            png.read(tmp_path / name, KNOWN)
     Image.new("RGB", (8, 8)).save(tmp_path / "picture.jpg")
     with pytest.raises(StudioError, match="cannot be read as a PNG"):
-        gallery.read(tmp_path / "picture.jpg", KNOWN)
+        png.read(tmp_path / "picture.jpg", KNOWN)

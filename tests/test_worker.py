@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from oms_app.engine.worker import DeviceWorker
-from oms_app.schema import Stopped
+from oms_app.errors import Stopped
 
 
 def test_all_work_is_done_in_one_thread_in_its_order() -> None:
@@ -23,7 +23,7 @@ def test_all_work_is_done_in_one_thread_in_its_order() -> None:
     futures = [hands.submit(partial(note, i)) for i in range(20)]
     assert len({future.result() for future in futures}) == 1 and done == list(range(20))
     with ThreadPoolExecutor(8) as pool:
-        threads = set(pool.map(lambda i: hands.do(partial(note, i)), range(40)))
+        threads = set(pool.map(lambda i: hands.run(partial(note, i)), range(40)))
     assert threads == {futures[0].result()} and sorted(done[20:]) == list(range(40))
 
 
@@ -35,22 +35,22 @@ def test_an_error_is_raised_where_the_work_was_asked_for(error: Exception) -> No
 
     hands = DeviceWorker("hands")
     with pytest.raises(type(error), match=str(error)):
-        hands.do(fail)
+        hands.run(fail)
     with pytest.raises(type(error), match=str(error)):
-        hands.do_soon(fail, patience=5)
-    assert hands.do(lambda: "still there") == "still there"
+        hands.run_soon(fail, patience=5)
+    assert hands.run(lambda: "still there") == "still there"
 
 
 def test_what_waits_can_be_stopped_and_a_preview_gives_up() -> None:
     hands, gate, stop, done = DeviceWorker("hands"), threading.Event(), threading.Event(), list[str]()
     running = hands.submit(gate.wait)
-    assert hands.do_soon(lambda: done.append("preview"), patience=0.05) is None
+    assert hands.run_soon(lambda: done.append("preview"), patience=0.05) is None
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(hands.do, lambda: done.append("stopped"), stop.is_set)
+        waiting = pool.submit(hands.run, lambda: done.append("stopped"), stop.is_set)
         time.sleep(0.1)
         stop.set()
         with pytest.raises(Stopped):
             waiting.result(timeout=10)
     gate.set()
-    assert running.result(timeout=10) and hands.do(lambda: list(done), stop.is_set) == []
-    assert hands.do_soon(lambda: "now", patience=5) == "now"
+    assert running.result(timeout=10) and hands.run(lambda: list(done), stop.is_set) == []
+    assert hands.run_soon(lambda: "now", patience=5) == "now"

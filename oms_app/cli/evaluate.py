@@ -1,0 +1,155 @@
+"""`evaluate …`: models and corrections measured against reference scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from oms_app.cli.console import output_on_stderr, print_result, table
+from oms_app.cli.extras import require
+from oms_app.cli.options import (
+    DEFAULT_VARIANTS,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    open_studio,
+    parse_variants,
+    variants_parameter,
+    with_parameters,
+)
+
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**31, help="Selects the captions and draws the noise.")]
+ProcessesOption = Annotated[
+    int,
+    typer.Option(
+        "--processes", min=1, max=64, help="Processes that share the captions, each with its own model and one thread."
+    ),
+]
+
+
+def build_app() -> typer.Typer:
+    """The commands, with the corrections that are registered now in the help of --variants."""
+    app = typer.Typer(no_args_is_help=True, help="Measure models and corrections against reference scenes.")
+    for command in (luminance, quality):
+        app.command()(with_parameters(command, [variants_parameter()]))
+    app.command()(report)
+    return app
+
+
+def luminance(
+    model: ModelOption = "lumen",
+    captions: Annotated[int, typer.Option(min=2, max=1_000, help="Number of held-out captions.")] = 200,
+    variants: str = DEFAULT_VARIANTS,
+    seed: SeedOption = 0,
+    processes: ProcessesOption = 1,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """The distance of the pictures' brightness from that of reference scenes (1-D Wasserstein distance)."""
+    parsed = parse_variants(variants, {})
+    with output_on_stderr() as progress:
+        studio = open_studio(device)
+        from oms_app.evaluate.luminance import luminance as measure
+        from oms_app.evaluate.pictures import collect_samples
+
+        samples = collect_samples(
+            studio,
+            model=model,
+            captions=captions,
+            variants=parsed,
+            seed=seed,
+            on_caption=progress.count_captions,
+            processes=processes,
+        )
+        report = measure(samples)
+    summary = f"{report['model']}, {report['n']} captions, seed {report['seed']}; intervals of 95 %"
+    print_result(report, as_json, _luminance_table(report), summary)
+
+
+def quality(
+    model: ModelOption = "lumen",
+    captions: Annotated[int, typer.Option(min=14, max=1_000, help="Number of held-out captions.")] = 200,
+    variants: str = DEFAULT_VARIANTS,
+    seed: SeedOption = 0,
+    plot: Annotated[
+        Path | None, typer.Option(help="A PNG to write: frequencies of the pictures' means (Fig. 6 of the paper).")
+    ] = None,
+    processes: ProcessesOption = 1,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """FID, precision, recall, density, coverage and CLIP score against reference scenes, by a small CLIP of scenes."""
+    parsed = parse_variants(variants, {})
+    require("evaluate", "evaluate quality")
+    with output_on_stderr() as progress:
+        studio = open_studio(device)
+        from oms_app.evaluate import scene_clip
+        from oms_app.evaluate.pictures import collect_samples
+        from oms_app.evaluate.quality import quality as measure
+
+        clip = scene_clip.load()
+        samples = collect_samples(
+            studio,
+            model=model,
+            captions=captions,
+            variants=parsed,
+            seed=seed,
+            feature_extractor=clip.encode_images,
+            on_caption=progress.count_captions,
+            processes=processes,
+        )
+        report = measure(samples, clip.encode_texts)
+        if plot is not None:
+            from oms_app.evaluate.plots import plot_mean_frequencies
+
+            plot_mean_frequencies(samples, plot)
+    print_result(report, as_json, _quality_table(report["figures"]))
+
+
+def report(
+    out: Annotated[Path | None, typer.Option(help="The page to write; else docs/results.md.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small sample of everything, in minutes, to docs/results-quick.md.")
+    ] = False,
+    captions: Annotated[
+        int | None, typer.Option(min=14, max=1_000, help="Number of held-out captions; 1,000, with --quick 20.")
+    ] = None,
+    model: ModelOption = "lumen",
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure every figure of docs/results.md again; the same command resumes."""
+    require("evaluate", "evaluate report")
+    with output_on_stderr():
+        studio = open_studio(device)
+        from oms_app.evaluate import report as reports
+
+        target = out or (reports.QUICK_RESULTS if quick else reports.RESULTS)
+        extent = reports.QUICK if quick else reports.FULL
+        if captions is not None:
+            extent = replace(extent, captions=captions)
+        written = reports.write(studio, target, extent=extent, model=model)
+    print_result({"out": str(written)}, as_json, f"written to {written}")
+
+
+def _luminance_table(report: Mapping[str, Any]) -> Any:
+    interval = report["interval"]
+    rows = []
+    for name, distance in report["wasserstein"].items():
+        low, high = interval["wasserstein"][name]
+        ratio = report["ratio"].get(name)
+        spread = interval["ratio"].get(name)
+        of_ratio = "-" if ratio is None else f"{ratio:.2f} ({spread[0]:.2f} … {spread[1]:.2f})"
+        rows.append((name, f"{distance:.1f} ({low:.1f} … {high:.1f})", of_ratio, f"{report['mean'][name]:.1f}"))
+    rows.append(("scenes (floor)", f"{report['floor']:.1f}", "-", f"{report['mean']['scenes']:.1f}"))
+    return table(("variant", "Wasserstein distance", "ratio to raw", "mean RGB"), rows)
+
+
+def _quality_table(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Any:
+    measures = list(next(iter(figures.values())))
+    rows = [(name, *(f"{of[measure]['value']:.3f}" for measure in measures)) for name, of in figures.items()]
+    return table(("variant", *(measure.replace("_", " ") for measure in measures)), rows)

@@ -1,0 +1,95 @@
+"""The command `oms-studio`: starts the page. `python app.py` and a Hugging Face Space run the same `main`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from oms_app import __version__
+from oms_app.cli.extras import require
+from oms_app.errors import StudioError
+
+LOCAL = {"127.0.0.1", "localhost", "::1"}
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the options. Exits with 2 and a message on stderr if one is wrong or would open the page to strangers."""
+    parser = argparse.ArgumentParser(description="OMS Studio: raw and One More Step pictures side by side.")
+    parser.add_argument("--host", help="address to listen on (default: this computer only)")
+    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument("--precision", default="auto", choices=("auto", "float32", "float16", "bfloat16"))
+    parser.add_argument("--memory", default="auto", choices=("auto", "full", "model_offload", "group_offload"))
+    parser.add_argument(
+        "--password",
+        default=os.environ.get("OMS_PASSWORD"),
+        help='visitors log in as "oms" with this password; safer as the environment variable OMS_PASSWORD',
+    )
+    parser.add_argument("--share", action="store_true", help="also open a public link; needs a password")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.add_argument("--version", action="version", version=f"OMS Studio {__version__}")
+    chosen = parser.parse_args(given)
+    space = "SPACE_ID" in os.environ
+    chosen.host = chosen.host or ("0.0.0.0" if space else "127.0.0.1")
+    if chosen.port is not None and not 1 <= chosen.port <= 65535:
+        parser.error(f"--port is {chosen.port}: take 1 to 65535")
+    if not space and not chosen.password:
+        if chosen.host not in LOCAL:
+            parser.error(f"--host {chosen.host} can be reached from other computers: set a password with OMS_PASSWORD")
+        if chosen.share:
+            parser.error("--share makes the page public: set a password with OMS_PASSWORD")
+    return chosen
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Serve the page until Ctrl+C. Returns the exit code: 2 if it cannot start, with one line on stderr."""
+    chosen = arguments(given)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+    os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"  # read when diffusers is imported
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("oms_app").setLevel(logging.INFO)  # which attention is used, and why
+    try:
+        require("app", "the page")
+        serve(chosen, space="SPACE_ID" in os.environ)
+    except StudioError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def serve(chosen: argparse.Namespace, *, space: bool) -> None:
+    """Build the page, launch it and wait. space: visitors are strangers to each other. Raises StudioError."""
+    from oms_app.engine.service import StudioService
+    from oms_app.ui.demo import create_demo, launch_settings
+
+    # On a Space pictures go to a folder that no address serves.
+    pictures = Path(tempfile.mkdtemp()) if space else None
+    studio = StudioService(device=chosen.device, precision=chosen.precision, memory=chosen.memory, pictures=pictures)
+    demo = create_demo(studio, local=not space)
+    demo.launch(
+        server_name=chosen.host,
+        server_port=chosen.port,
+        share=chosen.share,
+        auth=("oms", chosen.password) if chosen.password else None,
+        inbrowser=chosen.open,
+        allowed_paths=[] if space else [str(studio.pictures)],
+        prevent_thread_lock=True,
+        **launch_settings(),
+    )
+    print(f"OMS Studio is at {demo.local_url}", flush=True)
+    if demo.share_url:
+        print(f"Public link: {demo.share_url}", flush=True)
+    # The engine's thread and the page's take turns hundreds of times a picture. With the default interval of 5 ms a
+    # pair in the browser took 3.2 s instead of 2.0 s on two cores.
+    sys.setswitchinterval(0.0005)
+    studio.start()  # only now, because importing torch would delay the first page
+    demo.block_thread()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""Which kind of model a single safetensors file is, by the names and shapes in its header. No torch, no values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from oms_app.errors import StudioError
+from oms_app.models.reading import Header, read_header
+
+Family = Literal["sd15", "sd21", "sdxl"]
+NATIVE: dict[Family, int] = {"sd15": 512, "sd21": 768, "sdxl": 1024}  # pixels a side
+DOMAINS: dict[Family, str] = {"sd15": "sd", "sd21": "sd", "sdxl": "sdxl"}  # latent domains, as the catalogue names them
+TITLES: dict[Family, str] = {"sd15": "Stable Diffusion 1.x", "sd21": "Stable Diffusion 2.x", "sdxl": "SDXL"}
+SUPPORTED = "OMS Studio runs Stable Diffusion 1.x, 2.x and SDXL"
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+FIRST_CONVOLUTION = UNET + "input_blocks.0.0.weight"
+# Regular expressions for the names of tensors, and what a file with one of them is. The first that matches counts.
+_OTHERS: tuple[tuple[str, str], ...] = (
+    (r"^lora_controlnet$", "a ControlLoRA"),
+    (
+        r"^(control_model\.|controlnet_(cond_embedding|down_blocks|blocks|x_embedder)|input_hint_block\.)",
+        "a ControlNet",
+    ),
+    (r"^(adapter\.)?body\.\d+\.in_conv\.", "a T2I adapter"),
+    (r"^(image_proj|ip_adapter)\.", "an IP-Adapter"),
+    (r"motion_modules?\.", "an AnimateDiff motion module"),
+    (r"(time_stack|time_mixer)", "Stable Video Diffusion"),
+    (r"individual_token_refiner\.", "HunyuanVideo"),
+    (r"distilled_guidance_layer\.", "Chroma, which is derived from Flux"),
+    (r"(^|\.)double_blocks\.\d+\.img_attn\.|(^|\.)single_transformer_blocks\.", "Flux"),
+    (r"(^|\.)joint_blocks\.\d+\.", "Stable Diffusion 3"),
+    (r"(^|\.)double_layers\.\d+\.", "AuraFlow"),
+    (r"(^|\.)(effnet_mapper|clip_txt_mapper)\.", "Stable Cascade"),
+    (r"(^|\.)img_in\..*|(^|\.)transformer_blocks\.\d+\.img_mod\.", "Qwen-Image or a relative of it"),
+    (r"(^|\.)cap_embedder\.", "Lumina"),
+    (r"(^|\.)(mlp_t5|pooler\.positional_embedding)", "HunyuanDiT"),
+    (r"(^|\.)(patchify_proj|adaln_single)\.", "a diffusion transformer (PixArt or LTX)"),
+    (r"(^|\.)blocks\.\d+\.(cross_attn|scale_shift_table)", "a diffusion transformer (PixArt or Wan)"),
+    (r"(^|\.)transformer_blocks\.\d+\.attn\.add_[qkv]_proj\.", "Stable Diffusion 3 or Flux in the diffusers layout"),
+    (r"^cond_stage_model\.roberta\.", "AltDiffusion, which has another text encoder"),
+    (r"^noise_augmentor\.|^embedder\.model\.visual\.", "Stable unCLIP, which paints variations of a picture"),
+)
+# The same for files that hold no UNet in Stable Diffusion's layout.
+_PARTS: tuple[tuple[str, str], ...] = (
+    (r"^(diffusion_model\.)?input_blocks\.0\.0\.weight$", "a UNet alone"),
+    (r"^(unet\.)?down_blocks\.\d+\.(resnets|attentions)\.", "a UNet alone, in the diffusers layout"),
+    (r"^(vae\.|first_stage_model\.)?(encoder|decoder)\.(conv_in|down|up|down_blocks|up_blocks|mid)\b", "a VAE alone"),
+    (r"^(text_model\.)?encoder\.layers\.\d+\.self_attn\.", "a CLIP text encoder alone"),
+    (r"^(text_model\.|transformer\.)?(embeddings\.token_embedding|text_model)\.", "a CLIP text encoder alone"),
+    (r"^transformer\.resblocks\.\d+\.", "an OpenCLIP text encoder alone"),
+    (r"^encoder\.block\.\d+\.layer\.", "a T5 text encoder alone"),
+    (r"^(cond_stage_model|conditioner)\.", "a text encoder alone"),
+    (r"^vision_model\.", "a CLIP vision model"),
+    (r"^(emb_params|clip_[lg]|string_to_param.*|<.*>)$", "a textual-inversion embedding"),
+    (r"^(model\.0\.weight|conv_first\.weight|model\.1\.sub\.)", "an upscaler"),
+)
+_INPUTS = {9: "an inpainting model", 8: "an InstructPix2Pix editing model", 5: "a depth model", 7: "an upscaling model"}
+_QUANTISED = (
+    (r"\.(quant_state\.|absmax$|quant_map$|nested_absmax$)", "bitsandbytes NF4 or FP4"),
+    (r"\.SCB$", "bitsandbytes int8"),
+    (r"\.(qweight|qzeros)$", "GPTQ or AWQ"),
+    (r"\.weight_scale_2$", "NVFP4"),
+)
+_INTEGER = {"U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "BOOL", "F4", "F6_E2M3", "F6_E3M2"}
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """kind: "other" is what cannot be used. family: of a checkpoint. title: what the file is, for a message."""
+
+    kind: Literal["checkpoint", "lora", "other"]
+    title: str
+    family: Family | None = None
+
+
+def identify(path: Path) -> FileKind:
+    """What a file is. Raises StudioError if its header cannot be read."""
+    header = read_header(path)
+    names = header.tensors.keys()
+    if other := _first(names, _OTHERS[:1]):
+        return FileKind("other", other)
+    if is_lora(names):
+        return FileKind("lora", "a LoRA")
+    if other := _first(names, _OTHERS):
+        return FileKind("other", other)
+    if not any(name.startswith(UNET) for name in names):
+        part = _first(names, _PARTS) or ("a textual-inversion embedding" if _is_embedding(header) else "")
+        start = f"{part}; it" if part else "a file that"
+        return FileKind("other", f"{start} holds no UNet in Stable Diffusion's layout")
+    return _checkpoint(header)
+
+
+def family_of(path: Path) -> Family:
+    """Which Stable Diffusion a checkpoint is. Raises StudioError for everything else, and says what it is."""
+    found = identify(path)
+    if found.kind == "lora":
+        raise StudioError(f"{path} is a LoRA, which needs a base model: name a checkpoint")
+    if found.family is None:
+        raise StudioError(f"{path} is {found.title}: {SUPPORTED}, from whole checkpoints")
+    return found.family
+
+
+def is_lora(names: Iterable[str]) -> bool:
+    """Whether tensors of these names are a low-rank adapter's or one of its relatives' (LyCORIS), in any key format."""
+    pattern = re.compile(
+        r"^(lora|lycoris)_|\.lora_|_lora\.|\.lora\.|\.(hada_w|lokr_w|oft_|boft_|dora_scale)|^bundle_emb\."
+    )
+    return any(pattern.search(name) for name in names)
+
+
+def quantisation(header: Header) -> str:
+    """The name of a quantised format that is not run; "" for plain and for scaled float8 weights."""
+    found = _first(header.tensors, _QUANTISED)
+    if found:
+        return found
+    weights = (info for name, info in header.tensors.items() if name.startswith(UNET) and name.endswith(".weight"))
+    integer = next((info.dtype for info in weights if info.dtype in _INTEGER), "")
+    return f"the integer type {integer}" if integer else ""
+
+
+def _first(names: Iterable[str], patterns: tuple[tuple[str, str], ...]) -> str:
+    for pattern, title in patterns:
+        search = re.compile(pattern).search
+        if any(search(name) for name in names):
+            return title
+    return ""
+
+
+def _is_embedding(header: Header) -> bool:
+    """A few vectors and nothing else."""
+    infos = header.tensors.values()
+    return 0 < len(header.tensors) <= 8 and all(len(one.shape) == 2 and one.shape[0] <= 128 for one in infos)
+
+
+def _checkpoint(header: Header) -> FileKind:
+    names = header.tensors.keys()
+
+    def has(prefix: str) -> bool:
+        return any(name.startswith(prefix) for name in names)
+
+    first = header.tensors.get(FIRST_CONVOLUTION)
+    inputs = first.shape[1] if first and len(first.shape) == 4 else 4
+    if inputs != 4:
+        what = _INPUTS.get(inputs, "an inpainting or editing model")
+        return FileKind("other", f"{what} ({inputs} latent channels in, not 4)")
+    if "edm_mean" in names or "edm_vpred.sigma_max" in names:
+        return FileKind("other", "a model that was trained with EDM's noise levels")
+    if found := quantisation(header):
+        return FileKind("other", f"a checkpoint with quantised weights ({found})")
+    labelled = has(UNET + "label_emb.")
+    if has("conditioner.embedders.1."):
+        return FileKind("other", _DISTILLED) if _is_distilled(header) else FileKind("checkpoint", "SDXL", "sdxl")
+    if has("conditioner.embedders.0.model.") and not labelled and not has("cond_stage_model."):
+        return FileKind("checkpoint", "SD-Turbo", "sd21")  # Stable Diffusion 2.1 under SDXL's names
+    if has("conditioner."):
+        return FileKind("other", "an SDXL refiner, which paints over a finished picture")
+    if labelled and (has("cond_stage_model.")):
+        return FileKind("other", "an upscaling or unCLIP model, which needs more than a prompt")
+    if has("cond_stage_model.transformer."):
+        return FileKind("checkpoint", "Stable Diffusion 1.x", "sd15")
+    if has("cond_stage_model.model."):
+        return FileKind("checkpoint", "Stable Diffusion 2.x", "sd21")
+    return FileKind("other", "a checkpoint that holds no text encoder")
+
+
+_DISTILLED = "a distilled relative of SDXL (SSD-1B, Segmind Vega, KOALA), whose UNet has fewer blocks"
+_SDXL_WIDTH = 320  # channels after the first convolution
+# Transformer blocks of SDXL's UNet: how deep they are at each place that has attention.
+_SDXL_DEPTHS = {
+    **dict.fromkeys(("input_blocks.4", "input_blocks.5", "output_blocks.3", "output_blocks.4", "output_blocks.5"), 2),
+    **dict.fromkeys(("input_blocks.7", "input_blocks.8", "middle_block"), 10),
+    **dict.fromkeys(("output_blocks.0", "output_blocks.1", "output_blocks.2"), 10),
+}
+
+
+def _is_distilled(header: Header) -> bool:
+    """Whether the UNet lacks transformer blocks that SDXL has: such models are published under SDXL's names."""
+    first = header.tensors.get(FIRST_CONVOLUTION)
+    if first is None or first.shape[0] != _SDXL_WIDTH:
+        return False
+    expected = {f"{place}.1.transformer_blocks.{n}" for place, depth in _SDXL_DEPTHS.items() for n in range(depth)}
+    block = re.compile(re.escape(UNET) + r"((?:\w+_blocks\.\d+|middle_block)\.1\.transformer_blocks\.\d+)\.")
+    present = {found[1] for name in header.tensors if (found := block.match(name))}
+    return present < expected

@@ -1,0 +1,163 @@
+"""Folders in the diffusers layout, judged without torch: which pipeline they are, which files are read, what lacks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oms_app.errors import StudioError
+from oms_app.models.file_kinds import SUPPORTED
+from oms_app.models.reading import read_json, weight_files
+
+PICKLES = {".ckpt", ".bin", ".pt", ".pth", ".pkl"}
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "LatentConsistencyModelPipeline")
+LIBRARIES = {"diffusers", "transformers", "stable_diffusion", None}
+OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
+# The classes that a part may have; a scheduler may be any of diffusers'.
+PART_CLASSES = {
+    "unet": "UNet2DConditionModel",
+    "vae": "AutoencoderKL",
+    "text_encoder": "CLIPTextModel",
+    "text_encoder_2": "CLIPTextModelWithProjection",
+}
+# Beginnings of pipelines' class names, and what such a folder is.
+_OTHERS: tuple[tuple[str, str], ...] = (
+    ("StableDiffusion3", "Stable Diffusion 3"),
+    ("Flux", "Flux"),
+    ("StableDiffusionXLImg2Img", "an SDXL refiner or another model that paints over a picture"),
+    ("StableDiffusionImg2Img", "a model that paints over a picture"),
+    ("OMSPipeline", "an OMS module, which is chosen beside a base model"),
+    ("StableCascade", "Stable Cascade"),
+    ("StableVideoDiffusion", "Stable Video Diffusion"),
+    ("AltDiffusion", "AltDiffusion"),
+)
+_KINDS = (("Inpaint", "an inpainting model"), ("ControlNet", "a ControlNet"), ("Pix2Pix", "an editing model"))
+_WEIGHTS = re.compile(r"^.+?(?:\.(?P<a>\w+))?(?:-(?P<n>\d{5})-of-(?P<of>\d{5}))?(?:\.(?P<b>\w+))?\.safetensors$", re.I)
+_ORDER = ("", "fp16", "bf16", "fp32")  # which of several variants is read; others come after them
+
+
+@dataclass(frozen=True)
+class PartWeights:
+    """variant: as diffusers names it, None for files without one. files: in the order of their shards."""
+
+    variant: str | None
+    files: tuple[Path, ...]
+
+
+def pickle_refused(source: object) -> StudioError:
+    return StudioError(
+        f"{source} is a pickle, which can run any code when it is read: convert it to .safetensors first"
+    )
+
+
+def snapshot_of(folder: Path) -> Path:
+    """The newest snapshot in a repository's folder of the hub's cache (models--owner--name); any other as it is."""
+    snapshots = folder / "snapshots"
+    if (folder / "model_index.json").is_file() or not snapshots.is_dir():
+        return folder
+    main = folder / "refs/main"
+    named = snapshots / main.read_text(encoding="utf-8").strip() if main.is_file() else snapshots
+    if named != snapshots and named.is_dir():
+        return named
+    found = [path for path in snapshots.iterdir() if path.is_dir()]
+    return max(found, key=lambda path: path.stat().st_mtime_ns) if found else folder
+
+
+def check_folder(folder: Path) -> str:
+    """The pipeline's class that a diffusers folder names. Reads no weights.
+
+    Raises StudioError for a class that is not run, for parts that are of another class, absent, pickled, or that ask
+    for code of their own.
+    """
+    index = _index(folder)
+    name = index.get("_class_name")
+    if not isinstance(name, str) or name not in PIPELINES:
+        raise StudioError(
+            f"{folder} is {_title(name)}: this version runs {' and '.join(PIPELINES)} folders; {SUPPORTED}"
+        )
+    for part, described in parts_of(index).items():
+        library, part_class = described
+        if not isinstance(library, str) or library not in LIBRARIES:
+            raise StudioError(f"{folder}: {part} asks for code from {library!r}, which is never run here")
+        refuse_pickles(folder / part)
+        if part in OPTIONAL:
+            continue
+        if not (folder / part).is_dir():
+            raise StudioError(f"{folder} is incomplete: it has no folder {part}; restore it")
+        wanted = PART_CLASSES.get(part)
+        if wanted and part_class != wanted:
+            raise StudioError(f"{folder}: its {part} is a {part_class}, not a {wanted}; {SUPPORTED}")
+        if wanted:
+            part_weights(folder / part)
+    needed = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]
+    needed += ["text_encoder_2", "tokenizer_2"] if name == "StableDiffusionXLPipeline" else []
+    missing = [part for part in needed if part not in parts_of(index)]
+    if missing:
+        raise StudioError(f"{folder} is incomplete: its model_index.json names no {missing[0]}; restore it")
+    inputs = read_json(folder / "unet/config.json").get("in_channels", 4)
+    if inputs != 4:
+        raise StudioError(
+            f"{folder} is an inpainting or editing model ({inputs} latent channels in, not 4); {SUPPORTED}"
+        )
+    return name
+
+
+def parts_of(index: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Part → (library, class), of those that a model_index.json names."""
+    named = {part: told for part, told in index.items() if not part.startswith("_") and isinstance(told, list)}
+    return {part: (told[0], told[1] if len(told) > 1 else None) for part, told in named.items() if told and told[0]}
+
+
+def part_weights(part: Path) -> PartWeights:
+    """Which files a part's weights are read from. Raises StudioError if there are none, or shards are missing."""
+    variants: dict[str, dict[int, Path]] = {}
+    wanted: dict[str, int] = {}
+    for file in weight_files(part):
+        if found := _WEIGHTS.match(file.name):
+            variant = found["a"] or found["b"] or ""
+            variants.setdefault(variant, {})[int(found["n"] or 1)] = file
+            wanted[variant] = int(found["of"] or 1)
+    if not variants:
+        refuse_pickles(part)
+        raise StudioError(f"{part} holds no .safetensors weights: restore the folder")
+    whole = [variant for variant, shards in variants.items() if len(shards) >= wanted[variant]]
+    if not whole:
+        variant, shards = next(iter(variants.items()))
+        raise StudioError(
+            f"{part} is incomplete: {len(shards)} of {wanted[variant]} files are there; restore the folder"
+        )
+    rank = {variant: place for place, variant in enumerate(_ORDER)}
+    chosen = min(whole, key=lambda one: (rank.get(one, 10), one))
+    return PartWeights(chosen or None, tuple(path for _, path in sorted(variants[chosen].items())))
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raises StudioError if a part has pickled weights and no safetensors."""
+    if not folder.is_dir() or weight_files(folder):
+        return
+    for path in folder.iterdir():
+        if path.suffix.lower() in PICKLES:
+            raise pickle_refused(path)
+
+
+def _index(folder: Path) -> dict[str, Any]:
+    """model_index.json. Raises StudioError, saying what the folder is, if it has none."""
+    if (folder / "model_index.json").is_file():
+        return read_json(folder / "model_index.json")
+    if (folder / "config.json").is_file():
+        config = read_json(folder / "config.json")
+        kind = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
+        if isinstance(kind, str):
+            title = "a ControlNet" if "ControlNet" in kind else f"a {kind}"
+            raise StudioError(f"{folder} is {title} alone, and holds no model_index.json; {SUPPORTED}")
+    raise StudioError(f"{folder} holds no model_index.json: give a folder in the diffusers layout")
+
+
+def _title(name: object) -> str:
+    if not isinstance(name, str):
+        return f"a {name}"
+    title = next((title for start, title in _OTHERS if name.startswith(start)), "")
+    title = title or next((title for word, title in _KINDS if word in name), "")
+    return f"a {name} ({title})" if title else f"a {name}"

@@ -1,0 +1,116 @@
+"""Reads a base model from a folder in the diffusers layout: safetensors only, no network, no code of the folder's own.
+
+Each part is read by itself, from the files that are there for it: a folder may hold one part in float16 and another in
+float32. A part that lacks tensors is refused; diffusers would fill them with random numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from oms_app.errors import StudioError
+from oms_app.models.failures import library_errors
+from oms_app.models.folder_kinds import check_folder, part_weights, parts_of
+from oms_app.models.reading import read_json, weight_files
+from oms_app.models.tokenizers import whole_tokenizer
+
+MODELS: dict[str, Any] = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+}
+TOKENIZERS = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
+# Tensors that older versions saved and nothing reads, and those that text encoders cut out of a whole CLIP have.
+_UNREAD = re.compile(r"position_ids$|logit_scale$|^vision_model\.|visual_projection|text_projection")
+
+
+def load_folder(folder: Path, dtype: torch.dtype) -> Any:
+    """The pipeline in a folder, StableDiffusionPipeline or StableDiffusionXLPipeline, its weights in `dtype`.
+
+    Latent consistency models run in StableDiffusionPipeline: they have the same parts, and their own pipeline has no
+    negative prompt, no rescale and no interrupt. Raises StudioError as `check_folder`, and for what cannot be read.
+    """
+    name = check_folder(folder)
+    index = read_json(folder / "model_index.json")
+    with library_errors(f"{folder} cannot be read as a base model", "restore its files"):
+        parts: dict[str, Any] = {}
+        for part in MODELS.keys() & parts_of(index).keys():
+            parts[part] = load_part(MODELS[part], folder / part, dtype)
+        for part, encoder in TOKENIZERS.items():
+            if encoder in parts:
+                parts[part] = load_tokenizer(folder / part, parts[encoder].config.vocab_size)
+        parts["scheduler"] = _scheduler(folder, parts_of(index)["scheduler"][1])
+        if name == "StableDiffusionXLPipeline":
+            zeros = bool(index.get("force_zeros_for_empty_prompt", True))
+            return StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
+        checker, extractor = _safety_checker(folder, parts_of(index), dtype)
+        return StableDiffusionPipeline(
+            **parts, safety_checker=checker, feature_extractor=extractor, requires_safety_checker=checker is not None
+        )
+
+
+def load_part(model_class: Any, part: Path, dtype: torch.dtype) -> Any:
+    """A model of diffusers or transformers from its own folder. Raises StudioError if tensors are missing or foreign.
+
+    Whatever else the libraries raise passes.
+    """
+    weights = part_weights(part)
+    model, info = model_class.from_pretrained(
+        part,
+        variant=weights.variant,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+        **{_dtype_argument(model_class): dtype},
+    )
+    _require_none(part, "lacks tensors", [name for name in info["missing_keys"] if not _UNREAD.search(name)])
+    _require_none(part, "has tensors of another shape", [str(name) for name in info["mismatched_keys"]])
+    _require_none(part, "has foreign tensors", [name for name in info["unexpected_keys"] if not _UNREAD.search(name)])
+    return model
+
+
+def load_tokenizer(part: Path, tokens: int, tokenizer_class: Any = CLIPTokenizer) -> Any:
+    """A tokenizer from its own folder. tokens: of its text encoder's vocabulary. Raises StudioError if it lacks files
+    or words."""
+    have = {path.name for path in part.iterdir()} if part.is_dir() else set()
+    if not ({"tokenizer.json"} <= have or {"vocab.json", "merges.txt"} <= have or {"spiece.model"} <= have):
+        raise StudioError(
+            f"{part} is incomplete: it has neither tokenizer.json nor vocab.json and merges.txt; restore its files"
+        )
+    return whole_tokenizer(tokenizer_class.from_pretrained(part, local_files_only=True), tokens, str(part))
+
+
+def _dtype_argument(model_class: Any) -> str:
+    return "torch_dtype" if issubclass(model_class, diffusers.ModelMixin) else "dtype"
+
+
+def _require_none(part: Path, fault: str, names: list[str]) -> None:
+    if names:
+        shown = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        raise StudioError(f"{part} {fault} ({shown}): restore its files")
+
+
+def _scheduler(folder: Path, class_name: object) -> Any:
+    scheduler_class = getattr(diffusers, class_name, None) if isinstance(class_name, str) else None
+    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)):
+        raise StudioError(f"{folder}: its scheduler is a {class_name}, which diffusers does not have")
+    return scheduler_class.from_pretrained(folder / "scheduler", local_files_only=True)  # type: ignore[attr-defined]
+
+
+def _safety_checker(folder: Path, parts: dict[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:
+    """The safety checker and its image processor; both None if the index names none or their files are not there."""
+    named = {"safety_checker", "feature_extractor"} <= parts.keys()
+    there = weight_files(folder / "safety_checker") and (folder / "feature_extractor").is_dir()
+    if not (named and there):
+        return None, None
+    checker = load_part(StableDiffusionSafetyChecker, folder / "safety_checker", dtype)
+    return checker, CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True)

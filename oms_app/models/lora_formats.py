@@ -1,0 +1,199 @@
+"""What a LoRA file holds, told from its header alone: which modules it changes, and how. No torch.
+
+Read here: LoRA as PEFT, kohya and diffusers before PEFT write it, LoCon, DoRA, and of LyCORIS LoHa, LoKr, full
+differences and norms. Everything else is refused by its name; no tensor is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from oms_app.errors import StudioError
+from oms_app.models.file_kinds import TITLES
+from oms_app.models.reading import Header, TensorInfo, read_header, read_json
+
+# Endings of tensors' names, and the role that the tensor has for its module. The first that matches counts.
+_ROLES: tuple[tuple[str, str], ...] = (
+    (r"\.lora_(?:down|A)(?:\.\w+)?\.weight$", "down"),
+    (r"\.lora_(?:up|B)(?:\.\w+)?\.weight$", "up"),
+    (r"\.lora_mid\.weight$", "mid"),
+    (r"(?:\.lora|_lora|\.lora_linear_layer)\.down\.weight$", "down"),
+    (r"(?:\.lora|_lora|\.lora_linear_layer)\.up\.weight$", "up"),
+    (r"\.alpha$", "alpha"),
+    (r"\.dora_scale$", "dora_scale"),
+    (r"\.lora_magnitude_vector(?:\.\w+)?(?:\.weight)?$", "magnitude"),
+    (r"\.(hada_[wt][12](?:_[ab])?)$", ""),  # "": the ending is the role
+    (r"\.(lokr_[wt][12](?:_[ab])?)$", ""),
+    (r"\.(diff_b|diff|w_norm|b_norm)$", ""),
+)
+# What is not run here, by a part of a tensor's name.
+_REFUSED: tuple[tuple[str, str], ...] = (
+    (r"^bundle_emb\.|^emb_params$|\.emb_params$", "brings textual-inversion embeddings, which are not read"),
+    (r"\.oft_(blocks|diag)$|\.oft_R\b", "is an OFT or BOFT, which is not run"),
+    (r"\.(on_input|ia3_l)$|\.ia3_l", "is an (IA)³, which is not run"),
+    (r"\.[ab][12m]\.weight$", "is a GLoRA, which is not run"),
+    (r"\.bias_(indices|values|size)$|\.lora_[AB](\.\w+)?\.bias$", "changes biases in a way that is not run"),
+    (r"\.lora_embedding_[AB]", "changes token embeddings, which is not run"),
+    (r"\.(vera_lambda|hra_u|boft_R|boft_s|ln_tuning|vblora)", "is an adapter of PEFT that is not run"),
+    (r"^lora_controlnet$", "is a ControlLoRA, which is not run"),
+    (
+        r"(double_blocks|single_blocks|single_transformer_blocks|joint_blocks|^lora_transformer_|^transformer\.|"
+        r"lora_te3|lora_t5|add_q_proj|add_k_proj)",
+        "was made for Flux, SD3 or another diffusion transformer",
+    ),
+    (r"^lora_prior_|^lora_unet_(img_in|txt_in|x_embedder)", "was made for another architecture"),
+)
+# All the roles that a module may have, by format; the first two, or the first, must be there.
+_FORMATS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
+    ("LoRA", frozenset({"down", "up"}), frozenset({"mid", "alpha", "dora_scale", "magnitude", "diff_b"})),
+    (
+        "LoHa",
+        frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}),
+        frozenset({"hada_t1", "hada_t2", "alpha", "dora_scale", "diff_b"}),
+    ),
+    ("difference", frozenset({"diff"}), frozenset({"diff_b", "alpha"})),
+    ("norm", frozenset({"w_norm"}), frozenset({"b_norm", "alpha"})),
+    ("bias", frozenset({"diff_b"}), frozenset({"alpha"})),
+)
+_CONTEXT = {768: TITLES["sd15"], 1024: TITLES["sd21"], 2048: TITLES["sdxl"]}  # widths of what cross-attention reads
+
+
+@dataclass(frozen=True)
+class LoraModule:
+    """One module's change. stem: the module as the file names it. roles: role → tensor's name. rank: of its factors.
+
+    format: LoRA (with a `mid` a Tucker LoCon, with a `dora_scale` or `magnitude` a DoRA), LoHa, LoKr, difference …
+    scale: α/r, or α/√r, where the file's metadata say so; None: from the tensor `alpha`, else 1.
+    """
+
+    stem: str
+    format: str
+    roles: dict[str, str]
+    rank: int
+    scale: float | None = None
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """made_for: the family that its shapes tell, "" if they do not."""
+
+    path: Path
+    modules: tuple[LoraModule, ...]
+    made_for: str = ""
+
+
+@dataclass
+class _Metadata:
+    """Ranks and alphas as PEFT keeps them beside its tensors; of one part of the pipeline, or of all."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def scale(self, stem: str, rank: int) -> float | None:
+        """α/r of a module, None if nothing is said of it."""
+        part, _, module = stem.partition(".")
+        own = {name.removeprefix(f"{part}."): value for name, value in self.config.items() if name.startswith(part)}
+        told = own or {name: value for name, value in self.config.items() if "." not in name}
+        alpha = told.get("lora_alpha")
+        for pattern, value in (told.get("alpha_pattern") or {}).items():
+            if re.match(rf"(.*\.)?({pattern})$", module):
+                alpha = value
+        if not isinstance(alpha, (int, float)) or rank == 0:
+            return None
+        return float(alpha) / (math.sqrt(rank) if told.get("use_rslora") else rank)
+
+
+def read_lora(path: Path) -> LoraFile:
+    """What a LoRA file holds. Raises StudioError, naming the format, for all that cannot be applied exactly."""
+    header = read_header(path)
+    grouped: dict[str, dict[str, str]] = {}
+    unknown: list[str] = []
+    for name in header.tensors:
+        for pattern, why in _REFUSED:
+            if re.search(pattern, name):
+                raise StudioError(f"the LoRA {path.name} {why}: take another")
+        role, stem = _role_of(name)
+        if not role:
+            unknown.append(name)
+        elif role in grouped.setdefault(stem, {}):
+            raise StudioError(f"the LoRA {path.name} holds two adapters for {stem}: take a file with one")
+        else:
+            grouped[stem][role] = name
+    if unknown and len(unknown) == len(header.tensors):
+        raise StudioError(f"{path} is no LoRA: none of its tensors is named as one")
+    if unknown:
+        shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+        raise StudioError(f"the LoRA {path.name} has tensors that are not known ({shown}): take another")
+    metadata = _metadata(path, header)
+    modules = [_module(path, stem, roles, header.tensors, metadata) for stem, roles in grouped.items()]
+    return LoraFile(path, tuple(modules), _made_for(header, modules))
+
+
+def _role_of(name: str) -> tuple[str, str]:
+    """(role, stem) of a tensor; ("", "") for an unknown one."""
+    for pattern, role in _ROLES:
+        found = re.search(pattern, name)
+        if found:
+            return role or found[1], name[: found.start()]
+    return "", ""
+
+
+def _metadata(path: Path, header: Header) -> _Metadata:
+    """PEFT's own, in the file's header (diffusers) or in adapter_config.json beside it (PEFT)."""
+    text = header.metadata.get("lora_adapter_metadata")
+    if text:
+        try:
+            config = json.loads(text)
+        except ValueError as error:
+            raise StudioError(f"the LoRA {path.name} has metadata that are no JSON: take another") from error
+        return _Metadata(config if isinstance(config, dict) else {})
+    beside = path.with_name("adapter_config.json")
+    return _Metadata(read_json(beside) if path.stem.startswith("adapter_model") and beside.is_file() else {})
+
+
+def _module(
+    path: Path, stem: str, roles: dict[str, str], tensors: Mapping[str, TensorInfo], metadata: _Metadata
+) -> LoraModule:
+    def rank_of(role: str) -> int:
+        shape = tensors[roles[role]].shape
+        return shape[0] if shape else 0
+
+    present = frozenset(roles)
+    for name, needed, optional in _FORMATS:
+        if needed <= present <= needed | optional:
+            rank = rank_of({"LoRA": "down", "LoHa": "hada_w1_b"}[name]) if name in ("LoRA", "LoHa") else 0
+            return LoraModule(stem, name, roles, rank, metadata.scale(stem, rank))
+    kron = {role for role in present if role.startswith("lokr_")}
+    if kron and present - kron <= {"alpha", "dora_scale", "diff_b"} and _is_whole_kronecker(kron):
+        # The rank of the last factor that has one; two full factors have none, and no α.
+        rank = next((rank_of(role) for role in ("lokr_w2_b", "lokr_w1_b") if role in roles), 0)
+        return LoraModule(stem, "LoKr", roles, rank)
+    raise StudioError(
+        f"the LoRA {path.name} is incomplete: {stem} has {', '.join(sorted(present))} alone; fetch it again"
+    )
+
+
+def _is_whole_kronecker(roles: set[str]) -> bool:
+    """Both factors are there, each whole or as two; a core `t2` belongs to two."""
+    halves = [{f"lokr_w{i}_a", f"lokr_w{i}_b"} for i in (1, 2)]
+    whole = all((f"lokr_w{i}" in roles) != (halves[i - 1] <= roles) for i in (1, 2))
+    known = {"lokr_w1", "lokr_w2", "lokr_t2"} | halves[0] | halves[1]
+    return whole and roles <= known and ("lokr_t2" not in roles or halves[1] <= roles)
+
+
+def _made_for(header: Header, modules: list[LoraModule]) -> str:
+    """The family, by the width of what its cross-attention reads, by its text encoders, or by its metadata."""
+    said = " ".join(header.metadata.get(key, "") for key in ("ss_base_model_version", "modelspec.architecture")).lower()
+    if any(module.stem.startswith(("lora_te2", "text_encoder_2")) for module in modules) or "sdxl" in said:
+        return TITLES["sdxl"]
+    for module in modules:
+        if re.search(r"attn2[._]to_[kv]$", module.stem) and "down" in module.roles:
+            shape = header.tensors[module.roles["down"]].shape
+            if len(shape) >= 2 and shape[1] in _CONTEXT:
+                return _CONTEXT[shape[1]]
+    return ""

@@ -1,0 +1,88 @@
+"""Files of models as far as they can be read without torch: a safetensors header, a JSON object, which file it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from oms_app.errors import StudioError, one_line
+
+Stamp = tuple[tuple[str, int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """dtype: as safetensors names it, such as "F16" or "F8_E4M3"."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file holds, without its values."""
+
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+
+
+def is_safetensors(path: Path) -> bool:
+    """By its ending, in upper or lower case."""
+    return path.suffix.lower() == ".safetensors"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that lie directly in a folder, by name."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if is_safetensors(path) and path.is_file())
+
+
+def read_header(path: Path) -> Header:
+    """Raises StudioError if the file cannot be read or is shorter than its header says."""
+    return _header(path, stamp_of(path))
+
+
+@lru_cache(maxsize=64)
+def _header(path: Path, stamp: Stamp) -> Header:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: TensorInfo(one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
+            return Header(tensors, dict(file.metadata() or {}))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise StudioError(f"{path} cannot be read as safetensors ({one_line(error)}): fetch it again") from error
+
+
+def stamp_of(*paths: Path) -> Stamp:
+    """Which files lie at these paths: (name, bytes, time of change in ns, inode) of each file, of folders two levels.
+
+    A file that is replaced under its name has another stamp. What cannot be read has none.
+    """
+    found = []
+    for path in paths:
+        for file in [path] if path.is_file() else sorted([*path.glob("*"), *path.glob("*/*")]):
+            try:
+                stat = os.stat(file)
+            except OSError:
+                continue
+            if file.is_file():
+                found.append((file.name, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+    return tuple(found)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises StudioError if the file is missing or holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise StudioError(f"{path} cannot be read ({one_line(error)}): restore it") from error
+    if not isinstance(value, dict):
+        raise StudioError(f"{path} holds no JSON object: restore it")
+    return value

@@ -1,0 +1,126 @@
+"""Builds a request's scheduler from the model's own schedule and the sampler's own settings, and from nothing else.
+
+`Scheduler.from_config` takes every key that both classes know from the config of whatever class the model was saved
+with, and the target class's defaults for the rest: DDIM then clips latents, and LCM's limit of steps reaches DDIM.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+import torch
+
+from oms_app.errors import StudioError, one_line
+from oms_app.schedulers import SCHEDULER_SPECS
+
+# Stable Diffusion's own, for a config that names no class whose defaults they could be.
+_USUAL = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+@dataclass(frozen=True)
+class ModelSchedule:
+    """What of a scheduler's config belongs to the model.
+
+    betas: (T,), before any rescaling to zero terminal SNR. spacing: None if the config names none.
+    """
+
+    betas: tuple[float, ...]
+    prediction_type: str
+    zero_terminal_snr: bool
+    spacing: str | None
+    steps_offset: int
+
+
+def model_schedule(config: Mapping[str, Any]) -> ModelSchedule:
+    """The model's own schedule, from the config of the scheduler class that it was saved with.
+
+    Raises StudioError for betas that cannot be computed.
+    """
+    assumed = set(config.get("_use_default_values", ()))  # keys that the file lacks: its class's defaults filled in
+    defaults = _USUAL | _defaults_of(config.get("_class_name"))
+
+    def value(name: str, otherwise: Any = None) -> Any:
+        return config[name] if name in config else defaults.get(name, otherwise)
+
+    def stated(name: str) -> Any:
+        return config[name] if name in config and name not in assumed else None
+
+    betas = _betas(value)
+    final = float(torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0)[-1])
+    zero = bool(config.get("rescale_betas_zero_snr")) or final == 0.0  # betas that were rescaled before
+    offset = stated("steps_offset")
+    return ModelSchedule(
+        betas=betas,
+        prediction_type=str(value("prediction_type", "epsilon")),
+        zero_terminal_snr=zero,
+        spacing=stated("timestep_spacing") or ("trailing" if zero else None),
+        # Of `leading` spacing: Stable Diffusion was published with 1, and its stock pipeline insists on it.
+        steps_offset=1 if offset is None else int(offset),
+    )
+
+
+def make_scheduler(config: Mapping[str, Any], name: str, steps: int, device: torch.device) -> Any:
+    """A fresh diffusers scheduler of this name for the model that `config` was saved with, its timesteps set.
+
+    Raises StudioError if the scheduler cannot run the model or cannot make so many steps.
+    """
+    spec, model = SCHEDULER_SPECS[name], model_schedule(config)
+    if model.zero_terminal_snr and not spec.zero_snr:
+        able = ", ".join(other for other, one in SCHEDULER_SPECS.items() if one.zero_snr)
+        raise StudioError(
+            f"the scheduler {name} cannot start from pure noise, and this model was trained for zero terminal SNR: "
+            f"choose one of {able}"
+        )
+    if model.prediction_type not in spec.predictions:
+        raise StudioError(
+            f"the scheduler {name} cannot run a model with prediction type {model.prediction_type!r}: "
+            f"it knows {', '.join(spec.predictions)}; choose another scheduler, such as ddim"
+        )
+    if spec.max_steps is not None and steps > spec.max_steps:
+        raise StudioError(f"{steps} steps are too many for the scheduler {name}: take 1 to {spec.max_steps}")
+    rescaled = {"rescale_betas_zero_snr": True} if model.zero_terminal_snr else {}
+    try:
+        scheduler = getattr(diffusers, spec.diffusers_class)(
+            num_train_timesteps=len(model.betas),
+            trained_betas=list(model.betas),
+            prediction_type=model.prediction_type,
+            timestep_spacing=model.spacing or spec.spacing,
+            steps_offset=model.steps_offset,
+            **rescaled,
+            **spec.settings,
+        )
+        scheduler.set_timesteps(steps, device=device)
+    except (ValueError, IndexError) as error:
+        raise StudioError(
+            f"the scheduler {name} cannot make {steps} steps ({one_line(error)}): take more, or another scheduler"
+        ) from error
+    return scheduler
+
+
+def _defaults_of(class_name: Any) -> dict[str, Any]:
+    """The defaults of a scheduler class of diffusers; empty for anything else."""
+    named = getattr(diffusers, class_name, None) if isinstance(class_name, str) else None
+    if not (isinstance(named, type) and issubclass(named, diffusers.SchedulerMixin)):
+        return {}
+    parameters = inspect.signature(named).parameters.values()
+    return {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
+
+
+def _betas(value: Any) -> tuple[float, ...]:
+    """(T,), bit for bit as the scheduler classes of diffusers compute them in float32."""
+    trained = value("trained_betas")
+    if trained is not None:
+        return tuple(torch.tensor(trained, dtype=torch.float32).tolist())
+    kind = value("beta_schedule")
+    settings = {name: value(name) for name in ("num_train_timesteps", "beta_start", "beta_end")}
+    classes = (diffusers.DDPMScheduler, diffusers.HeunDiscreteScheduler)  # between them they know every kind
+    for known in classes:
+        try:
+            return tuple(known(beta_schedule=kind, **settings).betas.tolist())
+        except (NotImplementedError, TypeError, ValueError):
+            continue
+    raise StudioError(f"the scheduler's config has beta_schedule {kind!r}, which is not known: restore the folder")

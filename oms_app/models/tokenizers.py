@@ -1,0 +1,66 @@
+"""CLIP's tokenizer: made from its published merges, or read from a folder and checked to be whole."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+from transformers import CLIPTokenizer
+
+from oms_app.errors import StudioError
+
+CLIP_TOKENS = 49_408
+PADDING = "<|padding|>"
+SAMPLES = 64  # words of the vocabulary that are tried
+T5_SPARE = 128  # T5's embedding is rounded up to a multiple of it
+
+
+def clip_tokenizer(*, zero_padded: bool = False) -> CLIPTokenizer:
+    """CLIP's byte-pair tokenizer of 49,408 tokens, from the merges that open_clip ships.
+
+    zero_padded: fills a prompt up with id 0, as OpenCLIP does, rather than with the end of text. That id is the letter
+    "!" too; named as the padding, it would be cut out of every text, so the padding has a name of its own.
+    """
+    from open_clip.tokenizer import bytes_to_unicode, default_bpe
+
+    with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
+        merges = [tuple(line.split()) for line in file.read().splitlines()[1 : CLIP_TOKENS - 2 * 256 - 2 + 1]]
+    letters = list(bytes_to_unicode().values())
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    vocab = {token: number for number, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
+    return _built(vocab, merges, 77, vocab["!"] if zero_padded else None)
+
+
+def whole_tokenizer(tokenizer: Any, tokens: int, where: str) -> Any:
+    """The tokenizer, if it is whole. Where "!" is its padding, one that reads "!" as a letter, as in training.
+
+    tokens: of its text encoder's vocabulary. Raises StudioError for a tokenizer that lost its vocabulary or merges:
+    transformers makes an empty one of what is left, and every prompt would be the same.
+    """
+    t5 = type(tokenizer).__name__.startswith("T5")
+    if len(tokenizer) < tokens - (T5_SPARE if t5 else 0):
+        raise StudioError(
+            f"{where} is incomplete: it has {len(tokenizer):,} tokens, its text encoder {tokens:,}; restore its files"
+        )
+    if t5:
+        return tokenizer
+    vocab = tokenizer.get_vocab()
+    words = sorted(token for token in vocab if token.endswith("</w>") and token[:-4].isascii() and token[:-4].isalpha())
+    words = words[:: max(1, len(words) // SAMPLES)]
+    found = tokenizer([word[:-4] for word in words], add_special_tokens=False).input_ids if words else []
+    single = sum(ids == [vocab[word]] for word, ids in zip(words, found, strict=True))
+    if words and single < 0.9 * len(words):
+        raise StudioError(
+            f"{where} is incomplete: it takes known words apart, so merges are missing; restore its files"
+        )
+    if tokenizer.pad_token == "!":
+        merges = [tuple(pair) for pair in json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]]
+        return _built(vocab, merges, tokenizer.model_max_length, vocab["!"])
+    return tokenizer
+
+
+def _built(vocab: dict[str, int], merges: list[Any], length: int, padding: int | None) -> CLIPTokenizer:
+    if padding is None:
+        return CLIPTokenizer(vocab=vocab, merges=merges, pad_token="<|endoftext|>", model_max_length=length)
+    return CLIPTokenizer(vocab=vocab | {PADDING: padding}, merges=merges, pad_token=PADDING, model_max_length=length)

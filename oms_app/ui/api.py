@@ -1,0 +1,160 @@
+"""The public endpoints of the page: /generate, /preview and /statistics, for gradio_client and curl (docs/api.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from inspect import Parameter, Signature
+from typing import Any
+
+import gradio as gr
+from gradio import utils
+from gradio.data_classes import FileData
+from gradio.processing_utils import save_pil_to_cache
+from pydantic import ValidationError
+
+from oms_app.engine.service import StudioService
+from oms_app.errors import StudioError, describe, label_of
+from oms_app.fields import REQUEST_FIELDS, VARIANT_FIELDS, RequestField
+from oms_app.prestep.corrections import CORRECTIONS, variant_settings
+from oms_app.schema import GenerateRequest, ImageResult, variant_of, variants_of
+from oms_app.ui.events import DEVICE
+from oms_app.ui.generation import save
+from oms_app.ui.model_choice import available_models
+
+# Names of fields in the order of the endpoint's arguments, which callers may give without names.
+TEXTS = ("prompt", "negative_prompt")
+OMS = ("prompt", "prompt_b", "mix", "guidance_scale")
+PICTURE = ("model", "guidance_scale", "num_inference_steps", "scheduler", "width", "height", "seed")
+
+
+def add_endpoints(service: StudioService) -> None:
+    """Adds them to the current Blocks."""
+    _add_generate(service)
+    _add_preview(service)
+    _add_statistics(service)
+
+
+def _add_generate(service: StudioService) -> None:
+    def generate(values: dict[str, Any]) -> dict[str, Any]:
+        variants = values["variants"] or (["raw", "oms"] if values["oms"] else ["raw"])
+        settings = {name: values[argument(field)] for name, field in _settings().items()}
+        request = {name: values[name] for name in (*TEXTS, *PICTURE, "guidance_rescale")}
+        request |= {"model": _known(service, values["model"]), "variants": variants_of(variants, settings)}
+        result = save(service, service.generate(GenerateRequest.model_validate(request)))
+        pictures = [{"variant": image.variant, **_answer(image)} for image in result.images]
+        return {"seed": result.seed, "images": pictures, "notes": list(result.notes)}
+
+    settings = _settings()
+    first = [settings.pop(name) for name in OMS]
+    parameters = [
+        *(_parameter(REQUEST_FIELDS[name]) for name in TEXTS),
+        Parameter("oms", Parameter.POSITIONAL_OR_KEYWORD, default=True, annotation=bool),
+        *(_parameter(field, argument(field)) for field in first),
+        *(_parameter(REQUEST_FIELDS[name]) for name in PICTURE),
+        Parameter("variants", Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=list[str] | None),
+        _parameter(REQUEST_FIELDS["guidance_rescale"]),
+        *(_parameter(field, argument(field)) for field in settings.values()),
+    ]
+    description = f"""Generates one picture for each variant, all from the same noise.
+
+    variants: ids of corrections ({", ".join(CORRECTIONS)}); null is raw and oms, or raw alone if oms is false.
+    Returns {{"seed", "images": [{{"variant", "seed", "mean", "lightness", "image"}}], "notes"}}; images are PNG files.
+    Left out or null: the model's default; for oms_prompt the main prompt, for seed a random one."""
+    gr.api(
+        _endpoint(generate, parameters, description), api_name="generate", concurrency_id=DEVICE, concurrency_limit=1
+    )
+
+
+def _add_preview(service: StudioService) -> None:
+    def preview(values: dict[str, Any]) -> dict[str, Any]:
+        settings = {name: values[argument(VARIANT_FIELDS[name])] for name in OMS}
+        request = {name: values[name] for name in ("prompt", "width", "height", "seed")}
+        request |= {"model": _known(service, values["model"]), "variants": (variant_of("oms", settings),)}
+        found = service.preview(GenerateRequest.model_validate(request))
+        if found is None:
+            raise StudioError("the device is busy with a request: try again later")
+        return _answer(found[0])
+
+    parameters = [
+        _parameter(REQUEST_FIELDS["prompt"]),
+        *(_parameter(VARIANT_FIELDS[name], argument(VARIANT_FIELDS[name])) for name in OMS),
+        *(_parameter(REQUEST_FIELDS[name]) for name in ("model", "width", "height")),
+        _parameter(REQUEST_FIELDS["seed"]).replace(default=0, annotation=int),
+    ]
+    description = """The OMS preview, without a generation: the decoded x0 prediction of the OMS module.
+
+    Returns {"seed", "mean", "lightness", "image"}; the image is a PNG file. An error if the device is busy.
+    Left out or null: the model's default; for oms_prompt the main prompt."""
+    gr.api(_endpoint(preview, parameters, description), api_name="preview")
+
+
+def argument(field: RequestField) -> str:
+    """A variant setting's name in the API: the command line's, such as `oms_prompt`."""
+    return field.option_name.removeprefix("--").replace("-", "_")
+
+
+def _settings() -> dict[str, RequestField]:
+    """What callers may set of the corrections: everything but which module of this machine is used."""
+    return {name: field for name, field in variant_settings().items() if not field.chooses_model}
+
+
+def _parameter(field: RequestField, name: str = "") -> Parameter:
+    required = field.default is None and not field.optional
+    default = Parameter.empty if required else field.default
+    annotation: Any = field.kind | None if field.optional else field.kind
+    return Parameter(name or field.name, Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
+
+
+def _endpoint(
+    answer: Callable[[dict[str, Any]], dict[str, Any]], parameters: list[Parameter], description: str
+) -> Callable[..., dict]:
+    """A function as Gradio wants it: one argument for each parameter; faults of the caller's become one line."""
+
+    def endpoint(*arguments: Any) -> dict:
+        with _errors():
+            return answer(dict(zip([parameter.name for parameter in parameters], arguments, strict=True)))
+
+    endpoint.__doc__ = description
+    endpoint.__signature__ = Signature(parameters, return_annotation=dict)  # type: ignore[attr-defined]
+    endpoint.__annotations__ = {one.name: one.annotation for one in parameters} | {"return": dict}
+    return endpoint
+
+
+def _add_statistics(service: StudioService) -> None:
+    def statistics() -> dict:
+        """The models in memory: {"models": loaded now, "bytes_used", "budget": bytes, "hits", "misses": loads,
+        "evictions": counts since the start}."""
+        with _errors():
+            return service.statistics()
+
+    gr.api(statistics, api_name="statistics", queue=False)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Errors that the caller can correct, as one line without a traceback."""
+    try:
+        yield
+    except ValidationError as error:
+        raise gr.Error(describe(error, label_of), print_exception=False) from error
+    except StudioError as error:
+        raise gr.Error(str(error), print_exception=False) from error
+
+
+def _known(service: StudioService, model: str) -> str:
+    """The id of a model of the catalogue. Only these: a caller from outside names no folders of this machine."""
+    known = sorted(info.id for info in available_models(service, "base"))
+    if model not in known:
+        raise StudioError(f"unknown model {model!r}: choose one of {', '.join(known)}")
+    return model
+
+
+def _answer(image: ImageResult) -> dict[str, Any]:
+    path = image.path or save_pil_to_cache(image.image, cache_dir=utils.get_upload_folder(), format="png")
+    return {
+        "seed": image.seed,
+        "mean": image.stats.mean,
+        "lightness": image.stats.lightness,
+        "image": FileData(path=str(path), mime_type="image/png").model_dump(),
+    }

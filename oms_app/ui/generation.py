@@ -1,0 +1,216 @@
+"""From a click to pictures, in every tab: read the fields, stream the service's events, show the pictures, stop."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import gradio as gr
+
+from oms_app.engine.service import REPORT_SECONDS, StudioService
+from oms_app.errors import Stopped, StudioError
+from oms_app.schema import GenerateRequest, GenerateResult, Progress
+from oms_app.ui import gradio_compat, markup
+from oms_app.ui.events import DEVICE, QUICK, Component, Updates
+from oms_app.ui.field_set import FieldSet
+from oms_app.ui.jobs import RemainingTime, StopFlags
+from oms_app.ui.run_controls import RunControls
+
+logger = logging.getLogger(__name__)
+V = TypeVar("V")
+
+
+class GenerationJob:
+    """What one click asks for, and how the page shows it. Methods return updates of the tab's streamed components.
+
+    interval: seconds between two updates of the page.
+    """
+
+    interval = REPORT_SECONDS
+
+    def begin(self) -> Updates:
+        return {}
+
+    def next_request(self) -> GenerateRequest | None:
+        """The next request to run; None if there is none."""
+        raise NotImplementedError
+
+    def on_progress(self, event: Progress) -> Updates:
+        raise NotImplementedError
+
+    def on_result(self, result: GenerateResult) -> Updates:
+        """After a request, with its pictures saved."""
+        raise NotImplementedError
+
+    def on_error(self, error: Exception) -> Exception | None:
+        """After a request that failed or was stopped. None goes on with the next."""
+        return error
+
+    def end(self, error: Exception | None) -> Updates:
+        """error: what ended the job early."""
+        raise NotImplementedError
+
+    def show(self) -> Updates:
+        """The pictures, in an event of their own after a job that came to its end: see `bind_generation`."""
+        return {}
+
+
+class PictureJob(GenerationJob):
+    """Pictures that are shown together when all are there. The first request may draw the seed; the others use it.
+
+    show: updates for the finished results. live: updates for the previews of an event; None removes them.
+    """
+
+    def __init__(
+        self,
+        requests: Iterable[GenerateRequest],
+        controls: RunControls,
+        show: Callable[[list[GenerateResult]], Updates],
+        live: Callable[[Progress | None], Updates] = lambda event: {},
+    ) -> None:
+        self._requests = deque(requests)
+        self._controls, self._show, self._live = controls, show, live
+        self._results: list[GenerateResult] = []
+        self._time = RemainingTime()
+
+    def next_request(self) -> GenerateRequest | None:
+        if not self._requests:
+            return None
+        request = self._requests.popleft()
+        return request.model_copy(update={"seed": self._results[0].seed}) if self._results else request
+
+    def on_progress(self, event: Progress) -> Updates:
+        left = self._time.left(event.step, event.steps) if event.steps else None
+        return {self._controls.status: markup.progress(event, left), **self._live(event)}
+
+    def on_result(self, result: GenerateResult) -> Updates:
+        self._results.append(result)
+        return {}
+
+    def end(self, error: Exception | None) -> Updates:
+        message = {self._controls.status: error_message(error)} if error else {}
+        return {**self._live(None), **message}
+
+    def show(self) -> Updates:
+        results, self._results = self._results, []  # an open page must not hold them for ever
+        return self._show(results)
+
+
+class JobRunner(Generic[V]):
+    """The handlers of one tab's start and stop buttons. One stop flag for each visitor.
+
+    make_job: the job that the fields ask for; raises StudioError for what the visitor can correct.
+    """
+
+    def __init__(
+        self,
+        service: StudioService,
+        controls: RunControls,
+        fields: FieldSet[V],
+        make_job: Callable[[V], GenerationJob],
+    ) -> None:
+        self._service, self._controls, self._fields, self._make_job = service, controls, fields, make_job
+        self._flags = StopFlags()
+        self.job, self.finished = gr.State(), gr.State()  # the job to run; the job whose pictures are to be shown
+
+    def prepare(self, data: Mapping[Component, Any], session: gr.Request) -> Updates:
+        """Reads the fields. Outputs: `job`, and status, start and stop of the controls."""
+        try:
+            job = self._make_job(self._fields.read(data))
+        except StudioError as error:
+            return {self.job: None, self._controls.status: markup.alert(str(error))}
+        self._flags.reset(session.session_hash)
+        return {self.job: job, **self._controls.busy()}
+
+    def run(self, job: GenerationJob | None, session: gr.Request) -> Iterator[Updates]:
+        """Runs the job. Outputs: what it updates, `finished`, and status, start and stop of the controls."""
+        if job is None:  # `prepare` has said why
+            yield self._controls.idle()
+            return
+        stop = self._flags.of(session.session_hash)
+        error: Exception | None = None
+        if updates := job.begin():  # Gradio takes no empty dict
+            yield updates
+        while error is None and (request := job.next_request()):
+            try:
+                if stop.is_set():
+                    raise Stopped("stopped")
+                for event in self._service.stream(request, stop, job.interval):
+                    if isinstance(event, Progress):
+                        updates = job.on_progress(event)
+                    else:
+                        updates = job.on_result(save(self._service, event))
+                    if updates:
+                        yield updates
+            except Exception as caught:
+                error = job.on_error(caught)
+        last = job.end(error)
+        yield {**last, self.finished: job} if error is None else {**last, **self._controls.idle()}
+
+    def show(self, job: GenerationJob) -> Updates:
+        """Shows the pictures of a job that came to its end."""
+        try:
+            updates = job.show()
+        except Exception as error:
+            updates = {self._controls.status: error_message(error)}
+        return {**updates, **self._controls.idle()}
+
+    def request_stop(self, session: gr.Request) -> Updates:
+        self._flags.of(session.session_hash).set()
+        return {self._controls.stop: gr.update(interactive=False)}
+
+    def idle(self) -> Updates:
+        return self._controls.idle()
+
+
+def bind_generation(
+    service: StudioService,
+    controls: RunControls,
+    fields: FieldSet[V],
+    make_job: Callable[[V], GenerationJob],
+    *,
+    streamed: Sequence[Component] = (),
+    shown: Sequence[Component] = (),
+) -> None:
+    """`start` runs the job of the fields, one at a time on the device; `stop` ends it. All events are private.
+
+    streamed: the components that the job's methods update, besides the status. shown: those that its `show` updates, in
+    an event of their own, since images among the outputs would slow every progress message down (gradio_compat.py).
+    """
+    runner = JobRunner(service, controls, fields, make_job)
+    state = [controls.status, controls.start, controls.stop]
+    prepared = controls.start.click(runner.prepare, set(fields.components), [runner.job, *state], **QUICK)
+    ran = prepared.then(
+        runner.run,
+        runner.job,
+        [*streamed, *state, runner.finished],
+        concurrency_id=DEVICE,
+        concurrency_limit=1,
+        show_progress="minimal",
+        show_progress_on=controls.queue,
+        api_visibility="private",
+    )
+    gradio_compat.separate_event(runner.finished, runner.show, [*shown, *state], **QUICK)
+    ran.failure(runner.idle, None, [controls.start, controls.stop], **QUICK)  # a full queue, a lost connection
+    controls.stop.click(runner.request_stop, None, controls.stop, **QUICK)
+
+
+def save(service: StudioService, result: GenerateResult) -> GenerateResult:
+    """The result with its pictures saved; with a note that says why not if that fails."""
+    try:
+        return service.save(result)
+    except StudioError as error:  # such as a full disk: the pictures exist all the same
+        return result.model_copy(update={"notes": (*result.notes, f"not saved: {error}")})
+
+
+def error_message(error: Exception) -> str:
+    """Why a job ended early, for the visitor. To be called while the error is handled: an unexpected one is logged."""
+    if isinstance(error, Stopped):
+        return markup.note("Stopped. Your settings are unchanged.")
+    if isinstance(error, StudioError):
+        return markup.alert(str(error))
+    logger.error("a request failed", exc_info=error)
+    what = f"An unexpected error stopped the generation ({type(error).__name__}: {error})."
+    return markup.alert(f"{what} Your settings are kept; please try again.")

@@ -1,0 +1,97 @@
+"""Generates a grid part by part, and shows each part when it is there."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+from oms_app.engine.service import StudioService
+from oms_app.errors import Stopped, StudioError
+from oms_app.schema import GenerateRequest, GenerateResult, Progress
+from oms_app.ui import markup
+from oms_app.ui.events import Updates
+from oms_app.ui.generation import GenerationJob
+from oms_app.ui.grid_table import GridResult
+from oms_app.ui.grids import Grid, GridPart
+
+logger = logging.getLogger(__name__)
+
+
+class GridJob(GenerationJob):
+    """If a part of several pictures fails, each of them is tried alone; one that fails alone leaves its reason in its
+    cell.
+
+    result: what there is of the grid. update: updates for it (True: the job has ended). on_status: for a message.
+    """
+
+    interval = 1.0  # seconds: a grid takes long, and a browser that falls behind shows its rows late
+
+    def __init__(
+        self,
+        grid: Grid,
+        service: StudioService,
+        update: Callable[[GridResult, bool], Updates],
+        on_status: Callable[[str], Updates],
+    ) -> None:
+        self.result = GridResult(grid)
+        self._expected = service.estimate(grid.requests)
+        self._update, self._on_status = update, on_status
+        self._parts = deque((row, part) for row, parts in enumerate(grid.rows) for part in parts)
+        self._started = time.perf_counter()
+        self._notes: dict[str, None] = {}
+        self._row: int
+        self._part: GridPart
+
+    def begin(self) -> Updates:
+        self._started = time.perf_counter()
+        return self._update(self.result, False)
+
+    def next_request(self) -> GenerateRequest | None:
+        if not self._parts:
+            return None
+        self._row, self._part = self._parts.popleft()
+        return self._part.request
+
+    def on_progress(self, event: Progress) -> Updates:
+        columns = len(self._part.columns)
+        done = len(self.result.cells) + (event.step / event.steps * columns if event.steps else 0.0)
+        size = self.result.grid.size
+        text = f"{markup.STAGES[event.stage]}: {int(done)} of {markup.count(size)} finished"
+        return self._on_status(markup.status(f"{text}{markup.left(self._left(done))}", done, size))
+
+    def on_result(self, result: GenerateResult) -> Updates:
+        self._notes |= dict.fromkeys(result.notes)
+        self.result.add(self._row, self._part, result)
+        return self._update(self.result, False)
+
+    def on_error(self, error: Exception) -> Exception | None:
+        if isinstance(error, Stopped):
+            return error
+        if len(self._part.columns) > 1:
+            self._parts.extendleft((self._row, one) for one in reversed(self._part.apart()))
+            return None
+        reason = str(error)
+        if not isinstance(error, StudioError):
+            logger.error("a cell failed", exc_info=error)
+            reason = f"an unexpected error ({type(error).__name__}: {error})"
+        self.result.cells[self._row, self._part.columns[0]] = reason
+        return None
+
+    def end(self, error: Exception | None) -> Updates:
+        if error is not None:
+            message = f"Stopped. {self.result.finished} of {markup.count(self.result.grid.size)} are kept."
+        elif failed := len(self.result.cells) - self.result.finished:
+            message = f"{markup.count(failed)} failed: the reason is in the cell"
+        else:
+            message = ""
+        status = self._on_status(markup.note(*self._notes, *([message] if message else [])))
+        return {**status, **self._update(self.result, True)}
+
+    def _left(self, done: float) -> float | None:
+        """Seconds; from the speed of this job as soon as there is a cell, else from earlier ones."""
+        passed, share = time.perf_counter() - self._started, done / self.result.grid.size
+        if self.result.cells:
+            return passed / share - passed
+        return None if self._expected is None else self._expected - passed

@@ -1,0 +1,112 @@
+"""The choice of models, with their LoRAs, as every tab has it; its lists follow the models on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+
+from oms_app.engine.service import StudioService
+from oms_app.fields import LORA_FIELDS, REQUEST_FIELDS
+from oms_app.models.catalog import Defaults, ModelInfo
+from oms_app.paths import EMBEDDED
+from oms_app.ui import controls
+from oms_app.ui.events import QUICK, Component, Updates
+
+
+def available_models(service: StudioService, kind: str) -> list[ModelInfo]:
+    """The models of a kind whose files are on this machine, the embedded one first."""
+    found = [info for info in service.models() if info.available and info.kind == kind]
+    return sorted(found, key=lambda info: info.id != EMBEDDED)
+
+
+def options(infos: Sequence[ModelInfo]) -> list[tuple[str, str]]:
+    """The choices of a list: title and id."""
+    return [(info.title, info.id) for info in infos]
+
+
+class ModelChoice:
+    """One base model and, with `loras`, its LoRAs and their strength. prefix: of the element ids."""
+
+    def __init__(self, service: StudioService, prefix: str = "", *, loras: bool = False) -> None:
+        self._service = service
+        self._prefix = prefix
+        self._with_loras = loras
+
+    def build(self, info: str = "Changing it sets size, steps, scheduler and CFG to the model's defaults.") -> None:
+        """Creates the components inside the current column."""
+        models = available_models(self._service, "base")
+        self.model = controls.choice(
+            REQUEST_FIELDS["model"], choices=options(models), value=models[0].id if models else None, info=info,
+            elem_id=f"{self._prefix}model",
+        )  # fmt: skip
+        if not self._with_loras:
+            return
+        loras = available_models(self._service, "lora")
+        with gr.Column(visible=bool(loras), elem_id=f"{self._prefix}lora-settings") as self._lora_settings:
+            self.loras = gr.Dropdown(
+                options(loras), value=[], multiselect=True, label="LoRAs", elem_id=f"{self._prefix}loras",
+                info="Small additions to a model: a style, a subject, fewer steps. Each fits one family of models.",
+            )  # fmt: skip
+            self.lora_scale = controls.slider(LORA_FIELDS["scale"])
+
+    def connect(self, fields: Mapping[str, Component]) -> None:
+        """A new choice of the visitor sets these fields to the model's defaults. fields: by their names in Defaults."""
+        names, outputs = list(fields), list(fields.values())
+
+        def set_defaults(model: str) -> list[Any]:
+            defaults = self.defaults(model)
+            return [getattr(defaults, name) if defaults else gr.skip() for name in names]
+
+        if outputs:
+            self.model.input(set_defaults, self.model, outputs, **QUICK)
+
+    def defaults(self, model: str | None = None) -> Defaults | None:
+        """Of a model on this machine; of the first one if none is named; None if there is no such model."""
+        models = available_models(self._service, "base")
+        return next((info.defaults for info in models if model in (None, info.id)), None)
+
+    @property
+    def lists(self) -> list[Component]:
+        """The components that `refresh` updates."""
+        return [self.model, *([self.loras, self._lora_settings] if self._with_loras else [])]
+
+    def refresh(self, chosen: Mapping[Component, Any]) -> Updates:
+        """See `Tab.refresh`."""
+        models = available_models(self._service, "base")
+        ids = [info.id for info in models]
+        model = chosen[self.model] if chosen[self.model] in ids else next(iter(ids), None)
+        updates = {self.model: gr.update(choices=options(models), value=model)}
+        if self._with_loras:
+            loras = available_models(self._service, "lora")
+            updates[self.loras] = _selection(loras, chosen[self.loras])
+            updates[self._lora_settings] = gr.update(visible=bool(loras))
+        return updates
+
+
+class ModelGroup:
+    """Any number of base models. elem_id: of the group."""
+
+    def __init__(self, service: StudioService, elem_id: str) -> None:
+        self._service = service
+        self._elem_id = elem_id
+
+    def build(self, info: str) -> None:
+        models = available_models(self._service, "base")
+        self.models = gr.CheckboxGroup(
+            options(models), value=[info.id for info in models[:1]], label="Models", info=info, elem_id=self._elem_id
+        )
+
+    @property
+    def lists(self) -> list[Component]:
+        return [self.models]
+
+    def refresh(self, chosen: Mapping[Component, Any]) -> Updates:
+        """See `Tab.refresh`."""
+        return {self.models: _selection(available_models(self._service, "base"), chosen[self.models])}
+
+
+def _selection(infos: Sequence[ModelInfo], chosen: Sequence[str] | None) -> Any:
+    ids = [info.id for info in infos]
+    return gr.update(choices=options(infos), value=[one for one in chosen or () if one in ids])

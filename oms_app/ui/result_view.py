@@ -1,0 +1,142 @@
+"""The pictures of Create: raw and OMS side by side or under a slider, with their figures and a summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+from PIL import Image
+
+from oms_app.schema import GenerateResult, ImageResult, ImageStats, Progress
+from oms_app.ui import live_previews, readout
+from oms_app.ui.events import Component, Updates
+from oms_app.ui.form import PLAIN
+
+# The panels by name: the variant, the title, what a screen reader says.
+PANELS = {
+    "raw": ("raw", "Raw", "The raw picture, by the model alone"),
+    "oms": ("oms", "With OMS", "The picture with One More Step"),
+    "plain": (PLAIN, "OMS, no CFG", "The picture with One More Step at OMS CFG 1"),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """file: the saved PNG, which carries its settings; else the picture, which Gradio saves as PNG."""
+
+    file: Path | Image.Image
+    stats: ImageStats
+
+    @classmethod
+    def of(cls, image: ImageResult | None) -> Picture | None:
+        return cls(image.path or image.image, image.stats) if image else None
+
+
+@dataclass(frozen=True)
+class ShownResult:
+    """What Create shows: the raw picture, the corrected one of the same seed, or both.
+
+    plain: the picture at OMS CFG 1, which may be `oms` itself. details: such as "20 steps". notes: what the visitor
+    should know.
+    """
+
+    prompt: str
+    seed: int
+    raw: Picture | None
+    oms: Picture | None
+    plain: Picture | None = None
+    details: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of_result(cls, result: GenerateResult) -> ShownResult:
+        """The first picture of each variant that Create asks for."""
+        first = {image.variant: Picture.of(image) for image in result.images if image.index == 0}
+        oms = first.get("oms")
+        return cls(
+            prompt=result.request.prompt,
+            seed=result.seed,
+            raw=first.get("raw"),
+            oms=oms,
+            plain=first.get(PLAIN, oms),
+            details=readout.details(result),
+            notes=result.notes,
+        )
+
+
+class ResultView:
+    """summary: the line above the pictures; it changes with each new result."""
+
+    def build(self) -> None:
+        """Creates the components inside the current column."""
+        self.summary = gr.HTML(readout.welcome(), elem_id="summary")
+        self._images: dict[str, gr.Image] = {}
+        self._figures: dict[str, gr.HTML] = {}
+        self._overlays: dict[str, gr.HTML] = {}
+        with gr.Tabs(elem_id="views"):
+            with gr.Tab("Side by side", id="panels"), gr.Row(elem_id="panels"):
+                for name, (_, title, alt) in PANELS.items():
+                    with gr.Column(min_width=0, visible=name != "plain", elem_classes="oms-panel") as panel:
+                        self._images[name] = picture_panel(f"{name}-image", label=title, alt_text=alt)
+                        self._overlays[name] = live_previews.build(name)
+                        self._figures[name] = gr.HTML(readout.figures(None), elem_id=f"{name}-figures")
+                    if name == "plain":
+                        self.plain_panel = panel
+            with gr.Tab("Slide over both", id="slider", render_children=True):
+                self._slider = gr.ImageSlider(
+                    label="Raw at the left, with OMS at the right",
+                    format="png",
+                    type="pil",
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    elem_id="slider",
+                    max_height=640,
+                )
+        gr.HTML(readout.LEGEND)
+
+    @property
+    def outputs(self) -> list[Component]:
+        """The components that `show` updates."""
+        return [*self._images.values(), *self._figures.values(), self._slider, self.summary]
+
+    @property
+    def oms_image(self) -> gr.Image:
+        return self._images["oms"]
+
+    @property
+    def overlays(self) -> list[Component]:
+        """The components that `live` updates."""
+        return list(self._overlays.values())
+
+    def show(self, result: ShownResult) -> Updates:
+        pictures = {"raw": result.raw, "oms": result.oms, "plain": result.plain}
+        raw, oms = result.raw, result.oms
+        change = readout.change(raw.stats, oms.stats) if raw and oms else ""
+        return {
+            **{self._images[name]: picture.file if picture else None for name, picture in pictures.items()},
+            **{
+                self._figures[name]: readout.figures(picture.stats if picture else None)
+                for name, picture in pictures.items()
+            },
+            self._slider: (raw.file, oms.file) if raw and oms else None,
+            self.summary: readout.summary(result.prompt, result.seed, result.details, change),
+        }
+
+    def live(self, event: Progress | None) -> Updates:
+        """The previews of an event over the panels; None removes them."""
+        overlays = {PANELS[name][0]: overlay for name, overlay in self._overlays.items()}
+        return live_previews.updates(overlays, event)
+
+
+def picture_panel(elem_id: str, label: str | None = None, alt_text: str | None = None) -> gr.Image:
+    """A place for a finished picture, which is served as the PNG that it is."""
+    return gr.Image(
+        label=label,
+        format="png",
+        type="pil",
+        interactive=False,
+        buttons=["download", "fullscreen"],
+        elem_id=elem_id,
+        alt_text=alt_text,
+    )

@@ -1,0 +1,46 @@
+"""The button that starts, Stop, and the status with progress and place in the queue, as every tab has them."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from oms_app.ui import markup
+from oms_app.ui.events import Updates
+
+
+class RunControls:
+    """start, stop: the buttons. status: messages and progress. queue: Gradio shows the place in the queue in it.
+
+    elem_id: of the start button. prefix: of the other element ids. The keys Ctrl+Enter and Esc press these buttons
+    (keys.js) if their tab is open.
+    """
+
+    def __init__(self, label: str, elem_id: str, prefix: str = "") -> None:
+        self._label, self._elem_id, self._prefix = label, elem_id, prefix
+
+    def build_buttons(self) -> None:
+        """Creates the buttons inside the current row."""
+        self.start = gr.Button(
+            self._label, variant="primary", elem_id=self._elem_id, elem_classes="oms-start", scale=3, min_width=120
+        )
+        self.stop = gr.Button(
+            "Stop", elem_id=f"{self._prefix}stop", elem_classes="oms-stop", interactive=False, scale=1, min_width=70
+        )
+
+    def build_status(self) -> None:
+        """Creates the status inside the current column."""
+        with gr.Column(elem_classes="oms-status-place", min_width=0):
+            self.status = gr.HTML(markup.KEYS, elem_id=f"{self._prefix}status")
+            self.queue = gr.HTML("", elem_id=f"{self._prefix}waiting", elem_classes="oms-queue")
+
+    def busy(self) -> Updates:
+        """While a request waits or runs."""
+        return {
+            self.status: markup.progress(None),
+            self.start: gr.update(interactive=False),
+            self.stop: gr.update(interactive=True),
+        }
+
+    def idle(self) -> Updates:
+        """Start can be pressed again."""
+        return {self.start: gr.update(interactive=True), self.stop: gr.update(interactive=False)}

@@ -1,0 +1,316 @@
+"""Single files as they are found: markers, old names, every dtype, scaled float8, and what is something else."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from ldm import to_single_file, unet_name, vae_name
+from safetensors.torch import save_file
+from tiny import make_sdxl
+from torch import Tensor
+
+from oms_app import StudioError
+from oms_app.models import single_file
+from oms_app.models.file_kinds import identify
+from oms_app.models.ldm_names import unet_names, vae_names
+from oms_app.models.prediction import in_float32, prediction_type
+from oms_app.models.single_file import load_single_file, unread_tensors
+from oms_app.paths import EMBEDDED_FOLDER, PRESETS
+
+FAMILIES = ("sd15", "sd21", "sdxl")
+UNET = "model.diffusion_model."
+
+
+@pytest.fixture(scope="module")
+def folders(lumen: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny pipeline folder of each family."""
+    root = tmp_path_factory.mktemp("families")
+    parts = shutil.ignore_patterns("oms", "singdiffusion", "signal_leak")
+    made = {family: Path(shutil.copytree(lumen, root / family, ignore=parts)) for family in ("sd15", "sd21")}
+    config = made["sd21"] / "text_encoder/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"hidden_act": "gelu"}))
+    return made | {"sdxl": make_sdxl(root / "sdxl")}
+
+
+@pytest.fixture(scope="module")
+def tensors(folders: dict[str, Path]) -> dict[str, dict[str, Tensor]]:
+    """The same as single files' tensors."""
+    made = {}
+    for family, folder in folders.items():
+        kind = StableDiffusionXLPipeline if family == "sdxl" else StableDiffusionPipeline
+        made[family] = to_single_file(kind.from_pretrained(folder, local_files_only=True), family)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _tiny_families(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The configurations of the tiny families, with the schedulers that are shipped."""
+    for family, folder in folders.items():
+        shutil.copytree(folder, tmp_path / "configs" / family, ignore=shutil.ignore_patterns("*.safetensors"))
+        shipped = PRESETS / "configs" / family / "scheduler/scheduler_config.json"
+        shutil.copy(shipped, tmp_path / "configs" / family / "scheduler/scheduler_config.json")
+    monkeypatch.setattr(single_file, "CONFIGS", tmp_path / "configs")
+    yield
+
+
+def saved(tmp_path: Path, content: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
+    path = tmp_path / "model.safetensors"
+    save_file({name: value.contiguous() for name, value in content.items()}, path, metadata)
+    return path
+
+
+def weights(pipeline: Any) -> dict[str, Tensor]:
+    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_weight_is_the_folders(
+    family: str, folders: dict[str, Path], tensors: dict[str, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    kind = StableDiffusionXLPipeline if family == "sdxl" else StableDiffusionPipeline
+    wanted = weights(kind.from_pretrained(folders[family], local_files_only=True))
+    got = weights(load_single_file(saved(tmp_path, tensors[family]), torch.float32))
+    assert got.keys() == wanted.keys()
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_markers_of_v_prediction_and_zero_terminal_snr(
+    family: str, tensors: dict[str, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    marked = tensors[family] | {"v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}
+    scheduler = load_single_file(saved(tmp_path, marked), torch.float32).scheduler
+    config = scheduler.config
+    assert (config.prediction_type, config.rescale_betas_zero_snr) == ("v_prediction", True)
+    assert config.timestep_spacing == "trailing" and float(scheduler.alphas_cumprod[-1]) < 1e-6
+    plain = load_single_file(saved(tmp_path, tensors[family] | {"v_pred": torch.tensor([])}), torch.float32)
+    assert (plain.scheduler.config.prediction_type, plain.scheduler.config.get("rescale_betas_zero_snr")) in (
+        ("v_prediction", False),
+        ("v_prediction", None),
+    )
+
+
+@pytest.mark.parametrize(("said", "meant"), [("v", "v_prediction"), ("epsilon", "epsilon")])
+def test_the_metadata_may_say_what_is_predicted(
+    said: str, meant: str, tensors: dict[str, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    for family in FAMILIES:
+        path = saved(tmp_path, tensors[family], {"modelspec.prediction_type": said, "format": "pt"})
+        assert load_single_file(path, torch.float32).scheduler.config.prediction_type == meant
+
+
+def test_betas_of_its_own_are_the_models(tensors: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
+    usual = load_single_file(saved(tmp_path, tensors["sd15"]), torch.float32).scheduler.alphas_cumprod
+    same = load_single_file(saved(tmp_path, tensors["sd15"] | {"alphas_cumprod": usual.clone()}), torch.float32)
+    assert same.scheduler.config.trained_betas is None
+    other = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
+    read = load_single_file(saved(tmp_path, tensors["sd15"] | {"alphas_cumprod": other}), torch.float32)
+    torch.testing.assert_close(read.scheduler.alphas_cumprod, other, rtol=1e-4, atol=1e-6)
+
+
+class AsV(torch.nn.Module):
+    """A UNet that predicts ε, seen as one that predicts v: the same model in another parametrisation."""
+
+    def __init__(self, unet: Any, alphas: Tensor) -> None:
+        super().__init__()
+        self.unet, self.alphas, self.config = unet, alphas, unet.config
+
+    def forward(self, x: Tensor, t: int, **given: Any) -> Any:
+        out = self.unet(x, t, **given)
+        out.sample = (out.sample - (1 - self.alphas[t]).sqrt() * x) / self.alphas[t].sqrt()
+        return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_trained_unet_shows_what_it_predicts(dtype: torch.dtype) -> None:
+    unet = UNet2DConditionModel.from_pretrained(EMBEDDED_FOLDER / "unet").float().eval()
+    alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
+    unet.to(dtype)
+    for otherwise in ("epsilon", "v_prediction"):
+        assert prediction_type(unet, otherwise) == "epsilon"
+        assert prediction_type(AsV(unet, alphas), otherwise) == "v_prediction"
+    with torch.no_grad():
+        unet.conv_out.weight.normal_()
+    assert [prediction_type(unet, otherwise) for otherwise in ("epsilon", "v_prediction")] == [
+        "epsilon",
+        "v_prediction",
+    ]
+
+
+def test_half_precision_weights_compute_in_float32_for_the_probe() -> None:
+    half = UNet2DConditionModel.from_pretrained(EMBEDDED_FOLDER / "unet").half().eval()
+    before = {name: value.clone() for name, value in half.state_dict().items()}
+    x, hidden = torch.randn(1, 4, 16, 16), torch.randn(1, 77, half.config.cross_attention_dim)
+    with torch.no_grad(), in_float32(half):
+        got = half(x, 500, encoder_hidden_states=hidden).sample
+    with torch.no_grad():
+        wanted = copy.deepcopy(half).float()(x, 500, encoder_hidden_states=hidden).sample
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(half.state_dict()[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("scale_name", ["scale_weight", "weight_scale"])
+@pytest.mark.parametrize("per_output", [False, True])
+def test_scaled_float8_is_multiplied_by_its_scales(
+    scale_name: str, per_output: bool, tensors: dict[str, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    content: dict[str, Tensor] = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+    content[f"{UNET}scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
+    rounded = {}
+    for name, value in tensors["sdxl"].items():
+        content[name] = value
+        if name.startswith(UNET) and value.ndim == 2:
+            scale = (value.abs().amax(1) if per_output else value.abs().max()) / 448
+            content[name] = (value / (scale[:, None] if per_output else scale)).to(torch.float8_e4m3fn)
+            stem = name.removesuffix("weight")
+            content |= {stem + scale_name: scale, stem + "scale_input": torch.ones(())}
+            rounded[name] = content[name].float() * (scale[:, None] if per_output else scale)
+    unet = load_single_file(saved(tmp_path, content), torch.float32).unet
+    for module, theirs in unet_names(unet).items():
+        if f"{UNET}{theirs}.weight" in rounded:
+            assert torch.equal(unet.get_submodule(module).weight, rounded[f"{UNET}{theirs}.weight"])
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
+)
+def test_every_floating_dtype_is_read(
+    dtype: torch.dtype, tensors: dict[str, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    content = {name: value.to(dtype) for name, value in tensors["sd15"].items()}
+    pipeline = load_single_file(saved(tmp_path, content), torch.float32)
+    name = "input_blocks.0.0.weight"
+    assert torch.equal(pipeline.unet.conv_in.weight, tensors["sd15"][UNET + name].to(dtype).float())
+    assert all(value.dtype == torch.float32 for value in weights(pipeline).values())
+
+
+def test_old_names_and_shapes_are_read(
+    folders: dict[str, Path], tensors: dict[str, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    old = {name.replace("transformer.text_model.", "transformer."): value for name, value in tensors["sd15"].items()}
+    old["cond_stage_model.transformer.embeddings.position_ids"] = torch.arange(16.0)[None]
+    old |= {"model_ema.decay": torch.ones(()), "global_step": torch.ones((), dtype=torch.int64)}
+    got = weights(load_single_file(saved(tmp_path, old), torch.float32))
+    wanted = weights(StableDiffusionPipeline.from_pretrained(folders["sd15"], local_files_only=True))
+    assert got.keys() == wanted.keys() and all(torch.equal(got[name], wanted[name]) for name in wanted)
+    assert unread_tensors(saved(tmp_path, old)) == ()
+    extra = old | {"learned_thing.weight": torch.zeros(1)}
+    assert unread_tensors(saved(tmp_path, extra)) == ("learned_thing.weight",)
+
+
+def test_stable_diffusion_2_under_sdxls_names_is_read(tensors: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
+    """SD-Turbo was published so."""
+    turbo = {n.replace("cond_stage_model.", "conditioner.embedders.0."): v for n, v in tensors["sd21"].items()}
+    got = load_single_file(saved(tmp_path, turbo), torch.float32)
+    wanted = load_single_file(saved(tmp_path, tensors["sd21"]), torch.float32)
+    assert all(torch.equal(got.text_encoder.state_dict()[n], v) for n, v in wanted.text_encoder.state_dict().items())
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(StudioError) as refused:
+        load_single_file(path, torch.float32)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_incomplete_and_foreign_checkpoints_are_named(tensors: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
+    whole = tensors["sd15"]
+    no_vae = {name: value for name, value in whole.items() if not name.startswith("first_stage_model.")}
+    assert "holds no VAE" in refusal(saved(tmp_path, no_vae))
+    name = "cond_stage_model.transformer.text_model.final_layer_norm.weight"
+    short = {n: v for n, v in whole.items() if n != name}
+    assert f"its text encoder is incomplete ({name} missing)" in refusal(saved(tmp_path, short))
+    wrong = whole | {f"{UNET}out.2.weight": torch.zeros(3, 3)}
+    assert "its UNet does not fit (conv_out.weight is (3, 3), not (4, 16, 3, 3))" in refusal(saved(tmp_path, wrong))
+    adapter = whole | {f"{UNET}input_blocks.1.9.weight": torch.zeros(1)}
+    said = refusal(saved(tmp_path, adapter))
+    assert (
+        "no place for (model.diffusion_model.input_blocks.1.9.weight)" in said and "Stable Diffusion 1.x, 2.x" in said
+    )
+    nf4 = whole | {f"{UNET}out.2.weight.quant_state.bitsandbytes__nf4": torch.zeros(3, dtype=torch.uint8)}
+    assert "quantised weights (bitsandbytes NF4" in refusal(saved(tmp_path, nf4))
+    integers = whole | {f"{UNET}time_embed.0.weight": torch.zeros(64, 16, dtype=torch.int8)}
+    assert "quantised weights (the integer type I8)" in refusal(saved(tmp_path, integers))
+
+
+# One or two tensors of files as they are published, and what they are.
+FOREIGN: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
+    "Flux": ({"model.diffusion_model.double_blocks.0.img_attn.qkv.weight": (9, 3)}, "is Flux"),
+    "Flux transformer": ({"double_blocks.0.img_attn.qkv.weight": (9, 3), "img_in.weight": (3, 3)}, "is Flux"),
+    "SD3": ({"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (9, 3)}, "is Stable Diffusion 3"),
+    "ControlNet": ({"control_model.input_blocks.0.0.weight": (3, 4, 3, 3)}, "is a ControlNet"),
+    "ControlNet, diffusers": ({"controlnet_cond_embedding.conv_in.weight": (3, 3)}, "is a ControlNet"),
+    "ControlLoRA": ({"lora_controlnet": (0,), "input_blocks.0.0.up": (1, 1)}, "is a ControlLoRA"),
+    "embedding": ({"emb_params": (4, 768)}, "is a textual-inversion embedding"),
+    "SDXL embedding": ({"clip_g": (4, 1280), "clip_l": (4, 768)}, "is a textual-inversion embedding"),
+    "embedding by its word": ({"<my-style>": (768,)}, "is a textual-inversion embedding"),
+    "VAE": ({"first_stage_model.encoder.conv_in.weight": (3, 3, 3, 3)}, "is a VAE alone"),
+    "VAE, diffusers": ({"decoder.up_blocks.0.resnets.0.conv1.weight": (3, 3, 3, 3)}, "is a VAE alone"),
+    "UNet": ({"diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}, "is a UNet alone"),
+    "UNet, diffusers": ({"down_blocks.0.resnets.0.conv1.weight": (3, 3, 3, 3)}, "is a UNet alone, in the diffusers"),
+    "CLIP": ({"text_model.encoder.layers.0.self_attn.k_proj.weight": (3, 3)}, "is a CLIP text encoder alone"),
+    "T5": ({"encoder.block.0.layer.0.SelfAttention.q.weight": (3, 3)}, "is a T5 text encoder alone"),
+    "IP-Adapter": ({"image_proj.proj.weight": (3, 3)}, "is an IP-Adapter"),
+    "T2I adapter": ({"adapter.body.0.in_conv.weight": (3, 3)}, "is a T2I adapter"),
+    "AnimateDiff": ({"down_blocks.0.motion_modules.0.proj_out.weight": (3, 3)}, "is an AnimateDiff motion module"),
+    "SVD": ({"model.diffusion_model.input_blocks.1.0.time_stack.in_layers.0.weight": (3,)}, "Stable Video Diffusion"),
+    "Cascade": ({"clip_txt_mapper.weight": (3, 3)}, "is Stable Cascade"),
+    "upscaler": ({"model.0.weight": (64, 3, 3, 3)}, "is an upscaler"),
+    "nonsense": ({"a.b": (1, 1, 1)}, "a file that holds no UNet in Stable Diffusion's layout"),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_other_models_are_named(case: str, tmp_path: Path) -> None:
+    shapes, title = FOREIGN[case]
+    path = saved(tmp_path, {name: torch.zeros(shape) for name, shape in shapes.items()})
+    said = refusal(path)
+    assert title in said and "OMS Studio runs Stable Diffusion 1.x, 2.x and SDXL" in said
+    assert "fetch it again" not in said
+
+
+def sdxl_names(distilled: bool) -> dict[str, Tensor]:
+    """Names of SDXL's UNet at its full size, or of SSD-1B's: fewer transformer blocks, none in the middle."""
+    config = UNet2DConditionModel.load_config(PRESETS / "configs/sdxl/unet")
+    with init_empty_weights():
+        unet = UNet2DConditionModel.from_config(config)
+    names = {f"{UNET}{theirs}.weight" for theirs in unet_names(unet).values()}
+    if distilled:
+        gone = ("middle_block.1.", *(f"blocks.{i}.1.transformer_blocks.{n}." for i in (7, 8) for n in range(4, 10)))
+        names = {name for name in names if not any(part in name for part in gone)}
+    made = {name: torch.zeros(1) for name in names} | {"conditioner.embedders.1.model.ln_final.weight": torch.zeros(1)}
+    return made | {f"{UNET}input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3)}
+
+
+def test_sdxl_and_its_distilled_relatives_are_told_apart(tmp_path: Path) -> None:
+    assert identify(saved(tmp_path, sdxl_names(distilled=False))).family == "sdxl"
+    assert "SSD-1B" in refusal(saved(tmp_path, sdxl_names(distilled=True)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_original_names_at_full_size(family: str) -> None:
+    """Against the mapping in tests/ldm.py, which was written by itself."""
+    folder = PRESETS / "configs" / family
+    with init_empty_weights():
+        unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
+        vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder / "vae"))
+    attention_up = {i for i, kind in enumerate(unet.config.up_block_types) if "CrossAttn" in kind}
+    for module, theirs in unet_names(unet).items():
+        assert unet_name(f"{module}.weight", 2, attention_up) == f"{UNET}{theirs}.weight"
+    attention = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out", "group_norm": "norm"}
+    for module, theirs in vae_names(vae).items():
+        if "attentions" in module:
+            half, kind = module.split(".")[0], module.partition("attentions.0.")[2]
+            assert theirs == f"{half}.mid.attn_1.{attention[kind]}"
+        else:
+            assert vae_name(f"{module}.weight", 4) == f"first_stage_model.{theirs}.weight"
