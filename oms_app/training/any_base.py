@@ -24,12 +24,14 @@ from oms_app.models import domain as domains
 from oms_app.models.catalog import Catalog, Entry
 from oms_app.models.loading import load_base
 from oms_app.models.text import TextEncoder, load_encoder
+from oms_app.paths import atomic_write
 from oms_app.training import oms
 from oms_app.training.data import find, some
 from oms_app.training.encoded import encode
 from oms_app.training.loop import Plan
 from oms_app.training.loop import train as train_loop
-from oms_app.training.lumen.stages import vae_key, work_folder
+from oms_app.training.lumen.dataset import vae_key
+from oms_app.training.lumen.stages import work_folder
 
 log = logging.getLogger(__name__)
 Size = Literal["S", "B", "L"]
@@ -188,5 +190,4 @@ def _require_same_run(work: Path, begun: dict[str, Any], out: Path) -> None:
                     f"{out} was begun with {name} {before.get(name)!r}, not {value!r}: take another --out, "
                     f"or delete {work}"
                 )
-    work.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(begun, indent=1) + "\n")
+    atomic_write(path, json.dumps(begun, indent=1) + "\n")
