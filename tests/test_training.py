@@ -171,7 +171,7 @@ def test_a_share_of_each_batch_names_the_ground(family: Path) -> None:
         captions.Facts("shape", "star", "teal"),
     ]
     said = [["a wall", "solid crimson background"], ["red sea"], ["star", "star on turquoise"]]
-    encoded = dataset.Encoded(np.zeros((3, 4, 32, 32), np.float16), said, facts)
+    encoded = dataset.EncodedScenes(np.zeros((3, 4, 32, 32), np.float16), said, facts)
     tokenizer = StableDiffusionPipeline.from_pretrained(family / "lumen", local_files_only=True).tokenizer
     batch = next(dataset.unet_batches(encoded, tokenizer, lambda: 12, torch.device("cpu"), (0,), 0.5))
     assert batch["named"].tolist() == [True] * 6 + [False] * 6

@@ -71,13 +71,13 @@ class Trained:
 
 
 def train(catalog: Catalog, entry: Entry, data: Path, out: Path, *, device: str, settings: Settings) -> Trained:
-    """Trains a module for the base `entry` and writes it to `out`, in the published layout. The same call resumes.
+    """Train a module for the base `entry` and write it to `out`, in the published layout. The same call resumes.
 
     Checkpoints, latents and embeddings lie beside `out`. Every process of `accelerate launch` calls it.
-    Raises StudioError for data, a base or an encoder that cannot be used, and where `out` was begun otherwise.
+    Raises StudioError for data, a base or an encoder that cannot be used, and if `out` was begun with other settings.
     """
     torch.manual_seed(0)
-    # None waits long for the slowest but in encoding, where it may take hours; minutes are the default.
+    # A process that has encoded its share waits for the slowest one, perhaps for hours; the default limit is minutes.
     processes = PartialState(cpu=torch.device(device).type == "cpu", timeout=timedelta(days=1))
     listing = find(data)
     if listing.uncaptioned and processes.is_main_process:
@@ -117,17 +117,7 @@ def train(catalog: Catalog, entry: Entry, data: Path, out: Path, *, device: str,
         )  # fmt: skip
 
     module = oms.build_module(oms.SIZES[settings.size], encoded.hidden.shape[-1], encoded.latents.shape[-1])
-    each = ceil(batch / processes.num_processes)
-    accumulate = ceil(each / settings.micro_batch)
-    count = ceil(each / accumulate)
-    plan = Plan(
-        minutes=settings.minutes or 0.0,
-        steps=None if settings.minutes else settings.steps,
-        learning_rate=learning_rate,
-        accumulate=accumulate,
-        betas=(0.9, 0.999),
-        checkpoint_seconds=600.0,
-    )
+    plan, count = _plan(settings, batch, learning_rate, processes.num_processes)
     train_loop(
         "oms",
         torch.nn.ModuleDict({"oms": module}),
@@ -151,9 +141,25 @@ def train(catalog: Catalog, entry: Entry, data: Path, out: Path, *, device: str,
         truncated=encoded.truncated,
         parameters=module.num_parameters(),
         steps=json.loads((work / "oms.json").read_text())["steps"],
-        batch=count * accumulate * processes.num_processes,
+        batch=count * plan.accumulate * processes.num_processes,
         learning_rate=learning_rate,
     )
+
+
+def _plan(settings: Settings, batch: int, learning_rate: float, processes: int) -> tuple[Plan, int]:
+    """The plan for a step of about `batch` pictures over all processes, and how many pictures each process takes at a
+    time."""
+    each = ceil(batch / processes)
+    accumulate = ceil(each / settings.micro_batch)
+    plan = Plan(
+        minutes=settings.minutes or 0.0,
+        steps=None if settings.minutes else settings.steps,
+        learning_rate=learning_rate,
+        accumulate=accumulate,
+        betas=(0.9, 0.999),
+        checkpoint_seconds=600.0,
+    )
+    return plan, ceil(each / accumulate)
 
 
 def _encoder(

@@ -34,7 +34,7 @@ AT_ONCE = 4  # pictures in the autoencoder
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedPictures:
     """latents: (N, C, h, w) float16, scaled. hidden: (N, L, D) float16. empty: (L, D), the embedding of "".
 
     usable: the numbers of the pictures that could be read; `skipped` names the others. truncated: how many captions
@@ -63,7 +63,7 @@ class Encoded:
 
 def encode(
     pictures: Sequence[Captioned], vae: Any, text: TextEncoder, side: int, folder: Path, processes: PartialState
-) -> Encoded:
+) -> EncodedPictures:
     """Encodes what is not in `folder` yet; every process calls it with the same arguments and gets the same answer.
 
     side: pixels. Raises StudioError where no picture can be read, and for latents or embeddings that are not finite.
@@ -94,7 +94,7 @@ def encode(
     skipped = tuple(pictures[number].name for number in sorted(unread))
     if not len(usable):
         raise StudioError(f"none of the {len(pictures)} pictures can be read: {some(skipped)}; give JPEG, PNG or WebP")
-    return Encoded(latents, hidden, empty, usable, skipped, sum(mark["truncated"] for mark in marks))
+    return EncodedPictures(latents, hidden, empty, usable, skipped, sum(mark["truncated"] for mark in marks))
 
 
 def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:

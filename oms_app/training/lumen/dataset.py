@@ -29,7 +29,7 @@ PART = 2_000  # scenes a file
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedScenes:
     """latents: (N, 4, 32, 32) float16, scaled; captions: several a scene; facts: what is true of each."""
 
     latents: np.ndarray
@@ -76,7 +76,7 @@ def encode_scenes(
     device: str,
     first: int = 0,
     style: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> Encoded:
+) -> EncodedScenes:
     """`count` scenes from seed `first` on as latents and captions, made once and kept on disk in parts of PART scenes.
 
     style: what is done to each picture, (256, 256, 3) uint8, before it is encoded. A stopped run goes on with the parts
@@ -94,14 +94,14 @@ def encode_scenes(
                 _encode_part(vae, pool.map(scenes.draw, range(start, start + size), chunksize=32), size, path, style)
         vae.to("cpu")
     made = [part for _, size, path in parts if (part := _kept(size, path)) is not None]
-    return Encoded(
+    return EncodedScenes(
         np.concatenate([part.latents for part in made]),
         [captions for part in made for captions in part.captions],
         [facts for part in made for facts in part.facts],
     )
 
 
-def _kept(size: int, path: Path) -> Encoded | None:
+def _kept(size: int, path: Path) -> EncodedScenes | None:
     """The first `size` scenes of a part, None if fewer are on disk."""
     captions_path = path.with_suffix(".json")
     if not captions_path.exists():
@@ -110,7 +110,7 @@ def _kept(size: int, path: Path) -> Encoded | None:
     if len(entries) < size:
         return None
     latents = np.load(path.with_suffix(".npy"))[:size]
-    return Encoded(latents, [e["captions"] for e in entries], [Facts(**e["facts"]) for e in entries])
+    return EncodedScenes(latents, [e["captions"] for e in entries], [Facts(**e["facts"]) for e in entries])
 
 
 def _encode_part(
@@ -137,7 +137,7 @@ def _encode_part(
 
 
 def unet_batches(
-    encoded: Encoded,
+    encoded: EncodedScenes,
     tokenizer: CLIPTokenizer,
     size: Callable[[], int],
     device: torch.device,
@@ -173,7 +173,7 @@ def unet_batches(
         }
 
 
-def _naming(encoded: Encoded, starts: Sequence[int] | np.ndarray) -> np.ndarray:
+def _naming(encoded: EncodedScenes, starts: Sequence[int] | np.ndarray) -> np.ndarray:
     """(M, 2): scenes, and the numbers of those of their captions that name the ground's colour."""
     pairs = [
         (i, int(starts[i]) + k)

@@ -31,7 +31,7 @@ from oms_app.prestep.schedule import add_noise, rescale_zero_terminal_snr
 from oms_app.training.loop import Batch, Plan
 from oms_app.training.loop import train as train_loop
 from oms_app.training.lumen import text_encoder
-from oms_app.training.lumen.dataset import Encoded, unet_batches
+from oms_app.training.lumen.dataset import EncodedScenes, unet_batches
 from oms_app.training.lumen.denoiser import unet_loss
 from oms_app.training.lumen.recipe import scheduler
 
@@ -57,7 +57,7 @@ LossOf = Callable[[torch.nn.ModuleDict, Batch, float], torch.Tensor]
 def train(
     member: Member,
     base: StableDiffusionPipeline,
-    encoded: Encoded,
+    encoded: EncodedScenes,
     plan: Plan,
     batch: int,
     *,

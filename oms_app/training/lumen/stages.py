@@ -26,7 +26,7 @@ from oms_app.paths import atomic_path, atomic_write
 from oms_app.training.loop import Batch, Plan, State, grown, pick_device
 from oms_app.training.loop import train as train_loop
 from oms_app.training.lumen import autoencoder, family, text_encoder
-from oms_app.training.lumen.dataset import Encoded, draw_pictures, encode_scenes, unet_batches, unseen_pictures
+from oms_app.training.lumen.dataset import EncodedScenes, draw_pictures, encode_scenes, unet_batches, unseen_pictures
 from oms_app.training.lumen.denoiser import offset_strength, unet_loss
 from oms_app.training.lumen.family import FAMILY, Member
 from oms_app.training.lumen.recipe import (
@@ -60,7 +60,7 @@ def load(folder: Path) -> StableDiffusionPipeline:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """What every stage of one call of `train` shares. stage: the only one wanted, None for all."""
 
     work: Path
@@ -84,7 +84,7 @@ class Run:
         with self.processes.main_process_first():
             return draw_pictures(self.work, self.recipe.pictures)
 
-    def scenes(self, vae: AutoencoderKL) -> Encoded:
+    def scenes(self, vae: AutoencoderKL) -> EncodedScenes:
         with self.processes.main_process_first():
             return encode_scenes(vae, self.work, self.recipe.scenes, self.device)
 
@@ -119,7 +119,7 @@ def train(
     if stage is not None and stage not in OWN_STAGES and start_from is None:
         raise ValueError(f"stage {stage!r} starts from a finished Lumen: give --from FOLDER")
     torch.manual_seed(0)
-    run = Run(
+    run = TrainingRun(
         work=work or work_folder(out, smoke),
         recipe=recipe_for(pick_device(device), smoke),
         processes=PartialState(cpu=pick_device(device).type == "cpu"),
@@ -137,7 +137,7 @@ def train(
     return _own_stages(run, out)
 
 
-def _own_stages(run: Run, out: Path) -> Path:
+def _own_stages(run: TrainingRun, out: Path) -> Path:
     stage = run.stage
     vae = _autoencoder(run)
     if stage == "autoencoder":
@@ -158,7 +158,7 @@ def _own_stages(run: Run, out: Path) -> Path:
     return out
 
 
-def _autoencoder(run: Run) -> AutoencoderKL:
+def _autoencoder(run: TrainingRun) -> AutoencoderKL:
     """The one in the work folder, else the one started from; trained if it is asked for, or there is neither."""
     kept = run.work / "vae"
     if run.stage == "autoencoder" or (run.stage is None and not kept.exists() and run.started is None):
@@ -179,7 +179,7 @@ def _autoencoder(run: Run) -> AutoencoderKL:
     )
 
 
-def _decoder(run: Run, vae: AutoencoderKL) -> AutoencoderKL:
+def _decoder(run: TrainingRun, vae: AutoencoderKL) -> AutoencoderKL:
     """The same autoencoder with its decoder trained further."""
     plan = run.plan("decoder", learning_rate=1e-3, muon=True)
     crops, many = run.recipe.decoder_crops, run.recipe.many
@@ -188,7 +188,7 @@ def _decoder(run: Run, vae: AutoencoderKL) -> AutoencoderKL:
     return vae
 
 
-def _keep_autoencoder(run: Run, vae: AutoencoderKL) -> None:
+def _keep_autoencoder(run: TrainingRun, vae: AutoencoderKL) -> None:
     def save() -> None:
         vae.save_pretrained(run.work / "vae")
         quality = autoencoder.psnr(vae, unseen_pictures(4 if run.smoke else 128))
@@ -200,7 +200,7 @@ def _keep_autoencoder(run: Run, vae: AutoencoderKL) -> None:
     run.keep(save)
 
 
-def _text_encoder(run: Run, encoded: Encoded | None) -> tuple[CLIPTokenizer, CLIPTextModel]:
+def _text_encoder(run: TrainingRun, encoded: EncodedScenes | None) -> tuple[CLIPTokenizer, CLIPTextModel]:
     """The one in the work folder, else the one started from; it learns to read captions if that stage is asked for, or
     if nothing is started from and none was kept."""
     weights = run.work / "text-ema.pt"
@@ -229,7 +229,7 @@ def _text_encoder(run: Run, encoded: Encoded | None) -> tuple[CLIPTokenizer, CLI
 
 
 def _unet(
-    run: Run, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text: CLIPTextModel, encoded: Encoded | None
+    run: TrainingRun, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text: CLIPTextModel, encoded: EncodedScenes | None
 ) -> UNet2DConditionModel:
     """The UNet with averaged weights. Without `encoded` it is as an earlier run of the stage left it."""
     weights = run.work / "unet-ema.pt"
@@ -265,7 +265,7 @@ def _unet(
 
 
 def unseen_loss(
-    models: torch.nn.ModuleDict, unseen: Encoded, tokenizer: CLIPTokenizer, strength: float, parts: int = 8
+    models: torch.nn.ModuleDict, unseen: EncodedScenes, tokenizer: CLIPTokenizer, strength: float, parts: int = 8
 ) -> Callable[[], float]:
     """The loss of unseen scenes as a function of the weights that the models then have: noise, timesteps and captions
     are the same each time."""
@@ -284,7 +284,7 @@ def unseen_loss(
     return measure
 
 
-def _family(run: Run, stage: Member, out: Path) -> Path:
+def _family(run: TrainingRun, stage: Member, out: Path) -> Path:
     """A member that is trained from Lumen's UNet, written as a LoRA on it."""
     assert run.started is not None  # `train` has checked it
     plan = run.plan(stage, learning_rate=family.LEARNING_RATE, decay=0.6, warmup=0.02)
