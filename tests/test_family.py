@@ -16,7 +16,7 @@ from oms_app.models import domain as domains
 from oms_app.training.lumen import family, gpu_recipe, recipe
 from oms_app.training.lumen import stages as lumen
 from oms_app.training.lumen.autoencoder import GUIDE, colours, loss
-from oms_app.training.scenes_v2 import painter as scenes
+from oms_app.training.scenes import painter as scenes
 
 
 @pytest.fixture(scope="module")

@@ -179,8 +179,6 @@ def test_files_are_short() -> None:
 def test_no_two_classes_share_a_name() -> None:
     places = defaultdict(list)
     for path in FILES:
-        if path.parent.name == "scenes_v2":  # takes the place of training/scenes once its weights are shipped
-            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(f"{path.relative_to(ROOT)}:{node.lineno}")

@@ -10,10 +10,10 @@ import pytest
 
 from oms_app.measure.color import srgb_to_lab
 from oms_app.paths import EMBEDDED_FOLDER
-from oms_app.training.scenes_v2 import captions, words
-from oms_app.training.scenes_v2 import painter as scenes
-from oms_app.training.scenes_v2.figures import FIGURES, SHAPES
-from oms_app.training.scenes_v2.landscapes import LANDSCAPES
+from oms_app.training.scenes import captions, words
+from oms_app.training.scenes import painter as scenes
+from oms_app.training.scenes.figures import FIGURES, SHAPES
+from oms_app.training.scenes.landscapes import LANDSCAPES
 
 SAMPLE = range(500, 900)
 LIGHT_TABLES = (words.TIMES, words.WEATHERS, words.SIDES, words.STYLES, words.MOON, words.COLOUR_SYNONYMS, words.SHADES)

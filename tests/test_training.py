@@ -24,8 +24,8 @@ from oms_app.training.lumen import autoencoder, dataset, denoiser, recipe
 from oms_app.training.lumen import stages as lumen
 from oms_app.training.lumen import text_encoder as words
 from oms_app.training.muon import Muon, orthogonalized
-from oms_app.training.scenes_v2 import captions
-from oms_app.training.scenes_v2 import painter as scenes
+from oms_app.training.scenes import captions
+from oms_app.training.scenes import painter as scenes
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from oms_app.models.catalog import Catalog, Entry
 from oms_app.models.loading import load_base
 from oms_app.models.text import TextEncoder, load_encoder
 from oms_app.paths import atomic_write
+from oms_app.prestep.unet import TimeFreeUNet
 from oms_app.training import oms
 from oms_app.training.data import find, some
 from oms_app.training.encoded import encode
@@ -71,13 +72,13 @@ class Trained:
 
 
 def train(catalog: Catalog, entry: Entry, data: Path, out: Path, *, device: str, settings: Settings) -> Trained:
-    """Train a module for the base `entry` and write it to `out`, in the published layout. The same call resumes.
+    """Trains a module for the base `entry` and writes it to `out`, in the published layout. The same call resumes.
 
     Checkpoints, latents and embeddings lie beside `out`. Every process of `accelerate launch` calls it.
-    Raises StudioError for data, a base or an encoder that cannot be used, and if `out` was begun with other settings.
+    Raises StudioError for data, a base or an encoder that cannot be used, and where `out` was begun otherwise.
     """
     torch.manual_seed(0)
-    # A process that has encoded its share waits for the slowest one, perhaps for hours; the default limit is minutes.
+    # None waits long for the slowest but in encoding, where it may take hours; minutes are the default.
     processes = PartialState(cpu=torch.device(device).type == "cpu", timeout=timedelta(days=1))
     listing = find(data)
     if listing.uncaptioned and processes.is_main_process:
@@ -111,13 +112,21 @@ def train(catalog: Catalog, entry: Entry, data: Path, out: Path, *, device: str,
     encoded = encode(listing.pictures, vae, text, side, work, processes)
     skipped = len(encoded.skipped) + len(listing.uncaptioned)
     if processes.is_main_process:
-        log.info(
-            "%d pictures of %d px, %d skipped, %d captions cut off after %d tokens",
-            len(encoded.usable), side, skipped, encoded.truncated, text.max_tokens,
-        )  # fmt: skip
+        said = "%d pictures of %d px, %d skipped, %d captions cut off after %d tokens"
+        log.info(said, len(encoded.usable), side, skipped, encoded.truncated, text.max_tokens)
 
     module = oms.build_module(oms.SIZES[settings.size], encoded.hidden.shape[-1], encoded.latents.shape[-1])
-    plan, count = _plan(settings, batch, learning_rate, processes.num_processes)
+    each = ceil(batch / processes.num_processes)
+    accumulate = ceil(each / settings.micro_batch)
+    count = ceil(each / accumulate)
+    plan = Plan(
+        minutes=settings.minutes or 0.0,
+        steps=None if settings.minutes else settings.steps,
+        learning_rate=learning_rate,
+        accumulate=accumulate,
+        betas=(0.9, 0.999),
+        checkpoint_seconds=600.0,
+    )
     train_loop(
         "oms",
         torch.nn.ModuleDict({"oms": module}),
@@ -128,10 +137,7 @@ def train(catalog: Catalog, entry: Entry, data: Path, out: Path, *, device: str,
         device=device,
     )
     if processes.is_main_process:
-        if name is not None:
-            oms.export(out, module, name, None)
-        else:
-            oms.export(out, module, text.model.to("cpu"), text.tokenizer)
+        _export(out, module, name, text)
         domains.write(out, domains.Domain(name=entry.domain or f"that of {entry.id}", fingerprint=fingerprint))
     processes.wait_for_everyone()
     return Trained(
@@ -141,25 +147,17 @@ def train(catalog: Catalog, entry: Entry, data: Path, out: Path, *, device: str,
         truncated=encoded.truncated,
         parameters=module.num_parameters(),
         steps=json.loads((work / "oms.json").read_text())["steps"],
-        batch=count * plan.accumulate * processes.num_processes,
+        batch=count * accumulate * processes.num_processes,
         learning_rate=learning_rate,
     )
 
 
-def _plan(settings: Settings, batch: int, learning_rate: float, processes: int) -> tuple[Plan, int]:
-    """The plan for a step of about `batch` pictures over all processes, and how many pictures each process takes at a
-    time."""
-    each = ceil(batch / processes)
-    accumulate = ceil(each / settings.micro_batch)
-    plan = Plan(
-        minutes=settings.minutes or 0.0,
-        steps=None if settings.minutes else settings.steps,
-        learning_rate=learning_rate,
-        accumulate=accumulate,
-        betas=(0.9, 0.999),
-        checkpoint_seconds=600.0,
-    )
-    return plan, ceil(each / accumulate)
+def _export(out: Path, module: TimeFreeUNet, name: str | None, text: TextEncoder) -> None:
+    """Writes the module in the published layout; with its own copy of the text encoder if that has no `name`."""
+    if name is not None:
+        oms.export(out, module, name, None)
+    else:
+        oms.export(out, module, text.model.to("cpu"), text.tokenizer)
 
 
 def _encoder(

@@ -13,7 +13,7 @@ from accelerate import PartialState
 from diffusers import AutoencoderKL
 
 from oms_app.training.loop import Batch, Growth, Plan, State, grown, train
-from oms_app.training.scenes_v2 import painter as scenes
+from oms_app.training.scenes import painter as scenes
 
 LATENT_CHANNELS = 4
 WIDTHS = (16, 32, 80, 128)

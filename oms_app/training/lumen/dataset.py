@@ -21,8 +21,8 @@ from oms_app.paths import atomic_path, atomic_write
 from oms_app.training.loop import Batch, bfloat16_pays, pick_device
 from oms_app.training.lumen import autoencoder, text_encoder
 from oms_app.training.lumen.recipe import CAPTION_DROPOUT, HELD_OUT
-from oms_app.training.scenes_v2 import painter as scenes
-from oms_app.training.scenes_v2.captions import Facts, names_ground
+from oms_app.training.scenes import painter as scenes
+from oms_app.training.scenes.captions import Facts, names_ground
 
 AT_ONCE = 16  # pictures in the autoencoder
 PART = 2_000  # scenes a file

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from oms_app.training.loop import Growth
 from oms_app.training.lumen import autoencoder, text_encoder
-from oms_app.training.scenes_v2 import painter as scenes
+from oms_app.training.scenes import painter as scenes
 
 # Defaults, on one CPU core.
 MINUTES = {

@@ -39,7 +39,7 @@ from oms_app.training.lumen.recipe import (
     recipe_for,
     scheduler,
 )
-from oms_app.training.scenes_v2 import painter as scenes
+from oms_app.training.scenes import painter as scenes
 
 log = logging.getLogger(__name__)
 OWN_STAGES = ("autoencoder", "latents", "text", "unet", "decoder", "export")
@@ -60,7 +60,7 @@ def load(folder: Path) -> StableDiffusionPipeline:
 
 
 @dataclass(frozen=True)
-class TrainingRun:
+class StageRun:
     """What every stage of one call of `train` shares. stage: the only one wanted, None for all."""
 
     work: Path
@@ -119,7 +119,7 @@ def train(
     if stage is not None and stage not in OWN_STAGES and start_from is None:
         raise ValueError(f"stage {stage!r} starts from a finished Lumen: give --from FOLDER")
     torch.manual_seed(0)
-    run = TrainingRun(
+    run = StageRun(
         work=work or work_folder(out, smoke),
         recipe=recipe_for(pick_device(device), smoke),
         processes=PartialState(cpu=pick_device(device).type == "cpu"),
@@ -137,7 +137,7 @@ def train(
     return _own_stages(run, out)
 
 
-def _own_stages(run: TrainingRun, out: Path) -> Path:
+def _own_stages(run: StageRun, out: Path) -> Path:
     stage = run.stage
     vae = _autoencoder(run)
     if stage == "autoencoder":
@@ -158,7 +158,7 @@ def _own_stages(run: TrainingRun, out: Path) -> Path:
     return out
 
 
-def _autoencoder(run: TrainingRun) -> AutoencoderKL:
+def _autoencoder(run: StageRun) -> AutoencoderKL:
     """The one in the work folder, else the one started from; trained if it is asked for, or there is neither."""
     kept = run.work / "vae"
     if run.stage == "autoencoder" or (run.stage is None and not kept.exists() and run.started is None):
@@ -179,7 +179,7 @@ def _autoencoder(run: TrainingRun) -> AutoencoderKL:
     )
 
 
-def _decoder(run: TrainingRun, vae: AutoencoderKL) -> AutoencoderKL:
+def _decoder(run: StageRun, vae: AutoencoderKL) -> AutoencoderKL:
     """The same autoencoder with its decoder trained further."""
     plan = run.plan("decoder", learning_rate=1e-3, muon=True)
     crops, many = run.recipe.decoder_crops, run.recipe.many
@@ -188,7 +188,7 @@ def _decoder(run: TrainingRun, vae: AutoencoderKL) -> AutoencoderKL:
     return vae
 
 
-def _keep_autoencoder(run: TrainingRun, vae: AutoencoderKL) -> None:
+def _keep_autoencoder(run: StageRun, vae: AutoencoderKL) -> None:
     def save() -> None:
         vae.save_pretrained(run.work / "vae")
         quality = autoencoder.psnr(vae, unseen_pictures(4 if run.smoke else 128))
@@ -200,7 +200,7 @@ def _keep_autoencoder(run: TrainingRun, vae: AutoencoderKL) -> None:
     run.keep(save)
 
 
-def _text_encoder(run: TrainingRun, encoded: EncodedScenes | None) -> tuple[CLIPTokenizer, CLIPTextModel]:
+def _text_encoder(run: StageRun, encoded: EncodedScenes | None) -> tuple[CLIPTokenizer, CLIPTextModel]:
     """The one in the work folder, else the one started from; it learns to read captions if that stage is asked for, or
     if nothing is started from and none was kept."""
     weights = run.work / "text-ema.pt"
@@ -229,7 +229,7 @@ def _text_encoder(run: TrainingRun, encoded: EncodedScenes | None) -> tuple[CLIP
 
 
 def _unet(
-    run: TrainingRun, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text: CLIPTextModel, encoded: EncodedScenes | None
+    run: StageRun, vae: AutoencoderKL, tokenizer: CLIPTokenizer, text: CLIPTextModel, encoded: EncodedScenes | None
 ) -> UNet2DConditionModel:
     """The UNet with averaged weights. Without `encoded` it is as an earlier run of the stage left it."""
     weights = run.work / "unet-ema.pt"
@@ -284,7 +284,7 @@ def unseen_loss(
     return measure
 
 
-def _family(run: TrainingRun, stage: Member, out: Path) -> Path:
+def _family(run: StageRun, stage: Member, out: Path) -> Path:
     """A member that is trained from Lumen's UNet, written as a LoRA on it."""
     assert run.started is not None  # `train` has checked it
     plan = run.plan(stage, learning_rate=family.LEARNING_RATE, decay=0.6, warmup=0.02)

@@ -21,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from oms_app.paths import atomic_write
 from oms_app.training.loop import Batch, Plan, State, train
-from oms_app.training.scenes_v2.captions import Facts
+from oms_app.training.scenes.captions import Facts
 
 MAX_LENGTH = 32  # tokens, start and end included
 WIDTH = 128
