@@ -46,7 +46,7 @@ def test_a_picture_restores_its_request(tmp_path: Path) -> None:
         assert lines[2].startswith("Steps: 20, Sampler: Euler a, CFG scale: 5.0, Seed: 5, Size: 64x64, Model: lumen")
         assert len(lines) == 3  # a line break in the OMS prompt stays inside its quotes
     assert lines[2].endswith(
-        r'Correction: oms, OMS prompt: "dark\nnight", OMS prompt B: light, OMS mix: 0.25, OMS CFG: 1.0'
+        r'Correction: oms, OMS prompt: "dark\nnight", OMS prompt B: "light", OMS mix: 0.25, OMS CFG: 1.0'
     )
 
 
