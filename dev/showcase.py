@@ -21,7 +21,7 @@ from oms_app.output import png
 from oms_app.output.sheets import tiled
 from oms_app.paths import EMBEDDED_FOLDER, atomic_write
 from oms_app.schema import OMS, RAW, GenerateRequest, GenerateResult, Variant
-from oms_app.training.scenes import painter
+from oms_app.training.first_scenes import painter
 
 EXAMPLES = EMBEDDED_FOLDER / "examples"
 DOCS = Path(__file__).parents[1] / "docs" / "pictures"

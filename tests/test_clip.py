@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from oms_app.evaluate import scene_clip, subject_classifier
+from oms_app.training.first_scenes import painter
 from oms_app.training.loop import Plan, State, train
 from oms_app.training.lumen.stages import HELD_OUT
-from oms_app.training.scenes import painter
 
 
 def test_its_scenes_are_its_own() -> None:
@@ -45,7 +45,7 @@ def test_it_learns_to_tell_black_from_white(tmp_path: Path) -> None:
         torch.nn.ModuleDict({"clip": model}),
         scene_clip.clip_loss,
         lambda device, state: scene_clip._batches(pictures, captions, tokenizer, state, 16),
-        Plan(minutes=1, steps=20, learning_rate=1e-3, ema_decay=0.5, muon=True),
+        Plan(minutes=1, steps=20, learning_rate=1e-3, ema_decays=(0.5,), muon=True),
         work=tmp_path,
         device="cpu",
     )

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from oms_app.measure.color import srgb_to_lab
-from oms_app.training.scenes import captions
-from oms_app.training.scenes import painter as scenes
-from oms_app.training.scenes.figures import FIGURES, MARKS, SHAPES
-from oms_app.training.scenes.landscapes import LANDSCAPES
+from oms_app.training.first_scenes import captions
+from oms_app.training.first_scenes import painter as scenes
+from oms_app.training.first_scenes.figures import FIGURES, MARKS, SHAPES
+from oms_app.training.first_scenes.landscapes import LANDSCAPES
 
 SAMPLE = range(500, 900)
 LIGHT_WORDS = (
@@ -46,7 +46,7 @@ LIGHT_WORDS = (
 
 
 @pytest.fixture(scope="module")
-def sample() -> list[scenes.Scene]:
+def sample() -> list[scenes.FirstScene]:
     return [scenes.draw(seed) for seed in SAMPLE]
 
 
@@ -57,20 +57,20 @@ def test_the_same_seed_gives_the_same_scene() -> None:
     assert first.image.shape == (scenes.SIZE, scenes.SIZE, 3) and first.image.dtype == np.uint8
 
 
-def test_every_word_of_a_caption_is_in_the_vocabulary_but_for_the_made_up_ones(sample: list[scenes.Scene]) -> None:
+def test_every_word_of_a_caption_is_in_the_vocabulary_but_for_the_made_up_ones(sample: list[scenes.FirstScene]) -> None:
     told = [c for scene in sample for c in scene.captions]
     strange = [c for c in told if set(re.findall(r"[a-z]+", c.lower())) - set(scenes.VOCABULARY)]
     assert len(strange) / len(told) < 3 * captions.JUNK
     assert {"pitch", "snowy", "moonlit", "black", "left", "backlit"} <= set(scenes.VOCABULARY)
 
 
-def test_a_third_of_the_captions_leave_light_and_colour_unsaid(sample: list[scenes.Scene]) -> None:
+def test_a_third_of_the_captions_leave_light_and_colour_unsaid(sample: list[scenes.FirstScene]) -> None:
     told = [c for scene in sample for c in scene.captions]
     silent = [c for c in told if not set(re.findall(r"[a-z]+", c.lower())) & LIGHT_WORDS]
     assert len(silent) / len(told) >= 1 / 3
 
 
-def test_the_pictures_span_the_full_range_of_light(sample: list[scenes.Scene]) -> None:
+def test_the_pictures_span_the_full_range_of_light(sample: list[scenes.FirstScene]) -> None:
     means = np.array([scene.image.mean() for scene in sample])
     assert means.min() < 5 and means.max() > 250
     assert 90 < means.mean() < 150 and means.std() > 50

@@ -12,7 +12,7 @@ from oms_app.errors import StudioError
 EXTRAS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "app": ("gradio",),
-        "train": ("matplotlib",),
+        "train": ("matplotlib", "peft"),
         "evaluate": ("joblib", "matplotlib", "prdc", "torchmetrics"),
     }
 )

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from oms_app.cli.console import facts_table, output_on_stderr, print_result
+from oms_app.cli.extras import require
 from oms_app.cli.options import DeviceOption, JsonOption, open_studio
 from oms_app.errors import StudioError
 from oms_app.paths import EMBEDDED, user_folder
@@ -40,6 +41,7 @@ def lumen(
     as_json: JsonOption = False,
 ) -> None:
     """The embedded base model, from nothing; the same command resumes."""
+    require("train", "train lumen")
     with output_on_stderr(logging.INFO):
         from oms_app.models.loading import choose_device
         from oms_app.training.lumen import stages

@@ -25,10 +25,10 @@ from oms_app.models.text import load_encoder
 from oms_app.paths import EMBEDDED_FOLDER
 from oms_app.prestep.step import predicted_x0
 from oms_app.schema import GenerateRequest
-from oms_app.training.scenes.captions import COLOURS, SUBJECTS, article
-from oms_app.training.scenes.figures import FIGURES, SHAPES
-from oms_app.training.scenes.landscapes import LANDSCAPES
-from oms_app.training.scenes.painter import SIZE, apart_from
+from oms_app.training.first_scenes.captions import COLOURS, SUBJECTS, article
+from oms_app.training.first_scenes.figures import FIGURES, SHAPES
+from oms_app.training.first_scenes.landscapes import LANDSCAPES
+from oms_app.training.first_scenes.painter import SIZE, apart_from
 
 COUNT = 100
 LIMIT = 20.0  # ΔE, CIE76

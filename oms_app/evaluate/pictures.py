@@ -259,6 +259,6 @@ def state_key(studio: Studio, *more: object) -> str:
 
 
 def _draw_scene(seed: int) -> NDArray[np.uint8]:
-    from oms_app.training.scenes.painter import draw
+    from oms_app.training.first_scenes.painter import draw
 
     return draw(seed).image

@@ -24,12 +24,15 @@ from oms_app.models import domain as domains
 from oms_app.models.catalog import Catalog, Entry
 from oms_app.models.loading import load_base
 from oms_app.models.text import TextEncoder, load_encoder
+from oms_app.paths import atomic_write
+from oms_app.prestep.unet import TimeFreeUNet
 from oms_app.training import oms
 from oms_app.training.data import find, some
 from oms_app.training.encoded import encode
 from oms_app.training.loop import Plan
 from oms_app.training.loop import train as train_loop
-from oms_app.training.lumen.stages import vae_key, work_folder
+from oms_app.training.lumen.dataset import vae_key
+from oms_app.training.lumen.stages import work_folder
 
 log = logging.getLogger(__name__)
 Size = Literal["S", "B", "L"]
@@ -109,10 +112,8 @@ def train(catalog: Catalog, entry: Entry, data: Path, out: Path, *, device: str,
     encoded = encode(listing.pictures, vae, text, side, work, processes)
     skipped = len(encoded.skipped) + len(listing.uncaptioned)
     if processes.is_main_process:
-        log.info(
-            "%d pictures of %d px, %d skipped, %d captions cut off after %d tokens",
-            len(encoded.usable), side, skipped, encoded.truncated, text.max_tokens,
-        )  # fmt: skip
+        said = "%d pictures of %d px, %d skipped, %d captions cut off after %d tokens"
+        log.info(said, len(encoded.usable), side, skipped, encoded.truncated, text.max_tokens)
 
     module = oms.build_module(oms.SIZES[settings.size], encoded.hidden.shape[-1], encoded.latents.shape[-1])
     each = ceil(batch / processes.num_processes)
@@ -136,10 +137,7 @@ def train(catalog: Catalog, entry: Entry, data: Path, out: Path, *, device: str,
         device=device,
     )
     if processes.is_main_process:
-        if name is not None:
-            oms.export(out, module, name, None)
-        else:
-            oms.export(out, module, text.model.to("cpu"), text.tokenizer)
+        _export(out, module, name, text)
         domains.write(out, domains.Domain(name=entry.domain or f"that of {entry.id}", fingerprint=fingerprint))
     processes.wait_for_everyone()
     return Trained(
@@ -152,6 +150,14 @@ def train(catalog: Catalog, entry: Entry, data: Path, out: Path, *, device: str,
         batch=count * accumulate * processes.num_processes,
         learning_rate=learning_rate,
     )
+
+
+def _export(out: Path, module: TimeFreeUNet, name: str | None, text: TextEncoder) -> None:
+    """Writes the module in the published layout; with its own copy of the text encoder if that has no `name`."""
+    if name is not None:
+        oms.export(out, module, name, None)
+    else:
+        oms.export(out, module, text.model.to("cpu"), text.tokenizer)
 
 
 def _encoder(
@@ -188,5 +194,4 @@ def _require_same_run(work: Path, begun: dict[str, Any], out: Path) -> None:
                     f"{out} was begun with {name} {before.get(name)!r}, not {value!r}: take another --out, "
                     f"or delete {work}"
                 )
-    work.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(begun, indent=1) + "\n")
+    atomic_write(path, json.dumps(begun, indent=1) + "\n")

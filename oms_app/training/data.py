@@ -63,9 +63,9 @@ class Listing:
     uncaptioned: tuple[str, ...]
 
     def digest(self) -> str:
-        """Tells apart sets of pictures by their names and captions."""
-        told = json.dumps([[one.name, one.caption] for one in self.pictures])
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        """Identifies a set of pictures by their names and captions."""
+        pairs = json.dumps([[one.name, one.caption] for one in self.pictures])
+        return hashlib.sha256(pairs.encode()).hexdigest()[:16]
 
 
 def find(data: Path) -> Listing:
@@ -177,7 +177,7 @@ def _from_metadata(path: Path, root: Path) -> dict[Path, str]:
     except StudioError:
         raise
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        raise StudioError(f"{path} cannot be read as captions ({one_line(error)}): mend it") from error
+        raise StudioError(f"{path} cannot be read as captions ({one_line(error)}): correct it") from error
     return found
 
 
@@ -214,9 +214,9 @@ def _from_shard(path: Path, shown: str) -> tuple[list[Captioned], list[str]]:
                 elif suffix in (".txt", ".json") and member.size <= MAX_TEXT:
                     file = shard.extractfile(member)
                     assert file is not None  # it is a regular file
-                    told = _told(file.read(), suffix)
-                    if told is not None and (suffix == ".txt" or key not in captions):
-                        captions[key] = told
+                    caption = _caption(file.read(), suffix)
+                    if caption is not None and (suffix == ".txt" or key not in captions):
+                        captions[key] = caption
     except StudioError:
         raise
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
@@ -231,7 +231,7 @@ def _from_shard(path: Path, shown: str) -> tuple[list[Captioned], list[str]]:
     return found, [f"{shown}/{member.name}" for key, member in pictures.items() if key not in captions]
 
 
-def _told(raw: bytes, suffix: str) -> str | None:
+def _caption(raw: bytes, suffix: str) -> str | None:
     """The caption in a .txt or .json, or None where it has none."""
     if suffix == ".txt":
         return _text(raw)

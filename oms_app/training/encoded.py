@@ -22,10 +22,11 @@ from tqdm.auto import tqdm
 
 from oms_app.errors import StudioError, one_line
 from oms_app.models.text import TextEncoder
+from oms_app.paths import atomic_path, atomic_write
 from oms_app.training.data import UNREADABLE, Captioned, open_square, some
 from oms_app.training.loop import Batch
 from oms_app.training.lumen import autoencoder
-from oms_app.training.lumen.stages import CAPTION_DROPOUT
+from oms_app.training.lumen.recipe import CAPTION_DROPOUT
 
 log = logging.getLogger(__name__)
 PART = 64  # pictures
@@ -33,7 +34,7 @@ AT_ONCE = 4  # pictures in the autoencoder
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedPictures:
     """latents: (N, C, h, w) float16, scaled. hidden: (N, L, D) float16. empty: (L, D), the embedding of "".
 
     usable: the numbers of the pictures that could be read; `skipped` names the others. truncated: how many captions
@@ -62,7 +63,7 @@ class Encoded:
 
 def encode(
     pictures: Sequence[Captioned], vae: Any, text: TextEncoder, side: int, folder: Path, processes: PartialState
-) -> Encoded:
+) -> EncodedPictures:
     """Encodes what is not in `folder` yet; every process calls it with the same arguments and gets the same answer.
 
     side: pixels. Raises StudioError where no picture can be read, and for latents or embeddings that are not finite.
@@ -80,22 +81,20 @@ def encode(
     vae.to(processes.device)
     for start, mark in tqdm(waiting, desc="encoding", unit="part", disable=not processes.is_main_process):
         part = pictures[start : start + PART]
-        told = _encode_part(part, start, vae, text, side, latents, hidden)
+        result = _encode_part(part, start, vae, text, side, latents, hidden)
         for array in (latents, hidden):
             array.flush()
-        temporary = mark.with_suffix(".tmp")
-        temporary.write_text(json.dumps(told))
-        temporary.replace(mark)  # the mark comes last: a part without one is made again
+        atomic_write(mark, json.dumps(result))  # the mark comes last: a part without one is made again
     vae.to("cpu")
     log.info("process %d of %d encoded %d parts", processes.process_index + 1, processes.num_processes, len(waiting))
     processes.wait_for_everyone()
     marks = [json.loads(mark.read_text()) for _, mark in parts]
-    unread = {number for told in marks for number in told["unread"]}
+    unread = {number for mark in marks for number in mark["unread"]}
     usable = np.array([number for number in range(len(pictures)) if number not in unread], dtype=np.int64)
     skipped = tuple(pictures[number].name for number in sorted(unread))
     if not len(usable):
         raise StudioError(f"none of the {len(pictures)} pictures can be read: {some(skipped)}; give JPEG, PNG or WebP")
-    return Encoded(latents, hidden, empty, usable, skipped, sum(told["truncated"] for told in marks))
+    return EncodedPictures(latents, hidden, empty, usable, skipped, sum(mark["truncated"] for mark in marks))
 
 
 def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
@@ -106,9 +105,8 @@ def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
             raise StudioError(
                 f"{path} needs {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f}: free some, or give another --out"
             )
-        temporary = path.with_suffix(".tmp")
-        np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape).flush()
-        temporary.replace(path)
+        with atomic_path(path) as temporary:
+            np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape).flush()
     array = np.lib.format.open_memmap(path, mode="r+")
     if array.shape != shape:
         raise StudioError(f"{path} is of other pictures: delete {path.parent} and start again")
@@ -137,12 +135,12 @@ def _encode_part(
         if not squares:
             continue
         made = autoencoder.encode(vae, np.stack(squares), vae.device, batch=AT_ONCE)
-        told = text.encode([one.caption for one in part[first : first + AT_ONCE]])
-        for what, values in (("latents", made), ("embeddings", told)):
+        embeddings = text.encode([one.caption for one in part[first : first + AT_ONCE]])
+        for what, values in (("latents", made), ("embeddings", embeddings)):
             if not torch.isfinite(values.half()).all():
                 raise StudioError(
                     f"the {what} of {part[first].name} are not finite: the model is broken, fetch it again"
                 )
         latents[numbers] = made.half().cpu().numpy()
-        hidden[start + first : start + first + len(told)] = told.half().cpu().numpy()
+        hidden[start + first : start + first + len(embeddings)] = embeddings.half().cpu().numpy()
     return {"unread": unread, "truncated": sum(bool(text.beyond(one.caption)) for one in part)}

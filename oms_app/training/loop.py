@@ -1,8 +1,8 @@
 """One training loop for every stage: a budget of minutes, EMA weights, checkpoints; the same command resumes.
 
-The learning rate is tied to the share of the budget that is used up, so a stopped run that is resumed ends as an
+The learning rate depends on the share of the budget that is used up, so a stopped run that is resumed ends as an
 unbroken one would have, and a longer budget goes on from a checkpoint. Under `accelerate launch` each process takes its
-share of the pictures of a step; the main process's clock is everybody's.
+share of the pictures of a step; the main process's clock counts for all.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +24,13 @@ from accelerate.utils import broadcast
 from diffusers.training_utils import EMAModel
 from tqdm.auto import tqdm
 
+from oms_app.paths import atomic_path, atomic_write
 from oms_app.training.muon import Muon
 
 Batch = dict[str, torch.Tensor]
 Growth = tuple[tuple[float, int, int], ...]  # until which share of the budget: a size, pictures a step
 Loss = Callable[[torch.nn.ModuleDict, Batch, float], torch.Tensor]
+LOG_EVERY = 50  # steps between two points of the loss curve
 
 
 @dataclass
@@ -35,6 +38,8 @@ class Plan:
     """How long and how fast to train.
 
     minutes: budget of wall-clock training time, over all runs. steps: if given, the budget in steps instead.
+    decay: the last share of the budget, in which the learning rate falls. A short one leaves it constant for long, so
+    that training from exported weights can go on at any time. ema_decays: one average of the weights each.
     accumulate: batches of each process whose gradients are added up to one step.
     """
 
@@ -42,7 +47,8 @@ class Plan:
     learning_rate: float
     steps: int | None = None
     warmup: float = 0.01  # share of the budget
-    ema_decay: float = 0.999
+    decay: float = 0.99  # share of the budget
+    ema_decays: tuple[float, ...] = (0.999,)
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)  # AdamW's
     accumulate: int = 1
@@ -65,10 +71,10 @@ class State:
 
 
 def learning_rate(plan: Plan, used: float) -> float:
-    """Linear warm-up, then a cosine to 2 % of the peak."""
+    """Linear warm-up, constant, then a half cosine to 2 % of the peak."""
     if used < plan.warmup:
         return plan.learning_rate * max(used / plan.warmup, 0.02)
-    t = (used - plan.warmup) / (1 - plan.warmup)
+    t = max(0.0, (used - (1 - plan.decay)) / plan.decay) if plan.decay else 0.0
     return plan.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * t)))
 
 
@@ -103,12 +109,14 @@ def bfloat16_pays(device: torch.device) -> bool:
 
 
 def optimizers(models: torch.nn.ModuleDict, plan: Plan, device: torch.device) -> list[torch.optim.Optimizer]:
-    """AdamW for all weights; with `plan.muon` Muon takes what is a matrix inside a network, as its authors advise:
-    not embeddings, and not the first and last convolution."""
+    """AdamW for all weights; with `plan.muon` Muon takes the matrices inside a network, as its authors advise:
+    not embeddings, and not the first and last convolution. Frozen weights are left out."""
     inner: list[torch.nn.Parameter] = []
     rest: list[torch.nn.Parameter] = []
     for name, parameter in models.named_parameters():
-        edge = any(word in name for word in ("embed", "conv_in", "conv_out"))
+        if not parameter.requires_grad:
+            continue
+        edge = any(word in name for word in ("embed", "conv_in", "conv_out", "quant_conv"))
         (inner if plan.muon and parameter.ndim >= 2 and not edge else rest).append(parameter)
     dtype = torch.bfloat16 if bfloat16_pays(device) else torch.float32
     made: list[torch.optim.Optimizer] = [
@@ -130,6 +138,163 @@ class Objective(torch.nn.Module):
         return self.loss(self.models, batch, used)
 
 
+class Averages:
+    """Several moving averages of the same weights, one for each decay."""
+
+    def __init__(self, models: torch.nn.ModuleDict, decays: tuple[float, ...]) -> None:
+        self._parameters = [p for p in models.parameters() if p.requires_grad]
+        self._kept = [
+            EMAModel(self._parameters, decay=decay, use_ema_warmup=True, power=0.75, foreach=True) for decay in decays
+        ]
+
+    def to(self, device: torch.device) -> None:
+        for one in self._kept:
+            one.to(device)
+
+    def step(self) -> None:
+        for one in self._kept:
+            one.step(self._parameters)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [one.state_dict() for one in self._kept]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for one, state in zip(self._kept, states, strict=True):
+            one.load_state_dict(state)
+
+    def choose(self, score: Callable[[], float] | None) -> int:
+        """Put the average with the lowest score into the models, the first if there is no score. Returns its number."""
+        best = 0
+        if score is not None and len(self._kept) > 1:
+            scores = []
+            for one in self._kept:
+                one.copy_to(self._parameters)
+                scores.append(score())
+            best = scores.index(min(scores))
+        self._kept[best].copy_to(self._parameters)
+        return best
+
+
+class _Run:
+    """One call of `train`: the models, what moves them, and how far they are."""
+
+    def __init__(
+        self, name: str, models: torch.nn.ModuleDict, loss: Loss, plan: Plan, work: Path, device: torch.device
+    ) -> None:
+        self.name, self.models, self.plan, self.work = name, models, plan, work
+        self.accelerator = Accelerator(
+            cpu=device.type == "cpu", mixed_precision="bf16" if bfloat16_pays(device) else "no"
+        )
+        self.steppers: list[Any] = optimizers(models, plan, device)
+        self.averages = Averages(models, plan.ema_decays)
+        self.state = State()
+        self._typical = 0.0  # seconds a step
+        self._checkpoint = work / f"{name}.pt"
+        if self._checkpoint.exists():
+            self._resume()
+        seed = 1_000_003 * self.state.step + self.accelerator.process_index
+        torch.manual_seed(seed)  # noise and timesteps, different in each process
+        if device.type == "cuda":
+            self._compile()
+        self.objective, *self.steppers = self.accelerator.prepare(Objective(models, loss), *self.steppers)
+        self.averages.to(self.accelerator.device)
+        self.objective.train()
+
+    def _resume(self) -> None:
+        saved = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+        for part, weights in saved["models"].items():
+            self.models[part].load_state_dict(weights)
+        for stepper, memory in zip(self.steppers, saved["optimizers"], strict=True):
+            stepper.load_state_dict(memory)
+        self.averages.load_state_dict(saved["averages"])
+        curve = [tuple(point) for point in saved["curve"]]
+        self.state = State(saved["step"], saved["seconds"], saved["pictures"], curve)
+
+    def _compile(self) -> None:
+        """Let torch.compile fuse the many small operations; what it cannot compile runs as it is."""
+        torch._dynamo.config.suppress_errors = True
+        for model in self.models.values():
+            model.compile()
+
+    def finish(self, score: Callable[[], float] | None) -> torch.nn.ModuleDict:
+        """Save, put the chosen average into the models, and give them back on the CPU, no longer compiled."""
+        self.save()
+        self.objective.eval()
+        self.averages.choose(score)
+        for model in self.models.values():
+            model._compiled_call_impl = None  # or the CPU would compile it once more
+        return self.models.to("cpu").eval()
+
+    def save(self) -> None:
+        state = self.state
+        if not self.accelerator.is_main_process:
+            return
+        progress = {"step": state.step, "seconds": state.seconds, "pictures": state.pictures, "curve": state.curve}
+        with atomic_path(self._checkpoint) as temporary:
+            torch.save(
+                {
+                    "models": {part: model.state_dict() for part, model in self.models.items()},
+                    "optimizers": [stepper.state_dict() for stepper in self.steppers],
+                    "averages": self.averages.state_dict(),
+                    **progress,
+                },
+                temporary,
+            )
+        curve = {
+            "stage": self.name,
+            "steps": state.step,
+            "minutes": round(state.seconds / 60, 2),
+            "pictures": state.pictures,
+            "loss": state.curve,
+        }
+        atomic_write(self.work / f"{self.name}.json", json.dumps(curve))
+
+    def step(self, source: Iterator[Batch]) -> torch.Tensor:
+        """One step of the optimizers; returns its loss, a scalar on the device."""
+        used = self.state.used(self.plan)
+        for stepper in self.steppers:
+            for group in stepper.param_groups:
+                group["lr"] = learning_rate(self.plan, used)
+        total = torch.zeros((), device=self.accelerator.device)
+        for part in range(self.plan.accumulate):
+            batch = next(source)
+            last = part == self.plan.accumulate - 1
+            with nullcontext() if last else self.accelerator.no_sync(self.objective):
+                with self.accelerator.autocast():
+                    value = self.objective(batch, used) / self.plan.accumulate
+                self.accelerator.backward(value)
+            total += value.detach()
+            self.state.pictures += len(next(iter(batch.values()))) * self.accelerator.num_processes
+        self.accelerator.clip_grad_norm_(self.objective.parameters(), self.plan.gradient_clip)
+        for stepper in self.steppers:
+            stepper.step()
+            stepper.zero_grad(set_to_none=True)
+        self.averages.step()
+        self.state.step += 1
+        return total
+
+    def count_seconds(self, elapsed: float) -> None:
+        """Add a step's seconds. A step in which the process was suspended counts as a long one, not in full."""
+        if self._typical:
+            elapsed = min(elapsed, 20 * self._typical)
+        self._typical = 0.9 * self._typical + 0.1 * elapsed if self._typical else elapsed
+        if self.accelerator.num_processes > 1:
+            shared = torch.tensor(elapsed, dtype=torch.float64, device=self.accelerator.device)
+            elapsed = float(broadcast(shared))
+        self.state.seconds += elapsed
+
+    def record(self, losses: list[torch.Tensor]) -> float:
+        """Add the mean of the steps since the last record to the curve. Raises FloatingPointError if it is not finite,
+        before such weights are saved."""
+        mean = float(torch.stack(losses).mean())
+        if not math.isfinite(mean):
+            raise FloatingPointError(
+                f"{self.name}: the loss is {mean} at step {self.state.step}; resume from the last checkpoint"
+            )
+        self.state.curve.append((self.state.step, round(self.state.seconds / 60, 3), round(mean, 6)))
+        return mean
+
+
 def train(
     name: str,
     models: torch.nn.ModuleDict,
@@ -139,108 +304,38 @@ def train(
     *,
     work: Path,
     device: str = "auto",
+    score: Callable[[], float] | None = None,
 ) -> torch.nn.ModuleDict:
-    """Train `models` until the plan's budget is used up; return them with their EMA weights, on the CPU.
+    """Train `models` until the plan's budget is used up; return them with averaged weights, on the CPU.
 
-    loss(models, batch, used) gives a scalar; batches(device, state) yields forever, each process's own pictures. Writes
-    work/NAME.pt (to resume) and work/NAME.json (the loss curve) as it goes.
+    loss(models, batch, used) gives a scalar; batches(device, state) yields forever, each process its own pictures.
+    score(): lower is better; chooses among several averages. Writes work/NAME.pt (to resume) and work/NAME.json (the
+    loss curve) as it goes. Raises FloatingPointError if the loss is not finite.
     """
     where = pick_device(device)
-    accelerator = Accelerator(cpu=where.type == "cpu", mixed_precision="bf16" if bfloat16_pays(where) else "no")
-    steppers = optimizers(models, plan, where)
-    average = EMAModel(models.parameters(), decay=plan.ema_decay, use_ema_warmup=True, power=0.75, foreach=True)
-    state = State()
-    checkpoint = work / f"{name}.pt"
-    work.mkdir(parents=True, exist_ok=True)
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        for part, weights in saved["models"].items():
-            models[part].load_state_dict(weights)
-        for stepper, memory in zip(steppers, saved["optimizers"], strict=True):
-            stepper.load_state_dict(memory)
-        average.load_state_dict(saved["average"])
-        state = State(saved["step"], saved["seconds"], saved["pictures"], [tuple(p) for p in saved["curve"]])
-    torch.manual_seed(1_000_003 * state.step + accelerator.process_index)  # noise and timesteps, each process its own
-    objective, *steppers = accelerator.prepare(Objective(models, loss), *steppers)
-    average.to(accelerator.device)
-    objective.train()
-
-    def save() -> None:
-        temporary = checkpoint.with_suffix(".tmp")
-        torch.save(
-            {
-                "models": {part: model.state_dict() for part, model in models.items()},
-                "optimizers": [stepper.state_dict() for stepper in steppers],
-                "average": average.state_dict(),
-                "step": state.step,
-                "seconds": state.seconds,
-                "pictures": state.pictures,
-                "curve": state.curve,
-            },
-            temporary,
-        )
-        temporary.replace(checkpoint)
-        curve = {
-            "stage": name,
-            "steps": state.step,
-            "minutes": round(state.seconds / 60, 2),
-            "pictures": state.pictures,
-            "loss": state.curve,
-        }
-        (work / f"{name}.json").write_text(json.dumps(curve))
-
-    source = batches(accelerator.device, state)
-    bar = tqdm(
-        total=100,
-        desc=name,
-        unit="%",
-        initial=int(100 * state.used(plan)),
-        mininterval=2.0,
-        disable=not accelerator.is_main_process,
-    )
-    last_save, recent = time.monotonic(), []
+    run = _Run(name, models, loss, plan, work, where)
+    state = run.state
+    source = batches(run.accelerator.device, state)
+    main = run.accelerator.is_main_process
+    bar = tqdm(total=100, desc=name, unit="%", initial=int(100 * state.used(plan)), mininterval=2.0, disable=not main)
+    last_save = time.monotonic()
+    recent: list[torch.Tensor] = []
     while state.used(plan) < 1.0:
         began = time.monotonic()
-        used = state.used(plan)
-        for stepper in steppers:
-            for group in stepper.param_groups:
-                group["lr"] = learning_rate(plan, used)
-        step_loss = 0.0
-        for part in range(plan.accumulate):
-            batch = next(source)
-            last = part == plan.accumulate - 1
-            with nullcontext() if last else accelerator.no_sync(objective):
-                with accelerator.autocast():
-                    value = objective(batch, used) / plan.accumulate
-                if not torch.isfinite(value):
-                    raise FloatingPointError(
-                        f"{name}: the loss is {value.item()} at step {state.step}; resume from the last checkpoint"
-                    )
-                accelerator.backward(value)
-            step_loss += value.item()
-            state.pictures += len(next(iter(batch.values()))) * accelerator.num_processes
-        accelerator.clip_grad_norm_(objective.parameters(), plan.gradient_clip)
-        for stepper in steppers:
-            stepper.step()
-            stepper.zero_grad(set_to_none=True)
-        average.step(models.parameters())
-        recent.append(step_loss)
-        state.step += 1
-        elapsed = torch.tensor(time.monotonic() - began, dtype=torch.float64, device=accelerator.device)
-        state.seconds += float(broadcast(elapsed)) if accelerator.num_processes > 1 else float(elapsed)
-        if state.step % 50 == 0 or state.used(plan) >= 1.0:
-            mean = sum(recent) / len(recent)
+        recent.append(run.step(source))
+        due = time.monotonic() - last_save > plan.checkpoint_seconds
+        last = bool(plan.steps) and state.step == plan.steps
+        mean = run.record(recent) if state.step % LOG_EVERY == 0 or due or last else None
+        run.count_seconds(time.monotonic() - began)
+        if mean is not None:
             recent.clear()
-            state.curve.append((state.step, round(state.seconds / 60, 3), round(mean, 6)))
             bar.n = int(100 * state.used(plan))
-            bar.set_postfix(
-                step=state.step, loss=f"{mean:.4f}", per_s=f"{state.pictures / max(state.seconds, 1e-9):.1f}"
-            )
-        if time.monotonic() - last_save > plan.checkpoint_seconds and accelerator.is_main_process:
-            save()
+            speed = f"{state.pictures / max(state.seconds, 1e-9):.1f}"
+            bar.set_postfix(step=state.step, loss=f"{mean:.4f}", per_s=speed)
+        if due:
+            run.save()
             last_save = time.monotonic()
+    if recent:
+        run.record(recent)
     bar.close()
-    if accelerator.is_main_process:
-        save()
-    average.copy_to(models.parameters())
-    return models.to("cpu").eval()
+    return run.finish(score)

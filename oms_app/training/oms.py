@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
-from transformers import CLIPTextModel
 
 from oms_app.models import domain as domains
+from oms_app.paths import EMBEDDED, EMBEDDED_FOLDER, atomic_write
 from oms_app.prestep.schedule import v_target
 from oms_app.prestep.unet import TimeFreeUNet
-from oms_app.training.loop import Batch, Plan, grown, pick_device
+from oms_app.training.loop import Batch, Plan, State, grown, pick_device
 from oms_app.training.loop import train as train_loop
-from oms_app.training.lumen import stages as lumen
+from oms_app.training.lumen import stages
+from oms_app.training.lumen.dataset import encode_scenes, unet_batches
+from oms_app.training.lumen.recipe import recipe_for
 from oms_app.training.lumen.text_encoder import save_text_encoder
 
 log = logging.getLogger(__name__)
@@ -62,9 +65,10 @@ def build_module(widths: tuple[int, ...], text_width: int, sample_size: int) -> 
 def oms_loss(models: torch.nn.ModuleDict, batch: Batch, factor: int = 1, kind: Kind = "oms") -> torch.Tensor:
     """‖ψ(x_S, c) - v(x0, x_S; ᾱ = 0)‖², the mean over all elements, on latents averaged `factor` × `factor`.
 
-    For SingDiffusion ‖ψ(x_S, c) - x0‖².
+    For SingDiffusion ‖ψ(x_S, c) - x0‖². models: the module under its kind, and "text", which is not trained.
     """
-    hidden = models["text"](batch["tokens"]).last_hidden_state
+    with torch.no_grad():
+        hidden = models["text"](batch["tokens"]).last_hidden_state
     return module_loss(models[kind], F.avg_pool2d(batch["latents"], factor), hidden, kind)
 
 
@@ -88,46 +92,51 @@ def train(
 ) -> Path:
     """Train a module of size S for the Lumen-shaped pipeline folder `base` and write it to `out`, see `export`.
 
-    minutes: budget over all runs with the same work folder. start_from: such a folder to start from. Returns `out`.
+    It reads prompts with the base's text encoder, as that is: the encoder was taught to predict coarse latents from
+    captions, so it knows the words for light. For the embedded model the module names it; for another base it brings a
+    copy. minutes: budget over all runs with the same work folder. start_from: such a folder to start from. Returns
+    `out`.
     """
     torch.manual_seed(0)
     processes = PartialState(cpu=pick_device(device).type == "cpu")
-    recipe = lumen.SMOKE if smoke else lumen.RECIPE
-    work = work or lumen.work_folder(base, smoke)
+    recipe = recipe_for(pick_device(device), smoke)
+    work = work or stages.work_folder(base, smoke)
     work.mkdir(parents=True, exist_ok=True)
-    pipeline = lumen.load(base)
+    pipeline = stages.load(base)
     with processes.main_process_first():
-        encoded = lumen.encode_scenes(pipeline.vae, work, recipe.scenes, device)
+        encoded = encode_scenes(pipeline.vae, work, recipe.scenes, device)
     widths = (16, 16, 16) if smoke else SIZES["S"]
     module = (
         TimeFreeUNet.from_pretrained(start_from / f"{kind}_module")
         if start_from
         else build_module(widths, pipeline.unet.config.cross_attention_dim, pipeline.unet.config.sample_size)
     )
-    # The base has little need of words for colour, since it reads colour off the noise: its encoder barely tells black
-    # from white. So a module has an encoder of its own, which starts as the base's.
-    text = load_text_encoder(start_from, kind) if start_from else pipeline.text_encoder
-    models = torch.nn.ModuleDict({kind: module, "text": text})
-    plan = Plan(minutes=minutes or MINUTES, steps=2 if smoke else None, learning_rate=1e-3, ema_decay=0.999, muon=True)
-    models = train_loop(
+    models = torch.nn.ModuleDict({kind: module, "text": pipeline.text_encoder.requires_grad_(False)})
+    rate = 1e-3 * recipe.rate
+    plan = Plan(minutes=minutes or MINUTES, steps=2 if smoke else None, learning_rate=rate, muon=True)
+
+    def batches(where: torch.device, state: State) -> Iterator[Batch]:
+        def size() -> int:
+            return grown(GROWTH, state.used(plan))[1] * recipe.many
+
+        return unet_batches(encoded, pipeline.tokenizer, size, where, (3, state.step))
+
+    train_loop(
         kind,
         models,
         lambda m, batch, used: oms_loss(m, batch, grown(GROWTH, used)[0], kind),
-        lambda device_, state: lumen.unet_batches(
-            encoded, pipeline.tokenizer, lambda: grown(GROWTH, state.used(plan))[1], device_, (3, state.step)
-        ),
+        batches,
         plan,
         work=work,
         device=device,
     )
     if processes.is_main_process:
-        export(out, module, text, pipeline.tokenizer, kind)
+        if base.resolve() == EMBEDDED_FOLDER.resolve():
+            export(out, module, EMBEDDED, None, kind)
+        else:
+            export(out, module, pipeline.text_encoder, pipeline.tokenizer, kind)
         domains.write(out, domains.Domain(name=base.name, fingerprint=domains.fingerprint(pipeline.vae)))
     return out
-
-
-def load_text_encoder(folder: Path, kind: Kind = "oms") -> CLIPTextModel:
-    return CLIPTextModel.from_pretrained(folder / f"{kind}_text_encoder", local_files_only=True, use_safetensors=True)
 
 
 def export(out: Path, module: TimeFreeUNet, text: Any, tokenizer: Any, kind: Kind = "oms") -> None:
@@ -144,12 +153,13 @@ def export(out: Path, module: TimeFreeUNet, text: Any, tokenizer: Any, kind: Kin
     if isinstance(text, str):
         for part in ("text_encoder", "tokenizer"):
             folder = out / f"{kind}_{part}"
-            folder.mkdir(exist_ok=True)
-            (folder / "config.json").write_text(json.dumps({"_name_or_path": text, "subfolder": part}, indent=2) + "\n")
+            atomic_write(
+                folder / "config.json", json.dumps({"_name_or_path": text, "subfolder": part}, indent=2) + "\n"
+            )
     else:
         save_text_encoder(text, out / f"{kind}_text_encoder")
         tokenizer.save_pretrained(out / f"{kind}_tokenizer")
         index[f"{kind}_text_encoder"] = ["transformers", type(text).__name__]
         index[f"{kind}_tokenizer"] = ["transformers", type(tokenizer).__name__]
-    (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    atomic_write(out / "model_index.json", json.dumps(index, indent=2) + "\n")
     log.info("exported to %s", out)

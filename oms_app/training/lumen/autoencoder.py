@@ -16,15 +16,21 @@ from oms_app.training.loop import Batch, Growth, Plan, State, grown, train
 from oms_app.training.scenes import painter as scenes
 
 LATENT_CHANNELS = 4
-WIDTHS = (16, 32, 64, 96)
-NOISE = 0.03  # standard deviation of the posterior, the same everywhere
+WIDTHS = (16, 32, 80, 128)
+NOISE = 0.05  # standard deviation of the posterior, the same everywhere, of latents of unit variance
+# Half of the latents are decoded with more noise than that, up to this much. The UNet's latents are never exact, and a
+# decoder that knows exact ones alone draws their errors as halos and wavy edges.
+MOST_NOISE = 0.4
+# Standard deviations of `colours` over scenes: with them each guided channel has about unit variance.
+COLOUR_STD = (0.62, 0.28, 0.14)
 GUIDE_WEIGHT = 4.0
+DETAIL_WEIGHT = 0.01  # keeps the variance of the free channel at one
+EDGE_WEIGHT = 1.0  # of the absolute error of differences between neighbouring pixels
 # SD's schedule was made for 64×64 latents. A picture's low frequencies are averages over four times as many values
 # there as in our 32×32; latents twice as strong give them the same signal-to-noise ratio at each step (Hoogeboom et al.
 # 2023, simple diffusion, Eq. 3), at T above all, where the flaw and OMS act.
 SCALING = 2.0
 BORDER, BORDER_WEIGHT = 8, 4.0  # pixels; there half the surroundings are missing, and errors stand out as lines
-DETAIL_WEIGHT = 1e-3  # keeps the free channel from outgrowing the noise
 
 
 def build(widths: tuple[int, ...] = WIDTHS) -> AutoencoderKL:
@@ -60,88 +66,123 @@ def to_pictures(images: torch.Tensor) -> np.ndarray:
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _distance(made: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """Mean of absolute and squared errors of (B, 3, H, W), the borders weighing more."""
-    squared = (made - true).float() ** 2
-    weight = torch.full(squared.shape[-2:], BORDER_WEIGHT, device=squared.device)
+def distance(made: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """Mean of absolute and squared errors of (B, 3, H, W) and of the absolute errors of its edges: differences between
+    neighbours one and two pixels apart. The borders weigh more."""
+    error = (made - true).float()
+    weight = torch.full(error.shape[-2:], BORDER_WEIGHT, device=error.device)
     weight[BORDER:-BORDER, BORDER:-BORDER] = 1.0
-    return ((torch.sqrt(squared + 1e-4) + 2.0 * squared) * weight).mean() / weight.mean()
+    value = ((torch.sqrt(error**2 + 1e-4) + 2.0 * error**2) * weight).mean() / weight.mean()
+    for reach in (1, 2):
+        across = (error[..., reach:] - error[..., :-reach]).abs().mean()
+        down = (error[..., reach:, :] - error[..., :-reach, :]).abs().mean()
+        value = value + EDGE_WEIGHT / 2 * (across + down)
+    return value
+
+
+Guide = tuple[tuple[int, float], ...]  # for each of `colours`: the latent channel that holds it, and its sign
+GUIDE: Guide = ((0, 1.0), (1, 1.0), (2, 1.0))
 
 
 def colours(pictures: torch.Tensor) -> torch.Tensor:
-    """What the first three latent channels are to hold, (B, 3, H, W) in [-1, 1] → (B, 3, H/8, W/8): mean light, red
+    """What three of the four latent channels are to hold, (B, 3, H, W) in [-1, 1] → (B, 3, H/8, W/8): mean light, red
     against blue, green against both."""
     r, g, b = F.avg_pool2d(pictures, 8).unbind(1)
     return torch.stack([(r + g + b) / 3, (r - b) / 2, g / 2 - (r + b) / 4], dim=1)
 
 
-def loss(models: torch.nn.ModuleDict, batch: Batch, used: float) -> torch.Tensor:
-    """Reconstruction from slightly noisy latents, with three channels guided towards the picture's local colour.
+def _noisy(mean: torch.Tensor) -> torch.Tensor:
+    """Latents as the decoder is given them: every second one with `NOISE`, the others with up to `MOST_NOISE`."""
+    strength = NOISE + (MOST_NOISE - NOISE) * torch.rand(len(mean), 1, 1, 1, device=mean.device)
+    strength[::2] = NOISE
+    return mean + strength * torch.randn_like(mean)
+
+
+def loss(models: torch.nn.ModuleDict, batch: Batch, guide: Guide = GUIDE) -> torch.Tensor:
+    """Reconstruction from noisy latents, with three channels guided towards the picture's local colour.
 
     The guide keeps light and colour in the latents' low frequencies, where the schedule's flaw and OMS act, and makes
     them easy to learn for a small diffusion model. Without it, light took three channels and colour was lost
-    (dev/LOG.md).
+    (dev/LOG.md). The fourth channel is free: it says where in a cell the edges lie.
     """
     vae: Any = models["vae"]
     pictures = batch["pictures"]
-    mean = vae.encode(pictures).latent_dist.mean
-    made = vae.decode(mean + NOISE * torch.randn_like(mean)).sample
-    value = _distance(made, pictures)
+    mean = vae.encode(pictures).latent_dist.mean.float()
+    value = distance(vae.decode(_noisy(mean)).sample, pictures)
     if mean.requires_grad:
-        value = value + GUIDE_WEIGHT * ((mean[:, :3].float() - colours(pictures)) ** 2).mean()
-        value = value + DETAIL_WEIGHT * (mean[:, 3:].float() ** 2).mean()
+        wanted = colours(pictures)
+        for (channel, sign), std, colour in zip(guide, COLOUR_STD, wanted.unbind(1), strict=True):
+            value = value + GUIDE_WEIGHT / 3 * ((sign * std * mean[:, channel] - colour) ** 2).mean()
+        free = mean[:, [k for k in range(LATENT_CHANNELS) if k not in dict(guide)]]
+        value = value + DETAIL_WEIGHT * ((free**2).mean() - 1) ** 2
     return value
 
 
 def _batches(
-    pictures: np.ndarray, device: torch.device, state: State, plan: Plan, seed: int, crops: Growth
+    pictures: np.ndarray, device: torch.device, state: State, plan: Plan, seed: int, crops: Growth, many: int
 ) -> Iterator[Batch]:
     """Crops that grow as the budget is used up: small ones teach fastest, whole pictures finish."""
     rng = np.random.default_rng((seed, state.step, PartialState().process_index))
     while True:
         side, count = grown(crops, state.used(plan))
         parts = []
-        for index in rng.integers(len(pictures), size=count):
+        for index in rng.integers(len(pictures), size=many * count):
             y, x = rng.integers(scenes.SIZE - side + 1, size=2)
             part = pictures[index, y : y + side, x : x + side]
             parts.append(part[:, ::-1] if rng.random() < 0.5 else part)
         yield {"pictures": to_tensor(np.stack(parts), device)}
 
 
-# until which share of the budget: pixels a side, crops a step
-CROPS = ((0.15, 64, 24), (0.75, 128, 8), (1.0, 256, 2))
+# Until which share of the budget: pixels a side, crops a step.
+CROPS = ((0.2, 64, 32), (0.85, 128, 8), (1.0, 256, 2))
 DECODER_CROPS = ((0.4, 128, 8), (1.0, 256, 2))
-SMOKE_CROPS = ((1.0, 64, 2),)
 
 
 def train_autoencoder(
-    vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, *, work: Path, device: str, smoke: bool
+    vae: AutoencoderKL,
+    pictures: np.ndarray,
+    plan: Plan,
+    crops: Growth,
+    *,
+    work: Path,
+    device: str,
+    many: int = 1,
+    guide: Guide = GUIDE,
 ) -> AutoencoderKL:
-    """pictures: (N, 256, 256, 3) uint8. Returns EMA weights; latents have mean 0, variance SCALING² a channel."""
-    vae = _train("autoencoder", vae, pictures, plan, SMOKE_CROPS if smoke else CROPS, work, device)
+    """pictures: (N, 256, 256, 3) uint8; many: how many times the crops of a step. Returns EMA weights; latents have
+    mean 0, variance SCALING² a channel."""
+    vae = _train("autoencoder", vae, pictures, plan, crops, work, device, many, guide)
     normalise(vae, pictures[:: max(1, len(pictures) // 512)])
     return vae
 
 
 def train_decoder(
-    vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, *, work: Path, device: str, smoke: bool
+    vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, crops: Growth, *, work: Path, device: str, many: int = 1
 ) -> AutoencoderKL:
-    """Go on with the decoder alone: the latent domain stays as it is, so UNet and OMS module stay valid."""
+    """Train the decoder alone: the latent domain stays as it is, so UNet and OMS module stay valid."""
     vae.encoder.requires_grad_(False)
     assert vae.quant_conv is not None
     vae.quant_conv.requires_grad_(False)
-    return _train("decoder", vae, pictures, plan, SMOKE_CROPS if smoke else DECODER_CROPS, work, device)
+    return _train("decoder", vae, pictures, plan, crops, work, device, many, GUIDE)
 
 
 def _train(
-    name: str, vae: AutoencoderKL, pictures: np.ndarray, plan: Plan, crops: Growth, work: Path, device: str
+    name: str,
+    vae: AutoencoderKL,
+    pictures: np.ndarray,
+    plan: Plan,
+    crops: Growth,
+    work: Path,
+    device: str,
+    many: int,
+    guide: Guide,
 ) -> AutoencoderKL:
     seed = {"autoencoder": 1, "decoder": 4}[name]
     models = train(
         name,
         torch.nn.ModuleDict({"vae": vae}),
-        loss,
-        lambda where, state: _batches(pictures, where, state, plan, seed, crops),
+        lambda models, batch, _: loss(models, batch, guide),
+        lambda where, state: _batches(pictures, where, state, plan, seed, crops, many),
         plan,
         work=work,
         device=device,
@@ -169,7 +210,7 @@ def normalise(vae: AutoencoderKL, pictures: np.ndarray) -> None:
     every channel, so that a latent of 0 is the data's mean colour.
     """
     latents = encode(vae, pictures) / vae.config.scaling_factor
-    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3)).clamp(min=1e-3)
     into, out = vae.quant_conv, vae.post_quant_conv
     assert into is not None and out is not None
     n = LATENT_CHANNELS

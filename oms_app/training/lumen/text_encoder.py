@@ -1,25 +1,26 @@
 """Lumen's tokenizer and text encoder: CLIP's architecture with a vocabulary of a few hundred words.
 
-As Stable Diffusion took an encoder that CLIP had taught what captions mean, ours learns to read before the UNet is
-trained: from a caption it tells the facts of the scene. Learned together with the UNet alone, words for shapes stayed
-without effect for an hour (dev/LOG.md).
+As Stable Diffusion took an encoder that CLIP had taught what captions mean, ours learns to read before the UNet
+is trained: from a caption it predicts the facts of the scene and its latents in a coarse grid. Then it stays as it is,
+for the UNet, the OMS module and the whole family. Learned together with the UNet alone, words for shapes stayed without
+effect for an hour, and words for colour were forgotten (dev/LOG.md).
 """
 
 from __future__ import annotations
 
 import json
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import PartialState
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from oms_app.training.loop import Batch, Plan, train
+from oms_app.paths import atomic_write
+from oms_app.training.loop import Batch, Plan, State, train
 from oms_app.training.scenes.captions import Facts
 
 MAX_LENGTH = 32  # tokens, start and end included
@@ -30,7 +31,7 @@ def build_tokenizer(vocabulary: tuple[str, ...]) -> CLIPTokenizer:
     """A byte-pair tokenizer in CLIP's format in which each word of the vocabulary is one token.
 
     Merges are learned from the vocabulary alone until every word is whole; letters remain, so that any text can be
-    told in tokens.
+    written in tokens.
     """
     letters = list(string.ascii_lowercase + string.digits + ",.-'")
     raw = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
@@ -82,75 +83,78 @@ def tokens(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> torch.Tensor:
     ).input_ids
 
 
+FACTS = ("ground", "ground_shade", "colour", "time", "weather", "side", "style", "moon", "several")
+COARSE = 4  # cells a side of the grid in which a caption's latents are predicted
+COARSE_WEIGHT = 0.5
+
+
 def _answers(facts: Sequence[Facts]) -> dict[str, list[str]]:
     """What is asked of a caption: its kind and subject together, then each other fact by itself."""
-    asked = {"subject": [f"{f.kind} {f.subject}" for f in facts]}
-    for name in ("ground", "ground_shade", "colour", "time", "weather", "side", "several"):
-        asked[name] = [str(getattr(f, name)) for f in facts]
-    return asked
+    return {"subject": [f"{f.kind} {f.subject}" for f in facts]} | {
+        name: [str(getattr(f, name)) for f in facts] for name in FACTS
+    }
 
 
 class Reading(torch.nn.Module):
-    """What a caption tells: a linear head for each fact, asked at the end token, at the last place and in the mean.
+    """Predicts from embeddings what a caption says: a linear head for each fact, and one for the scene's latents.
 
-    facts: one a scene. What a caption leaves unsaid can only be guessed.
+    Each is asked at the end token, at the last place and in the mean. What a caption leaves unsaid can only be guessed.
+    facts: one a scene. latents: (scenes, 4, h, w), averaged here to a grid of COARSE × COARSE cells.
     """
 
     targets: torch.Tensor  # (scenes, facts): which of its classes each fact has
+    coarse: torch.Tensor  # (scenes, 4 · COARSE²)
 
-    def __init__(self, facts: Sequence[Facts], width: int, end_token: int) -> None:
+    def __init__(self, facts: Sequence[Facts], latents: np.ndarray, width: int, end_token: int) -> None:
         super().__init__()
         answers = _answers(facts)
         classes = [sorted(set(values)) for values in answers.values()]
         targets = [[known.index(v) for v in values] for known, values in zip(classes, answers.values(), strict=True)]
         self.register_buffer("targets", torch.tensor(targets).T, persistent=False)
+        coarse = F.adaptive_avg_pool2d(torch.from_numpy(latents).float(), COARSE).flatten(1)
+        self.register_buffer("coarse", coarse, persistent=False)
         self.heads = torch.nn.ModuleList([torch.nn.Linear(width, len(known)) for known in classes])
+        self.grid = torch.nn.Linear(width, coarse.shape[1])
         self.end_token = end_token
 
     def forward(self, hidden: torch.Tensor, token_ids: torch.Tensor, scenes: torch.Tensor) -> torch.Tensor:
-        """The mean cross-entropy of captions: hidden (B, L, width), token_ids (B, L), scenes (B,): whose they are."""
+        """The mean loss of captions: hidden (B, L, width), token_ids (B, L), scenes (B,): whose they are."""
         end = (token_ids == self.end_token).int().argmax(1)
-        read = torch.stack([hidden[torch.arange(len(hidden)), end], hidden[:, -1], hidden.mean(1)], dim=1)
-        asked = self.targets[scenes].repeat_interleave(3, dim=0)
-        losses = [F.cross_entropy(head(read).float().flatten(0, 1), asked[:, k]) for k, head in enumerate(self.heads)]
-        return torch.stack(losses).mean()
+        asked = torch.stack([hidden[torch.arange(len(hidden)), end], hidden[:, -1], hidden.mean(1)], dim=1)
+        answers = self.targets[scenes].repeat_interleave(3, dim=0)
+        flat = asked.flatten(0, 1)
+        losses = [F.cross_entropy(head(flat).float(), answers[:, k]) for k, head in enumerate(self.heads)]
+        grid = F.mse_loss(self.grid(flat).float(), self.coarse[scenes].repeat_interleave(3, dim=0))
+        return torch.stack(losses).mean() + COARSE_WEIGHT * grid
 
 
 def learn_to_read(
     text: CLIPTextModel,
-    tokenizer: CLIPTokenizer,
-    captions: Sequence[Sequence[str]],
-    facts: Sequence[Facts],
+    reading: Reading,
+    batches: Callable[[torch.device, State], Iterator[Batch]],
     plan: Plan,
     *,
     work: Path,
     device: str,
-    batch: int = 128,
 ) -> CLIPTextModel:
-    """Train the encoder to tell a scene's facts from a caption. captions: several a scene; facts: one a scene.
+    """Train the encoder to predict a scene's facts and coarse latents from a caption. Returns it with EMA weights.
 
-    Returns the encoder with its EMA weights.
+    batches: as `dataset.unet_batches` makes them.
     """
-
-    def batches(where: torch.device, step: int) -> Iterator[Batch]:
-        rng = np.random.default_rng((6, step, PartialState().process_index))
-        while True:
-            index = rng.integers(len(captions), size=batch)
-            told = [str(rng.choice(captions[i])) for i in index]
-            yield {"tokens": tokens(tokenizer, told).to(where), "scenes": torch.from_numpy(index).to(where)}
 
     def loss(models: torch.nn.ModuleDict, part: Batch, used: float) -> torch.Tensor:
         hidden = models["text"](part["tokens"]).last_hidden_state
-        read: torch.Tensor = models["reading"](hidden, part["tokens"], part["scenes"])
-        return read
+        value: torch.Tensor = models["reading"](hidden, part["tokens"], part["scenes"])
+        return value
 
-    models = torch.nn.ModuleDict({"text": text, "reading": reading_of(text, tokenizer, facts)})
-    train("text", models, loss, lambda where, state: batches(where, state.step), plan, work=work, device=device)
+    train(
+        "text", torch.nn.ModuleDict({"text": text, "reading": reading}), loss, batches, plan, work=work, device=device
+    )
     return text
 
 
-def reading_of(text: CLIPTextModel, tokenizer: CLIPTokenizer, facts: Sequence[Facts]) -> Reading:
-    return Reading(facts, text.config.hidden_size, tokenizer.eos_token_id)
+def reading_of(text: CLIPTextModel, tokenizer: CLIPTokenizer, facts: Sequence[Facts], latents: np.ndarray) -> Reading:
+    return Reading(facts, latents, text.config.hidden_size, tokenizer.eos_token_id)
 
 
 def save_text_encoder(text: CLIPTextModel, folder: Path) -> None:
@@ -169,4 +173,4 @@ def tidy_config(folder: Path) -> None:
     config.pop("_name_or_path", None)
     if "dtype" in config:
         config["dtype"] = "float32"
-    path.write_text(json.dumps(config, indent=2) + "\n")
+    atomic_write(path, json.dumps(config, indent=2) + "\n")

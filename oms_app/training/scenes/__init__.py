@@ -1,1 +1,1 @@
-"""Captioned procedural scenes: the training data of the embedded models."""
+"""Captioned procedural scenes of Lumen's second generation: the training data of the embedded models."""

@@ -1,4 +1,4 @@
-"""Shapes, figures and line-art marks: what stands on a plain ground. Each draws itself at (cx, cy) with a radius."""
+"""Still life: what stands on a plain ground. Each figure draws itself at (cx, cy) with a radius, large and simple."""
 
 from __future__ import annotations
 
@@ -6,275 +6,179 @@ from collections.abc import Callable
 
 import numpy as np
 
-from oms_app.training.scenes.canvas import Canvas, Point, heart, regular, ring, star
+from oms_app.training.first_scenes.figures import SHAPES, draw_shape
+from oms_app.training.scenes.canvas import Canvas, Point, regular
+from oms_app.training.scenes.sky import Rgb, rgb
 
-Rgb = np.ndarray
+__all__ = ["FIGURES", "SHAPES", "draw_shape"]
+GREEN = rgb(0.20, 0.50, 0.22)
 
 
 def darker(colour: Rgb, k: float) -> Rgb:
     return np.asarray(colour, np.float32) * k
 
 
-def paler(colour: Rgb, k: float) -> Rgb:
-    colour = np.asarray(colour, np.float32)
-    return colour + k * (1 - colour)
+def _shadow(c: Canvas, x: float, y: float, r: float, toward: float) -> None:
+    """A soft shadow on the ground, away from the light."""
+    for k in (1.0, 0.8, 0.6):
+        c.ellipses([(x - 0.3 * toward * r, y, r * k, 0.2 * r * k)], (0, 0, 0), 0.16)
 
 
-OUTLINES: dict[str, Callable[[float, float, float], list[Point]]] = {
-    "circle": ring,
-    "square": lambda x, y, r: regular(x, y, r * 1.2, 4, np.pi / 4),
-    "triangle": lambda x, y, r: regular(x, y + 0.15 * r, r * 1.2, 3),
-    "star": lambda x, y, r: star(x, y, r * 1.2),
-    "heart": heart,
-    "diamond": lambda x, y, r: [(x, y - 1.25 * r), (x + 0.85 * r, y), (x, y + 1.25 * r), (x - 0.85 * r, y)],
-    "hexagon": lambda x, y, r: regular(x, y, r * 1.1, 6),
-    "cross": lambda x, y, r: [
-        (x + a * r, y + b * r)
-        for a, b in (
-            (-0.35, -1.05),
-            (0.35, -1.05),
-            (0.35, -0.35),
-            (1.05, -0.35),
-            (1.05, 0.35),
-            (0.35, 0.35),
-            (0.35, 1.05),
-            (-0.35, 1.05),
-            (-0.35, 0.35),
-            (-1.05, 0.35),
-            (-1.05, -0.35),
-            (-0.35, -0.35),
-        )
-    ],
-}
-SHAPES = (*OUTLINES, "ring", "crescent")
+def _sphere(c: Canvas, x: float, y: float, r: float, colour: Rgb, toward: float, shine: float = 0.5) -> np.ndarray:
+    """The colour field of a lit sphere, (size, size, 3)."""
+    nx, ny = (c.x - x) / r, (c.y - y) / r
+    facing = np.clip(0.66 + 0.5 * (nx * (0.8 * toward) - ny * (0.7 if toward == 0 else 0.4)), 0.2, 1.12)
+    spot = np.exp(-(((nx - 0.38 * toward) ** 2 + (ny + 0.42) ** 2) / 0.06))
+    return np.clip(facing[..., None] * np.asarray(colour, np.float32) + shine * spot[..., None], 0, 1)
 
 
-def draw_shape(canvas: Canvas, name: str, cx: float, cy: float, r: float, colour: Rgb, ground: Rgb) -> None:
-    if name == "ring":
-        canvas.disc(cx, cy, r, colour)
-        canvas.disc(cx, cy, r * 0.58, ground)
-    elif name == "crescent":
-        canvas.disc(cx, cy, r, colour)
-        canvas.disc(cx + 0.45 * r, cy - 0.12 * r, r * 0.85, ground)
-    else:
-        canvas.polygon(OUTLINES[name](cx, cy, r), colour)
+def _round(c: Canvas, x: float, r: float, colour: Rgb, toward: float) -> np.ndarray:
+    """The colour field of a lit upright cylinder."""
+    nx = (c.x - x) / r
+    facing = np.clip(0.95 + 0.35 * nx * toward - (0.3 if toward == 0 else 0.12) * nx**2, 0.35, 1.15)
+    field = facing[..., None] * np.asarray(colour, np.float32) * np.ones_like(c.y)[..., None]
+    return np.clip(field, 0, 1)
 
 
 def _ball(c: Canvas, x: float, y: float, r: float, colour: Rgb, toward: float) -> None:
-    """A sphere with a shadow; `toward` is where the light comes from: -1 left, 0 above, 1 right."""
-    c.ellipses([(x - 0.25 * toward * r, y + r * 0.98, r * 0.9, r * 0.16)], (0, 0, 0), 0.35)
-    c.disc(x, y, r, _shaded(c, x, y, r, colour, toward))
+    _shadow(c, x, y + r * 0.98, r * 0.95, toward)
+    c.disc(x, y, r, _sphere(c, x, y, r, colour, toward))
 
 
-def _shaded(c: Canvas, x: float, y: float, r: float, colour: Rgb, toward: float) -> np.ndarray:
-    """The colour field of a lit sphere, (size, size, 3)."""
-    nx, ny = (c.x - x) / r, (c.y - y) / r
-    facing = np.clip(0.62 + 0.5 * (nx * (0.85 * toward) - ny * (0.75 if toward == 0 else 0.45)), 0.18, 1.15)
-    shine = np.exp(-(((nx - 0.4 * toward) ** 2 + (ny + 0.45) ** 2) / 0.05))
-    return facing[..., None] * np.asarray(colour, np.float32) + 0.6 * shine[..., None]
+def _apple(c: Canvas, x: float, y: float, r: float, colour: Rgb, toward: float) -> None:
+    _shadow(c, x, y + r * 0.9, r * 0.8, toward)
+    field = _sphere(c, x, y, r, colour, toward, 0.4)
+    c.ellipses([(x + k * r, y, 0.62 * r, 0.86 * r) for k in (-0.36, 0.0, 0.36)], field)
+    c.lines([[(x, y - 0.62 * r), (x + 0.08 * r, y - 1.1 * r)]], 0.13 * r, (0.36, 0.24, 0.14))
+    c.ellipses([(x + 0.4 * r, y - 0.95 * r, 0.3 * r, 0.14 * r)], GREEN)
+
+
+def _pear(c: Canvas, x: float, y: float, r: float, colour: Rgb, toward: float) -> None:
+    _shadow(c, x, y + r * 0.98, r * 0.72, toward)
+    field = _sphere(c, x, y + 0.2 * r, 0.9 * r, colour, toward, 0.4)
+    c.ellipses([(x, y + 0.32 * r, 0.72 * r, 0.68 * r), (x, y - 0.4 * r, 0.42 * r, 0.48 * r)], field)
+    sides = [
+        (x - 0.42 * r, y - 0.4 * r),
+        (x + 0.42 * r, y - 0.4 * r),
+        (x + 0.66 * r, y + 0.1 * r),
+        (x - 0.66 * r, y + 0.1 * r),
+    ]
+    c.polygon(sides, field)
+    c.lines([[(x, y - 0.8 * r), (x + 0.06 * r, y - 1.2 * r)]], 0.12 * r, (0.36, 0.24, 0.14))
+
+
+def _vase(c: Canvas, x: float, y: float, r: float, colour: Rgb, toward: float) -> None:
+    _shadow(c, x, y + 1.1 * r, r * 0.6, toward)
+    v = np.linspace(-1, 1, 40)
+    width = 0.30 + 0.36 * np.exp(-(((v - 0.25) / 0.45) ** 2)) + 0.16 * np.exp(-(((v + 1) / 0.22) ** 2))
+    right = [(x + float(w) * r, y + float(h) * 1.1 * r) for w, h in zip(width, v, strict=True)]
+    left = [(2 * x - a, b) for a, b in right[::-1]]
+    c.polygon([*right, *left], _round(c, x, 0.7 * r, colour, toward))
+    c.ellipses([(x, y - 1.1 * r, 0.46 * r, 0.1 * r)], darker(colour, 0.45))
 
 
 def _flower(c: Canvas, x: float, y: float, r: float, colour: Rgb, toward: float) -> None:
-    green = np.array((0.18, 0.5, 0.2), np.float32)
-    c.lines([[(x, y), (x + 0.06 * r, y + 0.7 * r), (x, y + 1.5 * r)]], 0.1 * r, green)
+    c.lines([[(x, y), (x, y + 1.45 * r)]], 0.12 * r, GREEN)
     c.ellipses(
-        [(x + 0.28 * r, y + 1.1 * r, 0.26 * r, 0.11 * r), (x - 0.26 * r, y + 0.95 * r, 0.26 * r, 0.11 * r)], green
+        [(x + 0.32 * r, y + 1.1 * r, 0.32 * r, 0.14 * r), (x - 0.32 * r, y + 0.95 * r, 0.32 * r, 0.14 * r)], GREEN
     )
-    petals = regular(x, y, 0.52 * r, 6)
-    c.ellipses([(a, b, 0.33 * r, 0.33 * r) for a, b in petals], colour)
-    lit = [(a, b, 0.2 * r, 0.2 * r) for a, b in petals if (a - x) * toward >= -1e-6 and b <= y + 0.3 * r]
-    c.ellipses(lit, paler(colour, 0.25), 0.6)
-    c.disc(x, y, 0.3 * r, (0.98, 0.8, 0.2) if colour[2] > 0.35 or colour[1] < 0.5 else (0.45, 0.25, 0.1))
+    y -= 0.15 * r
+    petals = regular(x, y, 0.56 * r, 6)
+    for a, b in petals:
+        lit = 1.0 + 0.14 * (toward * (a - x) / r if toward else (y - b) / r)
+        c.disc(a, b, 0.36 * r, np.clip(colour * lit, 0, 1))
+    c.disc(x, y, 0.32 * r, (0.98, 0.8, 0.2) if colour[2] > 0.35 or colour[1] < 0.5 else (0.45, 0.25, 0.1))
 
 
 def _tree(c: Canvas, x: float, y: float, r: float, colour: Rgb, toward: float) -> None:
-    c.polygon(
-        [(x - 0.13 * r, y + 1.15 * r), (x - 0.08 * r, y), (x + 0.08 * r, y), (x + 0.13 * r, y + 1.15 * r)],
-        (0.36, 0.24, 0.15),
-    )
+    trunk: list[Point] = [
+        (x - 0.16 * r, y + 1.15 * r), (x - 0.11 * r, y), (x + 0.11 * r, y), (x + 0.16 * r, y + 1.15 * r),
+    ]  # fmt: skip
+    c.polygon(trunk, (0.36, 0.24, 0.15))
     crown = [
-        (x, y - 0.45 * r, 0.62 * r, 0.62 * r),
-        (x - 0.45 * r, y - 0.05 * r, 0.48 * r, 0.48 * r),
-        (x + 0.45 * r, y - 0.05 * r, 0.48 * r, 0.48 * r),
+        (x, y - 0.5 * r, 0.62 * r, 0.62 * r),
+        (x - 0.48 * r, y - 0.05 * r, 0.5 * r, 0.5 * r),
+        (x + 0.48 * r, y - 0.05 * r, 0.5 * r, 0.5 * r),
     ]
-    c.ellipses(crown, darker(colour, 0.72))
-    c.ellipses([(a + 0.12 * r * toward, b - 0.1 * r, s * 0.78, t * 0.78) for a, b, s, t in crown], colour)
+    c.ellipses(crown, darker(colour, 0.68))
+    c.ellipses([(a + 0.1 * r * toward, b - 0.1 * r, s * 0.8, t * 0.8) for a, b, s, t in crown], colour)
 
 
 def _house(c: Canvas, x: float, y: float, r: float, colour: Rgb, toward: float) -> None:
-    wall, side = np.asarray(colour, np.float32), darker(colour, 0.7)
-    left, right = (side, wall) if toward > 0 else (wall, side)
-    c.polygon(
-        [(x - 0.9 * r, y - 0.1 * r), (x - 0.1 * r, y - 0.1 * r), (x - 0.1 * r, y + r), (x - 0.9 * r, y + r)], left
-    )
-    c.polygon(
-        [(x - 0.1 * r, y - 0.1 * r), (x + 0.9 * r, y - 0.1 * r), (x + 0.9 * r, y + r), (x - 0.1 * r, y + r)], right
-    )
-    roof = np.array((0.5, 0.2, 0.16), np.float32)
-    c.polygon(
-        [(x - 1.02 * r, y - 0.05 * r), (x - 0.5 * r, y - 0.85 * r), (x + 0.02 * r, y - 0.05 * r)], left * 0.9 + 0.05
-    )
-    c.polygon(
-        [
-            (x - 0.5 * r, y - 0.85 * r),
-            (x + 0.65 * r, y - 0.85 * r),
-            (x + 1.05 * r, y - 0.05 * r),
-            (x - 0.02 * r, y - 0.05 * r),
-        ],
-        roof,
-    )
-    c.polygon(
-        [(x - 0.62 * r, y + 0.4 * r), (x - 0.36 * r, y + 0.4 * r), (x - 0.36 * r, y + r), (x - 0.62 * r, y + r)],
-        (0.28, 0.17, 0.12),
-    )
-    for wx in (0.2, 0.58):
-        c.polygon(
-            [
-                (x + wx * r, y + 0.25 * r),
-                (x + (wx + 0.22) * r, y + 0.25 * r),
-                (x + (wx + 0.22) * r, y + 0.52 * r),
-                (x + wx * r, y + 0.52 * r),
-            ],
-            (1.0, 0.88, 0.5),
-        )
+    wall, shaded = np.asarray(colour, np.float32), darker(colour, 0.7)
+    left, right = (shaded, wall) if toward > 0 else (wall, shaded)
+    top, foot = y - 0.1 * r, y + r
+    c.polygon([(x - 0.9 * r, top), (x, top), (x, foot), (x - 0.9 * r, foot)], left)
+    c.polygon([(x, top), (x + 0.9 * r, top), (x + 0.9 * r, foot), (x, foot)], right)
+    roof = [(x - 1.1 * r, top + 0.04 * r), (x, y - 0.95 * r), (x + 1.1 * r, top + 0.04 * r)]
+    c.polygon(roof, (0.5, 0.2, 0.16))
+    c.polygon(_box(x - 0.17 * r, y + 0.4 * r, 0.34 * r, 0.6 * r), (0.28, 0.17, 0.12))
+    c.polygons([_box(x + a * r, y + 0.16 * r, 0.34 * r, 0.34 * r) for a in (-0.7, 0.36)], (1.0, 0.88, 0.5))
 
 
-def _fish(c: Canvas, x: float, y: float, r: float, colour: Rgb, toward: float) -> None:
+def _box(x: float, y: float, w: float, h: float) -> list[Point]:
+    return [(x, y), (x + w, y), (x + w, y + h), (x, y + h)]
+
+
+def _boat(c: Canvas, x: float, y: float, r: float, colour: Rgb, toward: float) -> None:
+    """A sailing boat whose sails have the colour named."""
+    left, right = (1.0, 0.78) if toward <= 0 else (0.78, 1.0)
+    c.polygon(_box(x - 0.04 * r, y - 1.1 * r, 0.08 * r, 1.6 * r), (0.36, 0.24, 0.15))
+    c.polygon([(x - 0.1 * r, y - r), (x - 0.1 * r, y + 0.4 * r), (x - 0.95 * r, y + 0.4 * r)], darker(colour, left))
     c.polygon(
-        [(x + 0.6 * r, y), (x + 1.25 * r, y - 0.5 * r), (x + 1.1 * r, y), (x + 1.25 * r, y + 0.5 * r)],
-        darker(colour, 0.8),
+        [(x + 0.1 * r, y - 0.85 * r), (x + 0.85 * r, y + 0.4 * r), (x + 0.1 * r, y + 0.4 * r)], darker(colour, right)
     )
-    c.polygon(
-        [(x - 0.1 * r, y - 0.45 * r), (x + 0.3 * r, y - 0.85 * r), (x + 0.45 * r, y - 0.35 * r)], darker(colour, 0.8)
-    )
-    c.ellipses([(x - 0.15 * r, y, r, 0.56 * r)], colour)
-    c.ellipses([(x - 0.15 * r, y - 0.2 * r, 0.7 * r, 0.22 * r)], paler(colour, 0.35), 0.6)
-    c.disc(x - 0.68 * r, y - 0.1 * r, 0.15 * r, (1, 1, 1))
-    c.disc(x - 0.7 * r, y - 0.1 * r, 0.08 * r, (0.05, 0.05, 0.05))
+    hull = [
+        (x - 1.1 * r, y + 0.5 * r),
+        (x + 1.1 * r, y + 0.5 * r),
+        (x + 0.7 * r, y + 0.95 * r),
+        (x - 0.7 * r, y + 0.95 * r),
+    ]
+    c.polygon(hull, (0.55, 0.26, 0.16))
 
 
 def _mushroom(c: Canvas, x: float, y: float, r: float, colour: Rgb, toward: float) -> None:
-    c.polygon([(x - 0.24 * r, y), (x + 0.24 * r, y), (x + 0.33 * r, y + r), (x - 0.33 * r, y + r)], (0.93, 0.88, 0.78))
+    _shadow(c, x, y + r, r * 0.6, toward)
+    stem: list[Point] = [(x - 0.26 * r, y), (x + 0.26 * r, y), (x + 0.34 * r, y + r), (x - 0.34 * r, y + r)]
+    c.polygon(stem, _round(c, x, 0.4 * r, rgb(0.93, 0.88, 0.78), toward))
     t = np.linspace(np.pi, 2 * np.pi, 40)
-    c.polygon([(x + r * float(np.cos(a)), y + 0.12 * r + 1.05 * r * float(np.sin(a))) for a in t], colour)
-    spots = [(-0.45, -0.35, 0.15), (0.1, -0.6, 0.17), (0.5, -0.25, 0.13), (-0.08, -0.15, 0.1)]
+    cap = [(x + r * float(np.cos(a)), y + 0.12 * r + 1.05 * r * float(np.sin(a))) for a in t]
+    c.polygon(cap, _sphere(c, x, y, 1.1 * r, colour, toward, 0.15))
+    spots = [(-0.45, -0.35, 0.17), (0.1, -0.6, 0.19), (0.52, -0.22, 0.15)]
     c.ellipses([(x + a * r, y + b * r, s * r, s * r * 0.9) for a, b, s in spots], (0.98, 0.96, 0.92))
+
+
+def _fish(c: Canvas, x: float, y: float, r: float, colour: Rgb, toward: float) -> None:
+    fins = darker(colour, 0.75)
+    c.polygon([(x + 0.5 * r, y), (x + 1.2 * r, y - 0.55 * r), (x + 1.2 * r, y + 0.55 * r)], fins)
+    c.polygon([(x - 0.2 * r, y - 0.4 * r), (x + 0.3 * r, y - 0.9 * r), (x + 0.45 * r, y - 0.3 * r)], fins)
+    field = _sphere(c, x - 0.15 * r, y, 0.95 * r, colour, toward, 0.0)
+    c.ellipses([(x - 0.15 * r, y, r, 0.6 * r)], field)
+    c.disc(x - 0.66 * r, y - 0.1 * r, 0.19 * r, (1, 1, 1))
+    c.disc(x - 0.68 * r, y - 0.1 * r, 0.1 * r, (0.05, 0.05, 0.05))
 
 
 def _cat(c: Canvas, x: float, y: float, r: float, colour: Rgb, toward: float) -> None:
     """A cat's face."""
     for s in (-1, 1):
-        c.polygon(
-            [(x + s * 0.85 * r, y - 1.05 * r), (x + s * 0.9 * r, y - 0.1 * r), (x + s * 0.15 * r, y - 0.6 * r)], colour
-        )
-        c.polygon(
-            [(x + s * 0.73 * r, y - 0.78 * r), (x + s * 0.74 * r, y - 0.35 * r), (x + s * 0.4 * r, y - 0.55 * r)],
-            (0.95, 0.6, 0.62),
-        )
-    c.ellipses([(x, y + 0.1 * r, 0.98 * r, 0.82 * r)], colour)
-    dark = (0.06, 0.06, 0.07) if float(np.mean(colour)) > 0.25 else (0.85, 0.9, 0.4)
-    c.ellipses([(x - 0.4 * r, y, 0.14 * r, 0.19 * r), (x + 0.4 * r, y, 0.14 * r, 0.19 * r)], dark)
-    c.polygon([(x - 0.1 * r, y + 0.28 * r), (x + 0.1 * r, y + 0.28 * r), (x, y + 0.4 * r)], (0.9, 0.45, 0.5))
-    c.lines([[(x - 0.2 * r, y + 0.52 * r), (x, y + 0.42 * r), (x + 0.2 * r, y + 0.52 * r)]], 0.05 * r, dark)
+        ear = [(x + s * 0.85 * r, y - 1.05 * r), (x + s * 0.92 * r, y - 0.05 * r), (x + s * 0.1 * r, y - 0.6 * r)]
+        c.polygon(ear, darker(colour, 0.85))
+    c.ellipses([(x, y + 0.12 * r, 0.98 * r, 0.84 * r)], colour)
+    eyes = (0.06, 0.06, 0.07) if float(np.mean(colour)) > 0.25 else (0.85, 0.9, 0.4)
+    c.ellipses([(x - 0.4 * r, y, 0.17 * r, 0.22 * r), (x + 0.4 * r, y, 0.17 * r, 0.22 * r)], eyes)
+    c.polygon([(x - 0.15 * r, y + 0.32 * r), (x + 0.15 * r, y + 0.32 * r), (x, y + 0.5 * r)], (0.9, 0.45, 0.5))
 
 
 FIGURES: dict[str, Callable[[Canvas, float, float, float, Rgb, float], None]] = {
     "ball": _ball,
+    "apple": _apple,
+    "pear": _pear,
+    "vase": _vase,
     "flower": _flower,
     "tree": _tree,
     "house": _house,
-    "fish": _fish,
+    "boat": _boat,
     "mushroom": _mushroom,
+    "fish": _fish,
     "cat": _cat,
-}
-
-
-def _closed(points: list[Point]) -> list[Point]:
-    return [*points, points[0]]
-
-
-def _arc(x: float, y: float, rx: float, ry: float, start: float, end: float) -> list[Point]:
-    t = np.linspace(start, end, 24)
-    return [(x + rx * float(np.cos(a)), y + ry * float(np.sin(a))) for a in t]
-
-
-MARKS: dict[str, Callable[[float, float, float], list[list[Point]]]] = {
-    "circle": lambda x, y, r: [_closed(ring(x, y, r)), _closed(ring(x, y, 0.6 * r))],
-    "star": lambda x, y, r: [_closed(star(x, y, 1.1 * r))],
-    "heart": lambda x, y, r: [_closed(heart(x, y, r))],
-    "mountain": lambda x, y, r: [
-        _closed(
-            [
-                (x - 1.1 * r, y + 0.8 * r),
-                (x - 0.2 * r, y - 0.8 * r),
-                (x + 0.25 * r, y),
-                (x + 0.5 * r, y - 0.35 * r),
-                (x + 1.1 * r, y + 0.8 * r),
-            ]
-        ),
-        [
-            (x - 0.5 * r, y - 0.25 * r),
-            (x - 0.25 * r, y - 0.1 * r),
-            (x - 0.1 * r, y - 0.3 * r),
-            (x + 0.05 * r, y - 0.32 * r),
-        ],
-    ],
-    "sun": lambda x, y, r: (
-        [_closed(ring(x, y, 0.5 * r))]
-        + [
-            [
-                (x + 0.72 * r * float(np.cos(a)), y + 0.72 * r * float(np.sin(a))),
-                (x + 1.05 * r * float(np.cos(a)), y + 1.05 * r * float(np.sin(a))),
-            ]
-            for a in np.arange(8) * np.pi / 4
-        ]
-    ),
-    "wave": lambda x, y, r: [
-        [
-            (x + float(u) * r, y + (k - 1) * 0.5 * r + 0.16 * r * float(np.sin(5.2 * u)))
-            for u in np.linspace(-1.1, 1.1, 40)
-        ]
-        for k in range(3)
-    ],
-    "house": lambda x, y, r: [
-        [(x - 1.1 * r, y), (x, y - 0.95 * r), (x + 1.1 * r, y)],
-        [
-            (x - 0.8 * r, y - 0.2 * r),
-            (x - 0.8 * r, y + 0.9 * r),
-            (x + 0.8 * r, y + 0.9 * r),
-            (x + 0.8 * r, y - 0.2 * r),
-        ],
-        [
-            (x - 0.2 * r, y + 0.9 * r),
-            (x - 0.2 * r, y + 0.3 * r),
-            (x + 0.2 * r, y + 0.3 * r),
-            (x + 0.2 * r, y + 0.9 * r),
-        ],
-    ],
-    "leaf": lambda x, y, r: [
-        _closed(
-            _arc(x - 0.9 * r, y, 1.15 * r, 1.15 * r, -0.9, 0.9) + _arc(x + 0.54 * r, y, 1.15 * r, 1.15 * r, 2.24, 4.04)
-        ),
-        [(x - 0.18 * r, y - 0.7 * r), (x - 0.18 * r, y + 1.2 * r)],
-    ],
-    "flower": lambda x, y, r: (
-        [_closed(ring(a, b, 0.36 * r)) for a, b in regular(x, y, 0.62 * r, 5)] + [_closed(ring(x, y, 0.25 * r))]
-    ),
-    "cat": lambda x, y, r: [
-        _closed(
-            [
-                (x - 0.85 * r, y - r),
-                (x - 0.3 * r, y - 0.55 * r),
-                (x + 0.3 * r, y - 0.55 * r),
-                (x + 0.85 * r, y - r),
-                (x + 0.95 * r, y + 0.2 * r),
-                (x + 0.45 * r, y + 0.85 * r),
-                (x - 0.45 * r, y + 0.85 * r),
-                (x - 0.95 * r, y + 0.2 * r),
-            ]
-        ),
-        [(x - 0.38 * r, y - 0.05 * r), (x - 0.36 * r, y + 0.05 * r)],
-        [(x + 0.38 * r, y - 0.05 * r), (x + 0.36 * r, y + 0.05 * r)],
-        [(x - 0.18 * r, y + 0.48 * r), (x, y + 0.36 * r), (x + 0.18 * r, y + 0.48 * r)],
-    ],
 }

@@ -1,0 +1,1 @@
+"""Captioned procedural scenes of Lumen's first generation. The shipped weights are measured against them."""
