@@ -51,7 +51,9 @@ def make_lora(path: Path) -> Path:
 
 def paint(studio: Studio, request: GenerateRequest) -> tuple[list[np.ndarray], list[Progress]]:
     news: list[Progress] = []
-    result = studio.paint(request, Run(news.append, None))  # on this thread, where the stand-in is entered
+    result = studio.paint(
+        studio.complete(request), Run(news.append, None)
+    )  # on this thread, where the stand-in is entered
     return [np.asarray(image.image, int) for image in result.images], news
 
 
