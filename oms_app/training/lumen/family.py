@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 Member = Literal["lcm", "v", "zsnr", "offset", "woodcut"]
 FAMILY: tuple[Member, ...] = get_args(Member)
 LEARNING_RATE = 2e-3
-RANKS: dict[Member, int] = {"lcm": 16, "v": 32, "zsnr": 32, "offset": 8, "woodcut": 8}
+RANKS: dict[Member, int] = {"lcm": 8, "v": 8, "zsnr": 8, "offset": 4, "woodcut": 4}  # 4.2 MB in all, in float16
 # LCM-LoRA's layers, and the first and last ones, which a new prediction type needs most.
 LAYERS = (
     *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2"),
