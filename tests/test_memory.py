@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.autoencoders.vae import Decoder
+from tiny import make_vae
 from torch.nn.modules.module import register_module_forward_pre_hook
 from transformers import CLIPTextModel
 
 from oms_app import GenerateRequest, GenerateResult, Studio, StudioError, Variant
+from oms_app.bench.memory import Allocations
+from oms_app.bench.memory import peak as allocated
 from oms_app.engine import denoise as denoising
+from oms_app.models import vae as vae_module
 from oms_app.models.loading import load_base
 from oms_app.models.memory import (
     OOM_NOTES,
@@ -29,6 +33,7 @@ from oms_app.models.memory import (
     is_out_of_memory,
     size_on_disk,
 )
+from oms_app.paths import PRESETS
 from oms_app.prestep.unet import TimeFreeUNet
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -106,9 +111,53 @@ def test_where_nothing_helps_it_is_said_and_the_next_request_lives(own: Studio, 
 def test_pictures_that_were_finished_are_not_painted_twice(own: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(denoising, "PIXELS_PER_CALL", 64 * 64)  # one picture a call
     request = REQUEST.model_copy(update={"variants": (Variant(name="raw"),)})
-    with short_of_memory(Decoder, lambda _, calls: calls == 2) as calls:
+    steps = request.num_inference_steps or 4
+    with (
+        short_of_memory(Decoder, lambda _, calls: calls == 2) as calls,
+        short_of_memory(UNet2DConditionModel, lambda *_: False) as passes,
+    ):
         own.generate(request)
     assert calls == [1, 1, 1]  # the first; the second, which fails; the second again
+    assert len(passes) == 2 * steps, "the second's latents were kept, and not painted again"
+
+
+def test_latents_are_decoded_in_tiles_before_anything_is_painted_again(own: Studio, studio: Studio) -> None:
+    """Two pictures at a time do not fit the decoder."""
+    request = REQUEST.model_copy(update={"width": 128, "height": 128, "count": 1, "num_inference_steps": 2})
+    with (
+        short_of_memory(Decoder, lambda x, _: len(x) > 1) as calls,
+        short_of_memory(UNet2DConditionModel, lambda *_: False) as passes,
+    ):
+        result = own.generate(request)
+    assert OOM_NOTES[OomFallback.ONE_BY_ONE] in result.notes
+    assert passes == [1, 4, 4] and max(calls[2:]) == 1, "the OMS module's pass, and two steps of the pair"
+    assert apart(result, studio.generate(request)) <= 1
+
+
+@pytest.mark.parametrize(("native", "side"), [(64, 64), (128, 128)])
+def test_tiles_save_memory_at_the_native_size(native: int, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library tiles only what is larger than the pictures that a VAE was trained on."""
+    monkeypatch.setattr(vae_module, "LARGE_TILE", 64)
+    monkeypatch.setattr(vae_module, "SMALL_TILE", 32)
+    vae = make_vae().eval()
+    vae.register_to_config(sample_size=native)
+    latents = torch.randn(2, 4, side // 8, side // 8, generator=torch.Generator().manual_seed(0))
+    with Allocations() as whole:
+        wanted = vae_module.decode_latents(vae, latents)
+    with Allocations() as tiled:
+        got = vae_module.decode_latents(vae, latents, tiled=True)
+    assert tiled.peak <= 0.5 * whole.peak
+    assert got.shape == wanted.shape and (got - wanted).abs().mean() < 0.3  # its groups are normed tile by tile
+
+
+def test_sdxl_decodes_in_tiles_with_half_the_memory_or_less() -> None:
+    """By its shapes at full size, on the meta device."""
+    with torch.device("meta"):
+        vae = AutoencoderKL.from_config(AutoencoderKL.load_config(PRESETS / "configs/sdxl/vae"))
+        latents = torch.empty(1, 4, 128, 128)
+        whole = allocated(lambda: vae_module.decode_latents(vae, latents))
+        tiled = allocated(lambda: vae_module.decode_latents(vae, latents, tiled=True))
+    assert whole > 2.5 * 2**30 and tiled <= 0.3 * whole
 
 
 def test_other_errors_are_not_taken_for_it(own: Studio) -> None:
@@ -187,8 +236,8 @@ def test_half_precision_paints_what_the_stock_pipeline_paints_in_it(presets: Pat
     half = Studio(presets=presets, device="cpu", home=tmp_path, precision="bfloat16").generate(REQUEST)
     stock = StableDiffusionPipeline.from_pretrained(lumen, local_files_only=True, dtype=torch.bfloat16)
     stock.set_progress_bar_config(disable=True)
-    generator = torch.Generator().manual_seed(3)
-    image = stock("black mountains", num_inference_steps=4, guidance_scale=5.0, generator=generator).images[0]
+    noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(3)).bfloat16()  # drawn in float32
+    image = stock("black mountains", num_inference_steps=4, guidance_scale=5.0, latents=noise).images[0]
     raw = np.asarray(half.images[0].image, float)
     assert np.abs(raw - np.asarray(image, float)).mean() < 2.0  # one of two in a batch, in eight bits of mantissa
     assert [image.variant for image in half.images] == ["raw", "oms", "raw", "oms"]

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oms_app import GenerateRequest, Studio
 from oms_app.engine.caches import ByteCache
+from oms_app.models.loading import ModelKey, expected_bytes
+from oms_app.models.loading import load as load_model
 from oms_app.models.store import Bytes, Store, parameter_bytes
+from oms_app.schema import Progress
 
 KILOBYTE = 1_024
 
@@ -136,3 +145,88 @@ def test_a_byte_cache_keeps_its_budget_and_its_latest(puts: list[tuple[int, int]
         cache.get(key)
     cache.put("huge", 1, 101)
     assert cache.get("huge") is None
+
+
+class Sized(torch.nn.Module):
+    """A model of so many kilobytes, that says when it is loaded and when it is gone."""
+
+    alive: int = 0
+    most: int = 0
+
+    def __init__(self, kilobytes: int, cycle: bool) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(256 * kilobytes), requires_grad=False)
+        if cycle:  # as the hooks of an offloaded model
+            self.forward = self.forward
+        Sized.alive += kilobytes
+        Sized.most = max(Sized.most, Sized.alive)
+        weakref.finalize(self, Sized.gone, kilobytes)
+
+    @staticmethod
+    def gone(kilobytes: int) -> None:
+        Sized.alive -= kilobytes
+
+
+@pytest.mark.parametrize("cycle", [False, True], ids=["plain", "with hooks"])
+def test_room_is_made_before_a_model_is_loaded_and_what_was_evicted_is_gone(cycle: bool) -> None:
+    Sized.alive = Sized.most = 0
+    store = Store(
+        lambda key: Sized(key[1], cycle), budget=10 * KILOBYTE, expect=lambda key: Bytes(host=key[1] * KILOBYTE)
+    )
+    gc.disable()  # what is gone is gone without its help, unless there are cycles
+    try:
+        for key in (("a", 10), ("b", 9), ("a", 10), ("c", 4), ("d", 5), ("a", 10)):
+            with store.use(key):
+                assert Sized.alive <= 10
+    finally:
+        gc.enable()
+    assert Sized.most <= 10, "no two large models were alive at a time"
+    statistics = store.statistics()
+    assert (statistics.models, statistics.misses, statistics.evictions) == (1, 6, 5)
+    store.clear()
+    assert Sized.alive == 0
+
+
+def test_a_model_larger_than_the_budget_is_gone_after_its_use() -> None:
+    Sized.alive = Sized.most = 0
+    store = Store(lambda key: Sized(4, False), budget=KILOBYTE, expect=lambda key: Bytes(host=4 * KILOBYTE))
+    with store.use("a") as model:
+        assert model is not None
+    del model
+    assert (store.statistics().models, Sized.alive) == (0, 0)
+
+
+def test_an_evicted_base_is_gone_after_it_has_painted(presets: Path, tmp_path: Path) -> None:
+    """Neither the scheduler, nor the previews, nor a cache keep it; no garbage collection is needed."""
+    studio = Studio(presets=presets, device="cpu", home=tmp_path)
+    kept: list[weakref.ref[Any]] = []
+    load = studio._store._load
+
+    def noted(key: Any) -> Any:
+        model = load(key)
+        kept.append(weakref.ref(model))
+        if hasattr(model, "pipeline"):
+            kept.append(weakref.ref(model.pipeline.unet))
+        return model
+
+    studio._store._load = noted
+    news: list[Progress] = []
+    studio.generate(GenerateRequest(prompt="sea", seed=1, num_inference_steps=8), on_progress=news.append)
+    assert any(one.previews for one in news) and len(kept) >= 3
+    gc.disable()
+    try:
+        studio._store.budget = 0
+        with studio._store.use(ModelKey("signal_leak", presets.parents[1] / "assets/alien-leak", "cpu", torch.float32)):
+            assert [one() for one in kept[:-1]] == [None] * (len(kept) - 1)
+    finally:
+        gc.enable()
+
+
+def test_what_a_model_will_take_is_known_from_its_headers(presets: Path, lumen: Path) -> None:
+    for kind, folder in (("base", lumen), ("oms", lumen / "oms"), ("text", lumen)):
+        key = ModelKey(kind, folder, "cpu", torch.float32)  # type: ignore[arg-type]
+        loaded = parameter_bytes(load_model(key)).host
+        assert loaded * 0.98 <= expected_bytes(key).host <= loaded * 1.02, kind
+    on_card = ModelKey("base", lumen, "cuda", torch.float16)
+    assert expected_bytes(on_card).device == expected_bytes(ModelKey("base", lumen, "cpu", torch.float16)).host
+    assert expected_bytes(replace(on_card, mode="model_offload")).device == 0

@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 
 from oms_app.engine.decode import require_finite
 from oms_app.engine.stages import Corrected, Noise
@@ -24,13 +23,14 @@ PIXELS_PER_CALL = 16 * 256 * 256  # of one pipeline call, all its pictures toget
 
 
 def draw(seed: int, shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> Noise:
-    """x_S ~ N(0, I) of shape (1, C, h, w), as the stock pipeline draws it for one picture of this seed.
+    """x_S ~ N(0, I) of shape (1, C, h, w), drawn on the CPU in float32 and cast.
 
-    The generator lives on the CPU whatever the device, so that a seed gives the same picture on every machine.
+    So a seed gives the same noise on every device and in every precision; in float16 and bfloat16 a generator draws
+    other numbers. It equals the stock pipeline's own draw for one picture of this seed in float32 alone.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
-    x_s = randn_tensor((1, *shape), generator=generator, device=device, dtype=dtype)
-    return Noise(x_s, generator.get_state())
+    x_s = torch.randn((1, *shape), generator=generator, dtype=torch.float32)
+    return Noise(x_s.to(device, dtype), generator.get_state())
 
 
 def chunks(count: int, width: int, height: int, *, one_by_one: bool = False) -> list[range]:

@@ -155,30 +155,38 @@ class Studio:
         fallback: OomFallback | None = self._fallbacks.get(what, OomFallback.NONE)
         while fallback is not None:
             try:
-                result = self._paint(complete, run, fallback)
+                result, reached = self._paint(complete, run, fallback)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 reason = one_line(error)
             else:
-                if fallback == OomFallback.NONE:
+                if reached == OomFallback.NONE:
                     return result
-                if fallback > OomFallback.EVICT:
-                    self._fallbacks[what] = fallback
-                return result.model_copy(update={"notes": (*result.notes, OOM_NOTES[fallback])})
+                if reached > OomFallback.EVICT:
+                    self._fallbacks[what] = reached
+                return result.model_copy(update={"notes": (*result.notes, OOM_NOTES[reached])})
             # Only here, outside the handler, the error is gone, and with it every tensor that its frames held.
             fallback = fallback.next(self.device)
-            self._embeddings.clear()
-            self._predictions.clear()
-            self._store.clear()
-            give_back(self.device)
+            self._unload_others()
         raise StudioError(
             f"memory ran out even after everything else was unloaded ({reason}): take a smaller picture or another "
             "model, or close other programs that use the memory"
         )
 
-    def _paint(self, request: ResolvedRequest, run: Run, fallback: OomFallback) -> GenerateResult:
-        """The numbered stages. Each takes the object of the stage before and returns its own (stages.py)."""
+    def _unload_others(self) -> None:
+        """Empties the caches of tensors, and forgets every model that is not in use."""
+        self._embeddings.clear()
+        self._predictions.clear()
+        self._store.clear()
+        give_back(self.device)
+
+    def _paint(self, request: ResolvedRequest, run: Run, fallback: OomFallback) -> tuple[GenerateResult, OomFallback]:
+        """The numbered stages. Each takes the object of the stage before and returns its own (stages.py).
+
+        Returns the fallback that it took in the end too: decoding may need more than the painting before it.
+        """
+        reached = fallback
         one_by_one = fallback >= OomFallback.ONE_BY_ONE
         with ExitStack() as used:
             with run.stage("load"):
@@ -200,9 +208,10 @@ class Studio:
                         call = call_for(corrected, part)
                         clean = denoise(resolved.base.pipeline, resolved.scheduler, call, count, run.should_stop)  # 5
                     with run.stage("decode"):
-                        made |= self._finish(resolved, jobs, clean, tiled=one_by_one)  # 6, 7
+                        finished, reached = self._finish(resolved, jobs, clean, reached)  # 6, 7
+                        made |= finished
         # 8 keep: output/png.py, by the caller
-        return self._result(planned, made, notes, run)
+        return self._result(planned, made, notes, run), reached
 
     def _plan(self, resolved: Resolved) -> Planned:
         """The pictures that the request wants, those that are cached, and the jobs for the others."""
@@ -235,7 +244,7 @@ class Studio:
         return extend(resolved, Planned, keys=keys, found=found, jobs=tuple(jobs.values()))
 
     def _draw(self, encoded: Encoded) -> Drawn:
-        """Stage 3: one noise for each index, in the UNet's precision, as the stock pipeline draws it."""
+        """Stage 3: one noise for each index, the same on every device and in every precision."""
         request, pipeline = encoded.request, encoded.base.pipeline
         factor = pipeline.vae_scale_factor
         shape = (int(pipeline.unet.config.in_channels), request.height // factor, request.width // factor)
@@ -244,16 +253,30 @@ class Studio:
         return extend(encoded, Drawn, noises=noises)
 
     def _finish(
-        self, resolved: Resolved, jobs: list[Job], clean: torch.Tensor, *, tiled: bool
-    ) -> dict[Hashable, FinishedPicture]:
-        """Stages 6 and 7: the pictures of clean latents (B, C, h, w), measured and cached."""
-        pictures, blackened = decode(resolved.base.pipeline, clean, tiled=tiled)
+        self, resolved: Resolved, jobs: list[Job], clean: torch.Tensor, fallback: OomFallback
+    ) -> tuple[dict[Hashable, FinishedPicture], OomFallback]:
+        """Stages 6 and 7: the pictures of clean latents (B, C, h, w), measured and cached.
+
+        If memory runs out the latents are kept, and decoded again with the next fallback, in tiles in the end. Returns
+        the fallback that it took too.
+        """
+        decoded = None
+        while decoded is None:
+            try:
+                decoded = decode(resolved.base.pipeline, clean, tiled=fallback >= OomFallback.ONE_BY_ONE)
+            except (RuntimeError, MemoryError) as error:
+                if fallback >= OomFallback.ONE_BY_ONE or not is_out_of_memory(error):
+                    raise
+            if decoded is None:  # outside the handler, so that the error's frames are gone
+                fallback = OomFallback(fallback + 1)
+                self._unload_others()
+        pictures, blackened = decoded
         finished = {}
         for job, image, black in zip(jobs, pictures, blackened, strict=True):
             stats = ImageStats(**asdict(measure(np.asarray(image))))
             finished[job.key] = FinishedPicture(image, stats, black)
             self._pictures.put(job.key, finished[job.key], image.width * image.height * 3)
-        return finished
+        return finished, fallback
 
     def _result(
         self, planned: Planned, made: dict[Hashable, FinishedPicture], notes: list[str], run: Run
