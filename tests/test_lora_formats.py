@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-from ldm import unet_name
+from dev.full_size.ldm import unet_name
 from safetensors.torch import save_file
 from tiny import make_sdxl
 from torch import Tensor

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, running_app
-from ldm import to_single_file
+from dev.full_size.ldm import to_single_file
 from playwright.sync_api import Browser, expect
 from safetensors.torch import save_file
 from test_browser import PATIENCE, browser  # noqa: F401

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
-from ldm import to_single_file
+from dev.full_size.ldm import to_single_file
 from PIL import Image
 from safetensors.torch import save_file
 from tiny import IMAGE, WIDTH, make_sdxl
