@@ -102,7 +102,7 @@ def test_a_hub_that_hangs_up_is_a_plain_message(tmp_path: Path, monkeypatch: pyt
     hub.broken_after = 0
     threading.Thread(target=hub.serve_forever, daemon=True).start()
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
-    with pytest.raises(StudioError, match=r"cannot be fetched .* it goes on where it was"):
+    with pytest.raises(StudioError, match=r"cannot be downloaded .* it continues where it stopped"):
         fetch(entry(files=["*.safetensors"]), tmp_path / "thing", hub.address)
     hub.shutdown()
     hub.server_close()

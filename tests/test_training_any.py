@@ -178,7 +178,7 @@ def test_data_that_cannot_be_used_says_why_and_ends_with_2(
         (["--data", "DATA", "--encoder", "/nowhere/t5"], "--encoder '/nowhere/t5' is no text encoder"),
         (["--data", "DATA", "--encoder", "DATA"], "cannot be read"),
         (["--data", "DATA", "--resolution", "100"], "--resolution is 100: take 64 to 2048 in steps of 8"),
-        (["--data", "DATA", "--learning-rate", "nan"], "--learning-rate is nan: take one above 0, up to 1"),
+        (["--data", "DATA", "--learning-rate", "nan"], "--learning-rate is nan: take a value above 0, up to 1"),
         (["--data", "DATA", "--size", "XL"], "--size"),
         (["--data", "DATA", "--smoke"], "--smoke"),
         (["--batch", "4"], "--batch needs --data"),

@@ -17,18 +17,18 @@ from oms_app.models.reading import is_safetensors, read_json, weight_files
 from oms_app.paths import PRESETS, user_folder
 from oms_app.schema import Frozen
 
-MARKER = "download.json"  # lies in a folder whose download is complete
+MARKER = "download.json"  # in a folder whose download is complete
 OWN = "own.json"  # the user's own models, in the folder of downloads: entries as here, with an absolute folder or file
 Kind = Literal["base", "oms", "singdiffusion", "signal_leak", "lora", "text"]
 OWN_KINDS: tuple[Kind, ...] = ("base", "oms", "lora")
-# Of a VAE's scaling_factor: what a folder's latents most likely are. Where a module has a fingerprint, that decides.
+# Of a VAE's scaling_factor: what a folder's latents most likely are. If a module has a fingerprint, that decides.
 SCALES = {0.18215: "sd", 0.13025: "sdxl"}
 USUAL_SCALE = 0.18215  # of a VAE whose config names none, as those of 2022
 PixelSize = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
 
 
 class Defaults(Frozen):
-    """What a request takes where it does not say. Sizes in pixels."""
+    """What a request takes for what it leaves open. Sizes in pixels."""
 
     width: PixelSize = 512
     height: PixelSize = 512
@@ -137,8 +137,7 @@ class Catalog:
     def _read_own(self) -> None:
         path = self.downloads / OWN
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else []
-            given = list(told)
+            given = list(json.loads(path.read_text(encoding="utf-8"))["models"]) if path.is_file() else []
         except (OSError, ValueError, KeyError, TypeError) as error:
             self.complaints.append(f"{path} cannot be read ({one_line(error)}): add your models again")
             return
@@ -153,7 +152,7 @@ class Catalog:
                 self.complaints.append(f"{path}: an entry was passed over: {error}")
 
     def include(self, entry: Entry) -> None:
-        """Takes in a model of the user's own. Raises StudioError where it cannot be one."""
+        """Adds a model of the user's own. Raises StudioError if it cannot be one."""
         if entry.kind not in OWN_KINDS or entry.repository or not Path(entry.folder).is_absolute():
             raise StudioError(f"{entry.id!r} names no file or folder of yours by its whole path: add it again")
         if entry.id in self.entries:

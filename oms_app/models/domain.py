@@ -1,6 +1,6 @@
 """Latent domains: an OMS module predicts latents, so it serves every base whose encoder speaks them.
 
-A domain is told by what the *encoder* makes of a fixed set of pictures: community models often carry a fine-tuned
+A domain is recognised by what the *encoder* makes of a fixed set of pictures: community models often carry a fine-tuned
 decoder in the same domain, and a hash of all weights would call that another one.
 """
 
@@ -17,6 +17,7 @@ from diffusers import AutoencoderKL
 from pydantic import Field, ValidationError
 
 from oms_app.errors import StudioError
+from oms_app.paths import atomic_write
 from oms_app.schema import Frozen
 
 FILE = "domain.json"
@@ -25,7 +26,7 @@ TOLERANCE = 0.02  # of the fingerprint's own RMS; float16 weights cost about 0.0
 
 
 class Domain(Frozen):
-    """name: what people call it. fingerprint: flat floats, see `fingerprint`; None where it was only declared."""
+    """name: what people call it. fingerprint: flat floats, see `fingerprint`; None if it was only declared."""
 
     name: str
     fingerprint: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
@@ -49,7 +50,7 @@ def fingerprint(vae: AutoencoderKL) -> tuple[float, ...]:
 
 
 def distance(a: Sequence[float], b: Sequence[float]) -> float:
-    """RMS difference over the RMS of `a`; infinite where the lengths differ (another number of channels)."""
+    """RMS difference over the RMS of `a`; infinite if the lengths differ (another number of channels)."""
     if len(a) != len(b):
         return math.inf
     return math.dist(a, b) / max(math.hypot(*a), 1e-12)
@@ -60,7 +61,7 @@ def same(a: Sequence[float], b: Sequence[float], tolerance: float = TOLERANCE) -
 
 
 def matches(module: Domain | None, base: Domain) -> bool:
-    """Whether a module is known to be of the base's domain: by fingerprints where both have one, else by name."""
+    """Whether a module is known to be of the base's domain: by fingerprints if both have one, else by name."""
     if module is None:
         return False
     if module.fingerprint is not None and base.fingerprint is not None:
@@ -70,12 +71,11 @@ def matches(module: Domain | None, base: Domain) -> bool:
 
 def write(folder: Path, domain: Domain) -> None:
     """Keeps a module's domain beside it; `training/oms.py` calls this once the module is trained."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_text(domain.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    atomic_write(folder / FILE, domain.model_dump_json(indent=1) + "\n")
 
 
 def read(folder: Path) -> Domain | None:
-    """The domain that a folder declares, or None. Raises StudioError where the file is not valid."""
+    """The domain that a folder declares, or None. Raises StudioError if the file is not valid."""
     path = folder / FILE
     if not path.is_file():
         return None

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from oms_app.errors import Stopped, StudioError, one_line
 from oms_app.models.catalog import MARKER, Entry
 from oms_app.models.folder_kinds import PICKLES
+from oms_app.paths import atomic_write
 from oms_app.schema import Transfer
 
 NEVER = [f"*{suffix}" for suffix in sorted(PICKLES)] + ["*.py", "*.pkl", "*.msgpack", "*.h5", "*.onnx"]
@@ -47,8 +48,8 @@ def fetch(
     """Downloads an entry's files to `folder`; what is there already is not fetched again, so a stopped download goes
     on, in the middle of a file too.
 
-    endpoint: another hub than huggingface.co. on_progress: told of each piece of up to 10 MiB. A mark is left once all
-    is there. Raises StudioError, with the reason, and Stopped within a piece of should_stop() turning true.
+    endpoint: another hub than huggingface.co. on_progress: called for each piece of up to 10 MiB. A marker is
+    written once all is there. Raises StudioError, with the reason, and Stopped within a piece of should_stop() turning true.
     """
     if entry.repository is None:
         raise StudioError(f"{entry.id!r} comes with the app: there is nothing to download")
@@ -63,9 +64,9 @@ def fetch(
             tell = _counter(done, sum(files[one].size or 0 for one in names), on_progress, should_stop)
             url = hf_hub_url(entry.repository, name, revision=info.sha, endpoint=endpoint)
             large = files[name].lfs
-            promised = large.sha256 if large else None
+            expected = large.sha256 if large else None
             part = folder / PARTS / str(info.sha) / f"{name}.part"
-            _fetch_one(url, folder / name, part, files[name].size, promised, tell)
+            _fetch_one(url, folder / name, part, files[name].size, expected, tell)
             done += files[name].size or 0
         missing = [pattern for pattern in entry.files if not any(folder.glob(pattern))]
         if missing:
@@ -74,30 +75,30 @@ def fetch(
             )
         mark = {"repository": entry.repository, "revision": entry.revision, "commit": info.sha}
         shutil.rmtree(folder / PARTS, ignore_errors=True)
-        (folder / MARKER).write_text(json.dumps(mark, indent=1) + "\n", encoding="utf-8")
+        atomic_write(folder / MARKER, json.dumps(mark, indent=1) + "\n")
     except GatedRepoError as error:
         raise StudioError(
-            f"{entry.repository} asks for its terms to be accepted: do so on its page, then log in with `hf auth login`"
+            f"{entry.repository} requires its terms to be accepted: do so on its page, then log in with `hf auth login`"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise StudioError(
-            f"{entry.repository} at revision {entry.revision} is not on the hub any more: give a folder of your own"
+            f"{entry.repository} at revision {entry.revision} is no longer on the hub: use a folder of your own"
         ) from error
     except OfflineModeIsEnabled as error:
         raise StudioError(
-            "the hub is switched off (HF_HUB_OFFLINE): unset that, or give a folder of your own"
+            "downloads are switched off (HF_HUB_OFFLINE): unset it, or use a folder of your own"
         ) from error
     except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         raise StudioError(
-            f"{entry.repository} cannot be fetched ({one_line(error)}): try again, it goes on where it was"
+            f"{entry.repository} cannot be downloaded ({one_line(error)}): try again, it continues where it stopped"
         ) from error
     return folder
 
 
 def _fetch_one(
-    url: str, target: Path, part: Path, size: int | None, promised: str | None, counter: Callable[[int], type[Any]]
+    url: str, target: Path, part: Path, size: int | None, expected: str | None, counter: Callable[[int], type[Any]]
 ) -> None:
-    """One file, by way of its part. promised: its SHA-256. Raises OSError where what came is something else."""
+    """One file, by way of its part. expected: its SHA-256. Raises OSError if what arrived is something else."""
     if size is not None and target.is_file() and target.stat().st_size == size:
         counter(size)().update(0)
         return
@@ -108,16 +109,16 @@ def _fetch_one(
             url, file, resume_size=have, headers=build_hf_headers(), expected_size=size, tqdm_class=counter(have)
         )  # fmt: skip
     with part.open("rb") as file:
-        came = hashlib.file_digest(file, "sha256").hexdigest() if promised else None
-    if came != promised or (size is not None and part.stat().st_size != size):
+        came = hashlib.file_digest(file, "sha256").hexdigest() if expected else None
+    if came != expected or (size is not None and part.stat().st_size != size):
         part.unlink()
-        raise OSError(f"{target.name} came damaged and was thrown away")
+        raise OSError(f"{target.name}: checksum mismatch; deleted")
     target.parent.mkdir(parents=True, exist_ok=True)
     part.replace(target)
 
 
 def _require_plain(entry: Entry, names: list[str]) -> None:
-    """Raises StudioError where a repository's file would lie outside the model's folder."""
+    """Raises StudioError if a repository's file would be written outside the model's folder."""
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
@@ -125,7 +126,7 @@ def _require_plain(entry: Entry, names: list[str]) -> None:
 
 
 def _require_room(entry: Entry, folder: Path, size: int) -> None:
-    """Raises StudioError where the disk has less room than is still to come. size: bytes of all the files."""
+    """Raises StudioError if the disk has less room than the rest needs. size: bytes of all the files."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     have = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(there).free
@@ -139,7 +140,7 @@ def _require_room(entry: Entry, folder: Path, size: int) -> None:
 def _counter(
     before: int, total: int, on_progress: OnProgress | None, should_stop: Callable[[], bool] | None
 ) -> Callable[[int], type[Any]]:
-    """Makes progress bars for huggingface_hub that show nothing, tell of bytes, and stop the download where asked.
+    """Makes progress bars for huggingface_hub that show nothing, report bytes, and stop the download on request.
 
     before: bytes of the files before this one; what the bar is made with are the bytes of this one that are here.
     """

@@ -73,7 +73,7 @@ class LoadedBase:
 class LoadedModule:
     """A time-free UNet, whose text encoder it reads (OWN_ENCODER: its own), its latent domain.
 
-    waits: between two requests the network lies in the host's memory, and `predict` fetches it.
+    waits: between two requests the network is in the host's memory, and `predict` moves it to the device.
     OMS modules answer v at SNR 0, which is -x̂0; SingDiffusion's answer x̂0.
     """
 
@@ -104,7 +104,7 @@ class LoadedLeak:
 
 
 def choose_device(name: str) -> tuple[torch.device, str]:
-    """ "auto", "cpu", "cuda", "cuda:1" or "mps" → the device and why. Raises StudioError where it is not to be had."""
+    """ "auto", "cpu", "cuda", "cuda:1" or "mps" → the device and why. Raises StudioError if it is not available."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda"), f"a CUDA GPU was found ({torch.cuda.get_device_name()})"
@@ -117,8 +117,8 @@ def choose_device(name: str) -> tuple[torch.device, str]:
     kind, _, index = name.partition(":")
     whole = kind in have and kind != "auto" and (not index or (kind == "cuda" and index.isdecimal()))
     if not whole or (index and int(index) >= torch.cuda.device_count()):
-        raise StudioError(f"the device {name!r} is not here: choose one of {', '.join(have)}")
-    return torch.device(name), "it was asked for"
+        raise StudioError(f"the device {name!r} is not available: choose one of {', '.join(have)}")
+    return torch.device(name), "it was requested"
 
 
 def load(key: ModelKey) -> LoadedBase | LoadedModule | LoadedLeak | TextEncoder:

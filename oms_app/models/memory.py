@@ -1,5 +1,5 @@
-"""How a model lies in memory: its precision, where its parts wait, which attention; and what to give up, step by step,
-when memory runs out."""
+"""How a model is placed in memory: its precision, where its parts wait, which attention; and what to give up, step by
+step, when memory runs out."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _working(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Policy:
-    """What was asked for, and what "auto" makes of it for a model of a given size.
+    """What was requested, and what "auto" makes of it for a model of a given size.
 
     Raises StudioError for a precision or mode that there is not, or that the device cannot do.
     """
@@ -149,7 +149,7 @@ class Policy:
     def place(self, size: ModelSize, dtype: torch.dtype, fallback: OomFallback | None = None) -> MemoryMode:
         """Whole on the device if it fits with what painting needs, else part by part, else layer by layer.
 
-        fallback: what was given up before because memory ran out; it goes before a mode that was asked for.
+        fallback: what was given up before because memory ran out; it overrides a requested mode.
         """
         mode = self._fitting(size, dtype) if self.mode == "auto" else self.mode
         if fallback is not None and fallback >= OomFallback.GROUP_OFFLOAD:
@@ -175,7 +175,7 @@ def automatic_budget() -> int:
 
 
 def automatic_device_budget(device: torch.device) -> int | None:
-    """Bytes of the device's own memory that loaded models may fill; None where it has none of its own.
+    """Bytes of the device's own memory that loaded models may fill; None if it has none of its own.
 
     All that is free now but for WORKING, and at least half of it.
     """

@@ -2,7 +2,7 @@
 
 A third of a pass of Lumen is Python's: 70 modules, a thousand operations, each waiting for the interpreter, which the
 page's threads want too. TorchScript replays the same operations on the same weights, bit for bit, and without the
-interpreter's lock, so each core can take its own part of the batch. Where the cores share each operation instead,
+interpreter's lock, so each core can take its own part of the batch. If the cores share each operation instead,
 they wait for one another a thousand times a pass, and a browser that draws on one of them holds up both.
 `python -m dev.unet_pass` measures it. A large UNet gains nothing by it.
 """
@@ -64,7 +64,7 @@ class _Recordings:
             if self._seen[key] <= MIN_CALLS:
                 return None
             with warnings.catch_warnings():
-                # TorchScript is told to be on its way out, without a successor that needs no compiler; and that it
+                # TorchScript is deprecated, without a successor that needs no compiler; and that it
                 # keeps what depends on shapes, which here are the recording's own.
                 warnings.simplefilter("ignore")
                 self._made[key] = torch.jit.trace(_Pass(unet), given, check_trace=False)

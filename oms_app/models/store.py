@@ -38,7 +38,7 @@ class _Record:
 @dataclass(frozen=True)
 class StoreStatistics:
     """hits, misses (loads), evictions: counts since the start. models: loaded now. bytes_used, budget: bytes of the
-    host's memory; device_bytes_used, device_budget: of the device's own, None where it has none."""
+    host's memory; device_bytes_used, device_budget: of the device's own, None if it has none."""
 
     hits: int
     misses: int

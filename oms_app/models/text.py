@@ -1,6 +1,6 @@
 """Prompt encoders: text to the embeddings that a UNet or an OMS module reads.
 
-A published OMS module only *names* its encoder. Where it names the base's own, both share one encoder, and so one
+A published OMS module only *names* its encoder. If it names the base's own, both share one encoder, and so one
 cached embedding (same `key`).
 """
 
@@ -39,7 +39,7 @@ class Embedding:
 class TextEncoder:
     """A CLIP or T5 text encoder with its tokenizer. `key` tells encoders apart in caches.
 
-    waits: between two texts the model lies in the host's memory. Embeddings are cached, so it is seldom wanted, and an
+    waits: between two texts the model is in the host's memory. Embeddings are cached, so it is seldom wanted, and an
     encoder as large as half a UNet would crowd the device.
     """
 
@@ -122,10 +122,10 @@ class SdxlTextEncoder(TextEncoder):
 
 def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> TextEncoder:
     """The encoder of a pipeline folder, text_encoder/ and tokenizer/, or of a module's, the same with its kind before;
-    or one that lies in a folder by itself, as T5's do.
+    or one in a folder by itself, as T5's are.
 
-    A config of the type t5 gives T5's encoder, every other one CLIP's; where the folder is SDXL's, both of its
-    encoders, as a module reads them. safetensors only, nothing from the network. Raises StudioError where a part cannot
+    A config of the type t5 gives T5's encoder, every other one CLIP's; if the folder is SDXL's, both of its
+    encoders, as a module reads them. safetensors only, nothing from the network. Raises StudioError if a part cannot
     be read.
     """
     prefix = next((p for p in ("oms_", "singdiffusion_") if (folder / f"{p}text_encoder").is_dir()), "")

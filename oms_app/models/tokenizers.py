@@ -33,7 +33,7 @@ def clip_tokenizer(*, zero_padded: bool = False) -> CLIPTokenizer:
 
 
 def whole_tokenizer(tokenizer: Any, tokens: int, where: str) -> Any:
-    """The tokenizer, if it is whole. Where "!" is its padding, one that reads "!" as a letter, as in training.
+    """The tokenizer, if it is whole. If "!" is its padding, one that reads "!" as a letter, as in training.
 
     tokens: of its text encoder's vocabulary. Raises StudioError for a tokenizer that lost its vocabulary or merges:
     transformers makes an empty one of what is left, and every prompt would be the same.
