@@ -9,7 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -19,7 +19,18 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from dev.full_size import compare, published
-from dev.full_size.compare import AGAIN, RAW, SAMPLERS, STEPS, PeakMemory, Place, Row, difference, painted, stock_picture
+from dev.full_size.compare import (
+    AGAIN,
+    RAW,
+    SAMPLERS,
+    STEPS,
+    PeakMemory,
+    Place,
+    Row,
+    difference,
+    painted,
+    stock_picture,
+)
 from dev.full_size.generate import SINGLE_FILE
 from oms_app import Variant
 from oms_app.bench import memory
@@ -84,7 +95,7 @@ def oms_x0(place: Place, x_s: torch.Tensor) -> torch.Tensor:
 
 
 def one_more_step(x0: torch.Tensor, x_s: torch.Tensor, sampler: str, config: Any) -> torch.Tensor:
-    """The `latents=` of a stock pipeline by the formulas: x̃_T = √ᾱ x̂0 + √(1-ᾱ) x_S (Eq. 20) as the sampler scales it."""
+    """The `latents=` of a stock pipeline: x̃_T = √ᾱ x̂0 + √(1-ᾱ) x_S (Eq. 20), as the sampler scales it."""
     scheduler = SAMPLERS[sampler].from_config(config)
     scheduler.set_timesteps(STEPS)
     if sampler == "ddim":
@@ -135,13 +146,7 @@ def switching(place: Place) -> list[Row]:
     rows = []
     for title, budget in (("one base", ONE_BASE), ("both bases", BOTH_BASES)):
         loads: Counter[str] = Counter()
-
-        def counted(key: Any, loads: Counter[str] = loads) -> Any:
-            loads[key.kind] += 1
-            return engine_load(key)
-
-        engine_load = engine.load
-        with patch.object(engine, "load", counted):
+        with patch.object(engine, "load", partial(_counted, engine.load, loads)):
             studio = place.studio(precision="bfloat16", budget=budget)
         for turn, model in enumerate(("sd15", "lcm-dreamshaper-v7", "sd15")):
             before = compare.bytes_read()
@@ -163,6 +168,11 @@ def switching(place: Place) -> list[Row]:
     return rows
 
 
+def _counted(load: Callable[[Any], Any], loads: Counter[str], key: Any) -> Any:
+    loads[key.kind] += 1
+    return load(key)
+
+
 def eviction(place: Place) -> list[Row]:
     """Resident memory once a base was evicted, and its peak while one SD 1.5 takes the place of another."""
     shutil.copytree(place.models / "sd15", place.models / AGAIN, copy_function=os.link, dirs_exist_ok=True)
@@ -176,7 +186,7 @@ def eviction(place: Place) -> list[Row]:
             studio.generate(place.request(model, seed=turn, **settings))
             after = memory_use.now()
             title = f"load {turn + 1}: resident after the eviction / before the load"
-            # The first load brings PyTorch's own buffers too, which stay: it is told, and the later ones are held to it.
+            # PyTorch's own buffers come with the first load and stay: it is only told.
             rows += [Row(title, after / before, "", 1.05 if turn else None)]
             rows += [Row(f"load {turn + 1}: resident after the eviction", after / GiB, "GiB")]
             before = after
@@ -232,4 +242,3 @@ CASES: dict[str, Case] = {
     "sd21": Case(sd21_raw, ("sd21",)),
     "sdxl": Case(sdxl_raw, ("sdxl",)),
 }
-

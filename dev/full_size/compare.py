@@ -97,7 +97,7 @@ def painted(place: Place, model: str, samplers: tuple[str, ...], **settings: Any
     """The studio's pictures by "SAMPLER VARIANT". The studio and its models are gone afterwards."""
     precision = settings.pop("precision", "auto")
     studio = place.studio(precision=precision)
-    pictures = {}
+    pictures: dict[str, Image.Image] = {}
     for sampler in samplers:
         result = studio.generate(place.request(model, scheduler=sampler, **settings))
         pictures |= {f"{sampler} {one.variant}": one.image for one in result.images}

@@ -4,7 +4,7 @@
 
 Each case runs in a process of its own, so that its peak memory is its own. The models are written when a case first
 needs them and deleted after the last one that does. It ends with 1 if a target is missed or a case fails, after the
-table. Needs 14 GiB of memory, 12 GB of disk and about half an hour on two cores.
+table. Needs 14 GiB of memory, 20 GB of disk and up to an hour on two cores.
 """
 
 from __future__ import annotations

@@ -35,8 +35,9 @@ _UNREAD = re.compile(r"position_ids$|logit_scale$|^vision_model\.|visual_project
 
 
 def load_folder(folder: Path, dtype: torch.dtype) -> Any:
-    """The pipeline in a folder, StableDiffusionPipeline or StableDiffusionXLPipeline, its weights in `dtype`, its VAE in float32.
+    """The pipeline in a folder, StableDiffusionPipeline or StableDiffusionXLPipeline, its weights in `dtype`.
 
+    The VAE stays in float32: a fingerprint is taken of it, and the CPU decodes with it.
     Latent consistency models run in StableDiffusionPipeline: they have the same parts, and their own pipeline has no
     negative prompt, no rescale and no interrupt. Raises StudioError as `check_folder`, and for what cannot be read.
     """

@@ -47,8 +47,9 @@ _UNUSED = re.compile(
 
 
 def load_single_file(path: Path, dtype: torch.dtype) -> Any:
-    """The pipeline in a file, StableDiffusionPipeline or StableDiffusionXLPipeline, its weights in `dtype`, its VAE in float32.
+    """The pipeline in a file, StableDiffusionPipeline or StableDiffusionXLPipeline, its weights in `dtype`.
 
+    The VAE stays in float32: a fingerprint is taken of it, and the CPU decodes with it.
     Raises StudioError as `family_of`, and if tensors are missing, misshapen or too many.
     """
     family = family_of(path)
