@@ -63,12 +63,13 @@ def run_all(folder: Path, names: list[str]) -> dict[str, Any]:
     place.prepare()
     done = []
     for number, name in enumerate(names):
-        for model in CASES[name].needs:
-            if not (place.models / model).exists():
-                command = ["dev.full_size.generate", str(place.models), model]
-                began = time.perf_counter()
-                subprocess.run([sys.executable, "-m", *command], check=True)
-                print(f"{model}: written in {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+        absent = [model for model in CASES[name].needs if not (place.models / model).exists()]
+        if absent:
+            began = time.perf_counter()
+            command = [sys.executable, "-m", "dev.full_size.generate", str(place.models), *absent]
+            subprocess.run(command, check=True)
+            written = time.perf_counter() - began
+            print(f"{', '.join(absent)}: written in {written:.0f} s", file=sys.stderr, flush=True)
         done.append(run_case(name, folder))
         print(table({"cases": done[-1:]}), file=sys.stderr, flush=True)
         later = {model for other in names[number + 1 :] for model in CASES[other].needs}
