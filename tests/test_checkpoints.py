@@ -14,11 +14,11 @@ import pytest
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
-from ldm import to_single_file, unet_name, vae_name
 from safetensors.torch import save_file
 from tiny import make_sdxl
 from torch import Tensor
 
+from dev.full_size.ldm import to_single_file, unet_name, vae_name
 from oms_app import StudioError
 from oms_app.models import single_file
 from oms_app.models.file_kinds import identify

@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, running_app
-from ldm import to_single_file
 from playwright.sync_api import Browser, expect
 from safetensors.torch import save_file
 from test_browser import PATIENCE, browser  # noqa: F401
 from test_hub import Hub, entry
 from tiny import make_world
 
+from dev.full_size.ldm import to_single_file
 from oms_app import GenerateRequest, StudioError
 from oms_app.engine.service import StudioService
 from oms_app.errors import Stopped

@@ -147,7 +147,6 @@ def load_base(
     """A stock pipeline from a diffusers folder or a single .safetensors file, with LoRAs fused into it."""
     pipeline = load_single_file(folder, dtype) if folder.is_file() else load_folder(folder, dtype)
     fuse_loras(pipeline, adapters)
-    pipeline.vae.to(torch.float32)
     known = domains.fingerprint(pipeline.vae)  # in full precision: the same whatever the model is run in
     # A preview under offload would call the VAE while the UNet runs, so its map is fitted while all is in one place.
     rgb_map = None if mode == "full" else rgb_map_of(pipeline)
