@@ -1,4 +1,4 @@
-"""The registry of corrections: all that the rest of the program needs to know of each way to start the sampler.
+"""The registry of corrections: everything that the rest of the program needs to know about each correction.
 
 A correction is one class (methods.py) and one entry here. Validation, the command line, the page, the API, picture
 metadata, evaluation and the documents derive everything else from the entry. Importing this file does not load torch.
@@ -26,13 +26,13 @@ class Correction(Protocol):
     """What happens to the noise of one picture before the first denoising step. Built from the variant's settings."""
 
     def texts(self, prompt: str, guidance_scale: float) -> tuple[str, ...]:
-        """The texts whose predictions `correct` will ask for, so that they can be computed in one batch.
+        """The texts whose predictions `correct` will need, so that they can be computed in one batch.
 
         prompt, guidance_scale: the request's main prompt and CFG.
         """
 
     def correct(self, start: Start) -> Tensor:
-        """x̃_T (1, C, h, w): the first tensor that the denoising UNet is to see."""
+        """x̃_T (1, C, h, w): the first input of the denoising UNet."""
 
 
 class X0Correction(Correction, Protocol):
@@ -153,12 +153,12 @@ def _fields(*names: str) -> tuple[RequestField, ...]:
 
 _OMS_SETTINGS = _fields("prompt", "prompt_b", "mix", "guidance_scale", "module", "force")
 
-register(CorrectionSpec("raw", "Raw", "The noise as it is, as every sampler starts.", _method("Raw")))
+register(CorrectionSpec("raw", "Raw", "The unchanged noise, as in the stock sampler.", _method("Raw")))
 register(
     CorrectionSpec(
         "oms",
         "One More Step",
-        "Adds the mean picture of the OMS prompt to the noise, which it keeps, so that the composition stays (Eq. 20).",
+        "Adds the mean picture of the OMS prompt to the noise and keeps the noise, so the composition stays (Eq. 20).",
         _method("Oms"),
         _OMS_SETTINGS,
         "oms",

@@ -60,7 +60,7 @@ def _add_generate(service: StudioService) -> None:
     ]
     description = f"""Generates one picture for each variant, all from the same noise.
 
-    variants: ids of corrections ({", ".join(CORRECTIONS)}); null is raw and oms, or raw alone if oms is false.
+    variants: ids of corrections ({", ".join(CORRECTIONS)}); null means raw and oms, or only raw if oms is false.
     Returns {{"seed", "images": [{{"variant", "seed", "mean", "lightness", "image"}}], "notes"}}; images are PNG files.
     Left out or null: the model's default; for oms_prompt the main prompt, for seed a random one."""
     gr.api(
@@ -106,7 +106,7 @@ def _parameter(field: RequestField, name: str = "") -> Parameter:
 def _endpoint(
     answer: Callable[[dict[str, Any]], dict[str, Any]], parameters: list[Parameter], description: str
 ) -> Callable[..., dict]:
-    """A function as Gradio wants it: one argument for each parameter; faults of the caller's become one line."""
+    """A function as Gradio wants it: one argument for each parameter; the caller's errors become one line."""
 
     def endpoint(*arguments: Any) -> dict:
         with _errors():
@@ -140,7 +140,7 @@ def _errors() -> Iterator[None]:
 
 
 def _known(service: StudioService, model: str) -> str:
-    """The id of a model of the catalogue. Only these: a caller from outside names no folders of this machine."""
+    """The id of a model of the catalogue. Nothing else: callers must not name folders of this machine."""
     known = sorted(info.id for info in available_models(service, "base"))
     if model not in known:
         raise StudioError(f"unknown model {model!r}: choose one of {', '.join(known)}")

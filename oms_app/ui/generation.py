@@ -45,7 +45,7 @@ class GenerationJob:
         raise NotImplementedError
 
     def on_error(self, error: Exception) -> Exception | None:
-        """After a request that failed or was stopped. None goes on with the next."""
+        """After a request that failed or was stopped. None continues with the next."""
         return error
 
     def end(self, error: Exception | None) -> Updates:
@@ -53,12 +53,12 @@ class GenerationJob:
         raise NotImplementedError
 
     def show(self) -> Updates:
-        """The pictures, in an event of their own after a job that came to its end: see `bind_generation`."""
+        """The pictures, in an event of their own after a job that ran to its end: see `bind_generation`."""
         return {}
 
 
 class PictureJob(GenerationJob):
-    """Pictures that are shown together when all are there. The first request may draw the seed; the others use it.
+    """Pictures that are shown together when all are finished. The first request may draw the seed; the others use it.
 
     show: updates for the finished results. live: updates for the previews of an event; None removes them.
     """
@@ -96,7 +96,7 @@ class PictureJob(GenerationJob):
         return {**self._live(None), self._controls.status: error_message(error)}
 
     def show(self) -> Updates:
-        results, self._results = self._results, []  # an open page must not hold them for ever
+        results, self._results = self._results, []  # an open page must not keep them in memory
         return self._show(results)
 
 
