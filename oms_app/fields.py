@@ -321,7 +321,7 @@ VARIANT_FIELDS = _table(
 
 LORA_FIELDS = _table(
     RequestField(
-        "id", str, "LoRA", "A catalogue id or a .safetensors file.", min_length=1, max_length=200, option="--lora"
+        "id", str, "LoRA", "A catalogue id or a .safetensors file.", min_length=1, max_length=1_000, option="--lora"
     ),
     RequestField(
         "scale",

@@ -108,9 +108,9 @@ def parse_variants(text: str, settings: Mapping[str, Any]) -> tuple[Variant, ...
 
 
 def parse_lora(text: str) -> Lora:
-    """`ID` or `ID:SCALE`. Raises StudioError if the scale is not a permitted number."""
+    """`ID` or `ID:SCALE`; an id may be a path with colons. Raises StudioError if the scale is not permitted."""
     name, colon, scale = text.rpartition(":")
-    if not colon:
+    if not colon or text.lower().endswith(".safetensors"):
         return Lora.model_validate({"id": text})
     try:
         return Lora.model_validate({"id": name, "scale": float(scale)})

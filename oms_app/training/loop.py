@@ -94,7 +94,7 @@ def pick_device(name: str) -> torch.device:
 def bfloat16_pays(device: torch.device) -> bool:
     """Whether a convolution is faster in bfloat16 than in float32. CPUs without instructions for it are 15 × slower."""
     if device.type != "cpu":
-        return device.type == "cuda"
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     x, weight = torch.randn(4, 64, 32, 32), torch.randn(64, 64, 3, 3)
 
     def seconds(dtype: torch.dtype) -> float:
