@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from diffusers import StableDiffusionPipeline
 
 from oms_app.models import domain as domains
@@ -77,6 +79,20 @@ def test_from_starts_from_the_weights_given_and_keeps_the_autoencoder(family: Pa
     a, b = (torch.cat([p.flatten() for p in pipe.unet.parameters()]) for pipe in (first, second))
     assert a.shape == b.shape and not torch.equal(a, b)
     assert torch.corrcoef(torch.stack([a, b]))[0, 1] > 0.99  # two steps away, not drawn anew
+
+
+def test_a_unet_is_trained_from_a_folder_without_one(family: Path, tmp_path: Path) -> None:
+    """As from dev/lumen2: the autoencoder and the text encoder stay, bit for bit."""
+    start = tmp_path / "start"
+    shutil.copytree(family / "lumen", start, ignore=shutil.ignore_patterns("unet"))
+    out = lumen.train(
+        out=tmp_path / "out", stage="unet", start_from=start, smoke=True, device="cpu", work=tmp_path / "work"
+    )
+    for part in ("vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
+        assert (out / part).read_bytes() == (start / part).read_bytes()
+    assert StableDiffusionPipeline.from_pretrained(out, local_files_only=True).unet is not None
+    shipped = lumen.load(ROOT / "dev/lumen2")
+    assert shipped.unet is None and shipped.text_encoder.config.vocab_size == len(shipped.tokenizer)
 
 
 def test_an_unknown_stage_and_a_missing_autoencoder_are_named(tmp_path: Path) -> None:
