@@ -153,7 +153,7 @@ BAD = [
     (["generate", "a", "--oms-module", "alien-oms"], "'alien'"),
     (["generate", "a", "--lora", "nope"], "unknown LoRA 'nope'"),
     (["generate", "a", "--lora", "nope:much"], "--lora is 'nope:much'"),
-    (["generate", "a", "--device", "toaster"], "'toaster' is not here: choose one of auto, cpu"),
+    (["generate", "a", "--device", "toaster"], "device 'toaster' is not available: choose auto or cpu"),
     (["generate", "a", "--out", __file__], "is a file"),
     (["generate", "a", "--out", __file__ + "/deeper"], "cannot be written to"),
     (["generate", "a", "--colour", "red"], "--colour"),

@@ -1,7 +1,7 @@
-"""Latent domains: an OMS module predicts latents, so it serves every base whose encoder speaks them.
+"""Latent domains: an OMS module predicts latents, so it works with every base whose encoder produces such latents.
 
-A domain is told by what the *encoder* makes of a fixed set of pictures: community models often carry a fine-tuned
-decoder in the same domain, and a hash of all weights would call that another one.
+A domain is identified by the *encoder's* output for a fixed set of pictures: community models often have a fine-tuned
+decoder in the same domain, which a hash of all weights would treat as another domain.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from oms_app.errors import StudioError
 from oms_app.schema import Frozen
 
 FILE = "domain.json"
-PROBE = 64  # pixels a side
+PROBE = 64  # pixels per side
 TOLERANCE = 0.02  # of the fingerprint's own RMS; float16 weights cost about 0.001
 
 
 class Domain(Frozen):
-    """name: what people call it. fingerprint: flat floats, see `fingerprint`; None where it was only declared."""
+    """name: its usual name. fingerprint: flat floats, see `fingerprint`; None if only the name is known."""
 
     name: str
     fingerprint: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
@@ -49,7 +49,7 @@ def fingerprint(vae: AutoencoderKL) -> tuple[float, ...]:
 
 
 def distance(a: Sequence[float], b: Sequence[float]) -> float:
-    """RMS difference over the RMS of `a`; infinite where the lengths differ (another number of channels)."""
+    """RMS difference over the RMS of `a`; infinite if the lengths differ (another number of channels)."""
     if len(a) != len(b):
         return math.inf
     return math.dist(a, b) / max(math.hypot(*a), 1e-12)
@@ -60,7 +60,7 @@ def same(a: Sequence[float], b: Sequence[float], tolerance: float = TOLERANCE) -
 
 
 def matches(module: Domain | None, base: Domain) -> bool:
-    """Whether a module is known to be of the base's domain: by fingerprints where both have one, else by name."""
+    """Whether a module is known to be of the base's domain: by fingerprints if both have one, else by name."""
     if module is None:
         return False
     if module.fingerprint is not None and base.fingerprint is not None:
@@ -69,28 +69,28 @@ def matches(module: Domain | None, base: Domain) -> bool:
 
 
 def write(folder: Path, domain: Domain) -> None:
-    """Keeps a module's domain beside it; `training/oms.py` calls this once the module is trained."""
+    """Writes a module's domain into its folder, after training."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(domain.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> Domain | None:
-    """The domain that a folder declares, or None. Raises StudioError where the file is not valid."""
+    """The domain that a folder declares, or None. Raises StudioError if the file is not valid."""
     path = folder / FILE
     if not path.is_file():
         return None
     try:
         return Domain.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValidationError, ValueError) as error:
-        raise StudioError(f"{path} is no latent domain: restore it or train the module again") from error
+        raise StudioError(f"{path} is not a valid latent domain: restore it or train the module again") from error
 
 
 def require_same(module_id: str, module: Domain | None, base_id: str, base: Domain, what: str = "OMS module") -> None:
     """Raises StudioError, naming both domains, unless the module's domain is known to be the base's."""
     if matches(module, base):
         return
-    declared = "declares no latent domain" if module is None else f"is of latent domain {module.name!r}"
+    declared = "does not declare a latent domain" if module is None else f"is of latent domain {module.name!r}"
     raise StudioError(
         f"the {what} {module_id!r} {declared} and the base model {base_id!r} is of {base.name!r}: "
-        "use a module of that domain, or force it (colour casts are to be expected)"
+        "use a module of that domain, or force it (expect colour casts)"
     )

@@ -1,7 +1,7 @@
-"""Fetches what the catalogue names from the Hugging Face hub: only the files wanted, never a pickle, never code.
+"""Downloads catalogue entries from the Hugging Face hub: only the listed files, never a pickle, never code.
 
-`snapshot_download` throws away the part of a file that it could not finish (since huggingface_hub 1.x), and a model is
-mostly one large file. So the files are fetched one by one into parts that stay where a download is stopped.
+`snapshot_download` discards an incomplete file (since huggingface_hub 1.x), and a model is mostly one large file. So
+the files are downloaded one by one into partial files, which are kept if a download is stopped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import httpx2  # what huggingface_hub speaks with; its errors are no relatives of httpx's
+import httpx2  # the client of huggingface_hub; its errors do not derive from httpx's
 from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -32,7 +32,7 @@ from oms_app.models.folder_kinds import PICKLES
 from oms_app.schema import Transfer
 
 NEVER = [f"*{suffix}" for suffix in sorted(PICKLES)] + ["*.py", "*.pkl", "*.msgpack", "*.h5", "*.onnx"]
-PARTS = ".parts"  # in a model's folder, while it is incomplete: a folder for each commit, with the files' beginnings
+PARTS = ".parts"  # in a model's folder while it is incomplete: one folder per commit, with the partial files
 OnProgress = Callable[[Transfer], None]
 
 
@@ -44,11 +44,11 @@ def fetch(
     on_progress: OnProgress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Path:
-    """Downloads an entry's files to `folder`; what is there already is not fetched again, so a stopped download goes
-    on, in the middle of a file too.
+    """Downloads an entry's files to `folder`. Existing files are not downloaded again; a stopped file resumes.
 
-    endpoint: another hub than huggingface.co. on_progress: told of each piece of up to 10 MiB. A mark is left once all
-    is there. Raises StudioError, with the reason, and Stopped within a piece of should_stop() turning true.
+    endpoint: a hub other than huggingface.co. on_progress: called after each piece of up to 10 MiB. Writes a marker
+    when all is downloaded. Raises StudioError with the reason, and Stopped within a piece of should_stop() turning
+    true.
     """
     if entry.repository is None:
         raise StudioError(f"{entry.id!r} comes with the app: there is nothing to download")
@@ -70,26 +70,24 @@ def fetch(
         missing = [pattern for pattern in entry.files if not any(folder.glob(pattern))]
         if missing:
             raise StudioError(
-                f"{entry.repository} lacks {', '.join(missing)}: the catalogue entry {entry.id!r} is outdated"
+                f"{entry.repository} has no {', '.join(missing)}: the catalogue entry {entry.id!r} is outdated"
             )
         mark = {"repository": entry.repository, "revision": entry.revision, "commit": info.sha}
         shutil.rmtree(folder / PARTS, ignore_errors=True)
         (folder / MARKER).write_text(json.dumps(mark, indent=1) + "\n", encoding="utf-8")
     except GatedRepoError as error:
         raise StudioError(
-            f"{entry.repository} asks for its terms to be accepted: do so on its page, then log in with `hf auth login`"
+            f"{entry.repository} requires you to accept its terms: do so on its page, then log in with `hf auth login`"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise StudioError(
-            f"{entry.repository} at revision {entry.revision} is not on the hub any more: give a folder of your own"
+            f"{entry.repository} at revision {entry.revision} is no longer on the hub: use a local folder"
         ) from error
     except OfflineModeIsEnabled as error:
-        raise StudioError(
-            "the hub is switched off (HF_HUB_OFFLINE): unset that, or give a folder of your own"
-        ) from error
+        raise StudioError("downloads are disabled (HF_HUB_OFFLINE): unset it, or use a local folder") from error
     except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         raise StudioError(
-            f"{entry.repository} cannot be fetched ({one_line(error)}): try again, it goes on where it was"
+            f"{entry.repository} cannot be downloaded ({one_line(error)}): try again; the download resumes"
         ) from error
     return folder
 
@@ -97,7 +95,7 @@ def fetch(
 def _fetch_one(
     url: str, target: Path, part: Path, size: int | None, promised: str | None, counter: Callable[[int], type[Any]]
 ) -> None:
-    """One file, by way of its part. promised: its SHA-256. Raises OSError where what came is something else."""
+    """Downloads one file through its partial file. promised: its SHA-256. Raises OSError if the checksum differs."""
     if size is not None and target.is_file() and target.stat().st_size == size:
         counter(size)().update(0)
         return
@@ -111,37 +109,37 @@ def _fetch_one(
         came = hashlib.file_digest(file, "sha256").hexdigest() if promised else None
     if came != promised or (size is not None and part.stat().st_size != size):
         part.unlink()
-        raise OSError(f"{target.name} came damaged and was thrown away")
+        raise OSError(f"{target.name}: checksum mismatch; deleted")
     target.parent.mkdir(parents=True, exist_ok=True)
     part.replace(target)
 
 
 def _require_plain(entry: Entry, names: list[str]) -> None:
-    """Raises StudioError where a repository's file would lie outside the model's folder."""
+    """Raises StudioError if a repository's file would be outside the model's folder."""
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-            raise StudioError(f"{entry.repository} has a file called {name!r}, outside its folder: do not trust it")
+            raise StudioError(f"{entry.repository} has a file named {name!r}, outside its folder: do not trust it")
 
 
 def _require_room(entry: Entry, folder: Path, size: int) -> None:
-    """Raises StudioError where the disk has less room than is still to come. size: bytes of all the files."""
+    """Raises StudioError if the disk has too little space for the rest. size: bytes of all the files."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     have = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(there).free
     if size - have > free:
         raise StudioError(
             f"{entry.id!r} takes {size / 1e9:.1f} GB, and {there} has {free / 1e9:.1f} GB free: "
-            "make room there, or set OMS_HOME to a folder on a larger disk"
+            "free some space there, or set OMS_HOME to a folder on a larger disk"
         )
 
 
 def _counter(
     before: int, total: int, on_progress: OnProgress | None, should_stop: Callable[[], bool] | None
 ) -> Callable[[int], type[Any]]:
-    """Makes progress bars for huggingface_hub that show nothing, tell of bytes, and stop the download where asked.
+    """Makes progress bars for huggingface_hub that show nothing, report bytes, and stop the download on request.
 
-    before: bytes of the files before this one; what the bar is made with are the bytes of this one that are here.
+    before: bytes of the files before this one. The bar's initial value is the bytes of this file that are on disk.
     """
 
     def make(have: int) -> type[Any]:
