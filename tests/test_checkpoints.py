@@ -243,7 +243,7 @@ def refusal(path: Path) -> str:
 def test_incomplete_and_foreign_checkpoints_are_named(tensors: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
     whole = tensors["sd15"]
     no_vae = {name: value for name, value in whole.items() if not name.startswith("first_stage_model.")}
-    assert "holds no VAE" in refusal(saved(tmp_path, no_vae))
+    assert "contains no VAE" in refusal(saved(tmp_path, no_vae))
     name = "cond_stage_model.transformer.text_model.final_layer_norm.weight"
     short = {n: v for n, v in whole.items() if n != name}
     assert f"its text encoder is incomplete ({name} missing)" in refusal(saved(tmp_path, short))
@@ -252,7 +252,8 @@ def test_incomplete_and_foreign_checkpoints_are_named(tensors: dict[str, dict[st
     adapter = whole | {f"{UNET}input_blocks.1.9.weight": torch.zeros(1)}
     said = refusal(saved(tmp_path, adapter))
     assert (
-        "no place for (model.diffusion_model.input_blocks.1.9.weight)" in said and "Stable Diffusion 1.x, 2.x" in said
+        "do not belong to it (model.diffusion_model.input_blocks.1.9.weight)" in said
+        and "Stable Diffusion 1.x, 2.x" in said
     )
     nf4 = whole | {f"{UNET}out.2.weight.quant_state.bitsandbytes__nf4": torch.zeros(3, dtype=torch.uint8)}
     assert "quantised weights (bitsandbytes NF4" in refusal(saved(tmp_path, nf4))
@@ -271,19 +272,19 @@ FOREIGN: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "embedding": ({"emb_params": (4, 768)}, "is a textual-inversion embedding"),
     "SDXL embedding": ({"clip_g": (4, 1280), "clip_l": (4, 768)}, "is a textual-inversion embedding"),
     "embedding by its word": ({"<my-style>": (768,)}, "is a textual-inversion embedding"),
-    "VAE": ({"first_stage_model.encoder.conv_in.weight": (3, 3, 3, 3)}, "is a VAE alone"),
-    "VAE, diffusers": ({"decoder.up_blocks.0.resnets.0.conv1.weight": (3, 3, 3, 3)}, "is a VAE alone"),
-    "UNet": ({"diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}, "is a UNet alone"),
-    "UNet, diffusers": ({"down_blocks.0.resnets.0.conv1.weight": (3, 3, 3, 3)}, "is a UNet alone, in the diffusers"),
-    "CLIP": ({"text_model.encoder.layers.0.self_attn.k_proj.weight": (3, 3)}, "is a CLIP text encoder alone"),
-    "T5": ({"encoder.block.0.layer.0.SelfAttention.q.weight": (3, 3)}, "is a T5 text encoder alone"),
+    "VAE": ({"first_stage_model.encoder.conv_in.weight": (3, 3, 3, 3)}, "is only a VAE"),
+    "VAE, diffusers": ({"decoder.up_blocks.0.resnets.0.conv1.weight": (3, 3, 3, 3)}, "is only a VAE"),
+    "UNet": ({"diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}, "is only a UNet"),
+    "UNet, diffusers": ({"down_blocks.0.resnets.0.conv1.weight": (3, 3, 3, 3)}, "is only a UNet, in the diffusers"),
+    "CLIP": ({"text_model.encoder.layers.0.self_attn.k_proj.weight": (3, 3)}, "is only a CLIP text encoder"),
+    "T5": ({"encoder.block.0.layer.0.SelfAttention.q.weight": (3, 3)}, "is only a T5 text encoder"),
     "IP-Adapter": ({"image_proj.proj.weight": (3, 3)}, "is an IP-Adapter"),
     "T2I adapter": ({"adapter.body.0.in_conv.weight": (3, 3)}, "is a T2I adapter"),
     "AnimateDiff": ({"down_blocks.0.motion_modules.0.proj_out.weight": (3, 3)}, "is an AnimateDiff motion module"),
     "SVD": ({"model.diffusion_model.input_blocks.1.0.time_stack.in_layers.0.weight": (3,)}, "Stable Video Diffusion"),
     "Cascade": ({"clip_txt_mapper.weight": (3, 3)}, "is Stable Cascade"),
     "upscaler": ({"model.0.weight": (64, 3, 3, 3)}, "is an upscaler"),
-    "nonsense": ({"a.b": (1, 1, 1)}, "a file that holds no UNet in Stable Diffusion's layout"),
+    "nonsense": ({"a.b": (1, 1, 1)}, "a file that contains no UNet in Stable Diffusion's layout"),
 }
 
 
@@ -293,7 +294,7 @@ def test_other_models_are_named(case: str, tmp_path: Path) -> None:
     path = saved(tmp_path, {name: torch.zeros(shape) for name, shape in shapes.items()})
     said = refusal(path)
     assert title in said and "OMS Studio runs Stable Diffusion 1.x, 2.x and SDXL" in said
-    assert "fetch it again" not in said
+    assert "download it again" not in said
 
 
 def sdxl_names(distilled: bool) -> dict[str, Tensor]:

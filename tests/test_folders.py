@@ -206,11 +206,11 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "no vocabulary": (lambda b: (b / "tokenizer/tokenizer.json").unlink(), "neither tokenizer.json nor vocab.json"),
     "an empty vocabulary": (lose_vocabulary, "is incomplete: it has"),
     "no merges": (lose_merges, "it splits known words, so merges are missing"),
-    "no tokenizer": (lambda b: shutil.rmtree(b / "tokenizer"), "is incomplete: it has no folder tokenizer"),
-    "no vae": (lambda b: shutil.rmtree(b / "vae"), "is incomplete: it has no folder vae"),
-    "a tensor less": (lose_tensor, "unet lacks tensors (conv_out.bias)"),
-    "a text tensor less": (lose_text_tensor, "text_encoder lacks tensors (final_layer_norm.weight)"),
-    "a tensor more": (foreign_tensor, "unet has foreign tensors (extra.weight)"),
+    "no tokenizer": (lambda b: shutil.rmtree(b / "tokenizer"), "is incomplete: the folder tokenizer is missing"),
+    "no vae": (lambda b: shutil.rmtree(b / "vae"), "is incomplete: the folder vae is missing"),
+    "a tensor less": (lose_tensor, "unet has missing tensors (conv_out.bias)"),
+    "a text tensor less": (lose_text_tensor, "text_encoder has missing tensors (final_layer_norm.weight)"),
+    "a tensor more": (foreign_tensor, "unet has unknown tensors (extra.weight)"),
     "another shape": (misshapen_tensor, "conv_out.bias"),
     "inpainting": (inpainting, "is an inpainting or editing model (9 latent channels in, not 4)"),
     "another VAE": (
@@ -219,7 +219,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no unet named": (
         lambda b: (b / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}'),
-        "its model_index.json names no unet",
+        "its model_index.json does not list unet",
     ),
 }
 
@@ -282,7 +282,7 @@ def test_other_models_are_named_with_what_is_supported(
 
 def test_a_controlnets_folder_is_named(presets: Path, own_home: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "ControlNetModel"}))
-    with pytest.raises(StudioError, match=r"is a ControlNet alone, and holds no model_index.json; OMS Studio runs"):
+    with pytest.raises(StudioError, match=r"is only a ControlNet, without a model_index.json; OMS Studio runs"):
         Catalog(presets, home=own_home).find(str(tmp_path), "base")
 
 

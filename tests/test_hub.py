@@ -176,7 +176,7 @@ def test_a_repository_reaches_no_file_outside_its_folder(hub: Hub, tmp_path: Pat
 def test_what_cannot_be_fetched_says_why(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StudioError, match="is no longer on the hub"):
         fetch(entry(repository="someone/else"), tmp_path / "a", hub.address)
-    with pytest.raises(StudioError, match=r"lacks vae/\*: the catalogue entry 'thing' is outdated"):
+    with pytest.raises(StudioError, match=r"has no vae/\*: the catalogue entry 'thing' is outdated"):
         fetch(entry(files=["model_index.json", "vae/*"]), tmp_path / "b", hub.address)
     assert not (tmp_path / "b" / MARKER).exists()
     with pytest.raises(StudioError, match="comes with the app"):
@@ -189,8 +189,8 @@ def test_what_cannot_be_fetched_says_why(hub: Hub, tmp_path: Path, monkeypatch: 
     ("more", "said"),
     [
         ({"folder": "assets/x"}, "not both"),
-        ({"repository": None}, "needs a folder, or a repository"),
-        ({"files": []}, "which files"),
+        ({"repository": None}, "needs either a folder or a repository"),
+        ({"files": []}, "must list the files"),
         ({"files": ["../secrets"]}, "outside its repository"),
         ({"repository": "../../etc"}, "repository"),
         ({"revision": "a b"}, "revision"),
@@ -208,7 +208,9 @@ def test_the_shipped_catalogue_names_what_can_be_fetched(capsys: pytest.CaptureF
     for one in catalog.entries.values():
         assert catalog.available(one) == (one.repository is None), one.id
     assert cli.main(["generate", "sea", "--model", "sd15"]) == 2
-    assert "`python -m oms_app download sd15` fetches it (2.7 GB from stable-diffusion-v1-5/" in capsys.readouterr().err
+    assert (
+        "`python -m oms_app download sd15` downloads it (2.7 GB from stable-diffusion-v1-5/" in capsys.readouterr().err
+    )
     assert cli.main(["download", "nope"]) == 2
     assert "unknown model 'nope': choose one of" in capsys.readouterr().err
     assert cli.main(["download", "lumen"]) == 2

@@ -106,7 +106,7 @@ def test_what_is_no_fitting_lora_is_refused(studio: Studio, tmp_path: Path, made
     nowhere = "unet.nowhere.to_k.lora_"
     elsewhere = {f"{nowhere}A.weight": torch.zeros(2, 32), f"{nowhere}B.weight": torch.zeros(32, 2)}
     assert "this base model" in refusal(elsewhere)
-    assert "is no LoRA" in refusal({"weight": torch.zeros(3)})
+    assert "is not a LoRA" in refusal({"weight": torch.zeros(3)})
     nan = {f"unet.{UNET}.lora_A.weight": torch.full((2, 32), float("nan"))}
     assert "not finite" in refusal(nan)
     path.write_bytes(b"\0" * 100)

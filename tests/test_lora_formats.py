@@ -367,17 +367,17 @@ REFUSED: dict[str, tuple[Factors, str]] = {
     "IA3": ({f"{STEM}.weight": torch.zeros(32), f"{STEM}.on_input": torch.ones(())}, "is an (IA)³"),
     "GLoRA": ({f"{STEM}.{n}.weight": torch.zeros(2, 2) for n in ("a1", "a2", "b1", "b2")}, "is a GLoRA"),
     "embeddings": (PAIR | {"bundle_emb.me.clip_l": torch.zeros(2, 32)}, "brings textual-inversion embeddings"),
-    "biases": (PAIR | {f"{STEM}.bias_values": torch.zeros(2)}, "changes biases in a way that is not run"),
+    "biases": (PAIR | {f"{STEM}.bias_values": torch.zeros(2)}, "changes biases in a way that is not supported"),
     "tokens": (PAIR | {"text_encoder.lora_embedding_A": torch.zeros(2, 2)}, "changes token embeddings"),
-    "unknown": (PAIR | {f"{STEM}.magic": torch.zeros(2)}, f"tensors that are not known ({STEM}.magic)"),
-    "half": ({f"{STEM}.lora_down.weight": torch.zeros(2, 32)}, f"is incomplete: {STEM} has down alone"),
+    "unknown": (PAIR | {f"{STEM}.magic": torch.zeros(2)}, f"unknown tensors ({STEM}.magic)"),
+    "half": ({f"{STEM}.lora_down.weight": torch.zeros(2, 32)}, f"is incomplete: {STEM} has only down"),
     "two": (
         {f"unet.x.lora_{f}.{a}.weight": torch.zeros(2, 2) for f in "AB" for a in ("one", "two")},
-        "holds two adapters for unet.x",
+        "contains two adapters for unet.x",
     ),
     "Flux": ({"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": torch.zeros(2, 2)}, "was made for Flux"),
     "SD3": ({"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": torch.zeros(2, 2)}, "was made for Flux, SD3"),
-    "metadata": (PAIR, "metadata that are no JSON"),
+    "metadata": (PAIR, "metadata that are not JSON"),
 }
 
 
@@ -412,6 +412,6 @@ def test_what_does_not_fit_says_what_it_was_made_for(lumen: Path, sdxl: Path, tm
         assert f"(32, {width}), not (32, 32)" in said and f"made for {family}" in said and str(tmp_path) not in said
     both = {"lora_te2_text_model_encoder_layers_0_mlp_fc1": 0, "lora_te1_text_model_encoder_layers_0_mlp_fc1": 1}
     halves = {f"{n}.lora_{f}.weight": torch.zeros(2, 2) for n in both for f in ("down", "up")}
-    assert "its text-encoder half alone has a place there; it was made for SDXL" in refusal(halves)
+    assert "only its text-encoder part fits; it was made for SDXL" in refusal(halves)
     nowhere = {f"{STEM}_9.lora_{f}.weight": torch.zeros(2, 2) for f in ("down", "up")}
     assert "made for SDXL" in refusal(nowhere, {"ss_base_model_version": "sdxl_base_v1-0"})

@@ -210,7 +210,7 @@ def test_half_precision_is_for_large_models_on_a_gpu() -> None:
 
 def test_what_cannot_be_asked_for(presets: Path, tmp_path: Path) -> None:
     for settings in ({"precision": "float8"}, {"memory": "tiny"}, {"memory": "group_offload"}):
-        with pytest.raises(StudioError, match=r"choose one of|take auto or full"):
+        with pytest.raises(StudioError, match=r"choose one of|choose auto or full"):
             Studio(presets=presets, device="cpu", home=tmp_path, **settings)  # type: ignore[arg-type]
 
 

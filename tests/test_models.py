@@ -91,7 +91,7 @@ def test_a_download_tells_how_far_it_is_stops_and_goes_on(tmp_path: Path) -> Non
 
 
 def test_a_full_disk_is_told_before_the_download(tmp_path: Path) -> None:
-    with pytest.raises(StudioError, match=r"takes 1000000.0 GB, and .* GB free: make room there"):
+    with pytest.raises(StudioError, match=r"takes 1000000.0 GB, and .* GB free: free some space there"):
         _require_room(entry(), tmp_path / "thing", 10**15)
 
 
@@ -143,9 +143,9 @@ def test_models_of_ones_own_paint_and_are_remembered(late: StudioService, base: 
     lora.unlink()
     [left] = [info for info in StudioService(device="cpu").models() if info.own]
     assert (left.id, left.available) == ("bold-style", False)
-    with pytest.raises(StudioError, match=r"'bold-style' is not at .* any more"):
+    with pytest.raises(StudioError, match=r"'bold-style' is no longer at"):
         late.generate(bold.request.model_copy(update={"model": "lumen"}))
-    with pytest.raises(StudioError, match="no model that you added"):
+    with pytest.raises(StudioError, match="not a model that you added"):
         late.forget_model("lumen")
 
 
@@ -271,22 +271,22 @@ HOSTILE: dict[str, tuple[Callable[[Path, Path], Path | str], str]] = {
     "a pickle": (_pickle, "is a pickle, which can run any code"),
     "a pickle under another name": (_disguised, "cannot be read as safetensors"),
     "a truncated file": (_truncated, "cannot be read as safetensors"),
-    "a VAE alone": (_vae, "holds no UNet in Stable Diffusion's layout"),
-    "a text": (lambda path, base: base / "vocabulary.json", "is no model: name a folder"),
-    "a folder without an index": (lambda path, base: base / "unet", "holds no model_index.json"),
-    "code of its own": (_remote, "asks for code from 'evil_code', which is never run here"),
+    "only a VAE": (_vae, "contains no UNet in Stable Diffusion's layout"),
+    "a text": (lambda path, base: base / "vocabulary.json", "is not a model: give a folder"),
+    "a folder without an index": (lambda path, base: base / "unet", "without a model_index.json"),
+    "code of its own": (_remote, "needs code from 'evil_code', which is never run"),
     "a link out of the folder": (_linked, "is a link that leads out of its folder"),
     "a part that is a link": (_linked_part, "is a link that leads out of its folder"),
     "truncated weights": (_cut, "cannot be read as safetensors"),
-    "a config that is none": (_broken, "holds no JSON object"),
+    "a config that is none": (_broken, "contains no JSON object"),
     "a pickle in a folder": (_pickled, "is a pickle, which can run any code"),
-    "no weights": (_empty, "holds no .safetensors weights"),
+    "no weights": (_empty, "contains no .safetensors weights"),
     "nothing": (lambda path, base: " ", "no path was given"),
     "nowhere": (lambda path, base: "/not/there", "there is nothing at '/not/there'"),
-    "half a path": (lambda path, base: "models/x.safetensors", "is not a whole path"),
-    "a device": (lambda path, base: "/dev/zero", "is no model"),
+    "half a path": (lambda path, base: "models/x.safetensors", "is not an absolute path"),
+    "a device": (lambda path, base: "/dev/zero", "is not a model"),
     "a name too long": (lambda path, base: "/" + "x" * 300, "cannot be read"),
-    "no path at all": (lambda path, base: "/a\0b", "is no path"),
+    "no path at all": (lambda path, base: "/a\0b", "is not a path"),
     "nobody's home": (lambda path, base: "~nobody-there/x", "cannot be read"),
 }
 
@@ -319,8 +319,8 @@ def test_the_hubs_own_cache_may_link_to_its_blobs(late: StudioService, base: Pat
         ("[1]", "cannot be read"),
         ('{"models": [3]}', "an entry was skipped"),
         ('{"models": [{"id": "../x", "kind": "base", "title": "X", "folder": "/x"}]}', "id: String should match"),
-        ('{"models": [{"id": "x", "kind": "lora", "title": "X", "folder": "x"}]}', "by its whole path"),
-        ('{"models": [{"id": "x", "kind": "text", "title": "X", "folder": "/x"}]}', "names no file or folder of yours"),
+        ('{"models": [{"id": "x", "kind": "lora", "title": "X", "folder": "x"}]}', "with an absolute path"),
+        ('{"models": [{"id": "x", "kind": "text", "title": "X", "folder": "/x"}]}', "with an absolute path"),
         ('{"models": [{"id": "lumen-oms", "kind": "oms", "title": "X", "folder": "/x"}]}', "is taken"),
     ],
 )
@@ -452,7 +452,7 @@ def test_on_the_page(
         path, added = view.locator("#own-path textarea, #own-path input"), view.locator("#own-status")
         path.fill("/etc/passwd")
         view.get_by_role("button", name="Add", exact=True).click()
-        expect(added.get_by_role("alert")).to_contain_text("/etc/passwd is no model", timeout=PATIENCE)
+        expect(added.get_by_role("alert")).to_contain_text("/etc/passwd is not a model", timeout=PATIENCE)
         path.fill(str(base))
         path.press("Enter")
         expect(added).to_contain_text("My Model is now in the list of Create", timeout=PATIENCE)

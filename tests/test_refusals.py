@@ -105,11 +105,11 @@ def test_a_scheduler_that_changes_the_latents_is_refused() -> None:
 
     scheduler = Clipping(beta_schedule="scaled_linear")
     scheduler.set_timesteps(4)
-    with pytest.raises(ValueError, match=r"Clipping changes the latents.*handed to it exactly.*such as ddim"):
+    with pytest.raises(ValueError, match=r"Clipping changes its input latents.*passed to it exactly.*such as ddim"):
         check_hand_over(scheduler)
     endless = diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear")
     endless.set_timesteps(4)
     check_hand_over(endless)
     endless.sigmas = endless.sigmas * float("inf")
-    with pytest.raises(ValueError, match="handed to it exactly"):
+    with pytest.raises(ValueError, match="passed to it exactly"):
         check_hand_over(endless)

@@ -102,9 +102,9 @@ def test_what_is_no_whole_checkpoint_is_refused(studio: Studio, lumen: Path, tmp
     assert "is a LoRA" in refusal(studio, saved({"lora_unet_x.lora_up.weight": torch.zeros(2, 2)}))
     short = dict(whole)
     short.pop("model.diffusion_model.out.2.weight")
-    assert "fetch it again" in refusal(studio, saved(short))
+    assert "download it again" in refusal(studio, saved(short))
     misshapen = whole | {"model.diffusion_model.out.2.weight": torch.zeros(3, 3)}
-    assert "fetch it again" in refusal(studio, saved(misshapen))
+    assert "download it again" in refusal(studio, saved(misshapen))
     saved(whole)
     path.write_bytes(path.read_bytes()[:5000])
     assert "cannot be read as safetensors" in refusal(studio, path)

@@ -41,7 +41,7 @@ def six(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_200_requests_over_six_models_under_a_budget_for_three(six: Path, tmp_path: Path) -> None:
-    """No failure, the budget exceeded by the loading model alone, and every picture as when it is run alone."""
+    """No failure, the budget exceeded only by the model that is loading, and every picture as when it is run alone."""
 
     def request(i: int) -> GenerateRequest:
         return GenerateRequest(prompt="mountains at night", model=f"base{i % MODELS}", seed=i % 12)

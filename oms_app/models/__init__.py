@@ -1,1 +1,1 @@
-"""What is loaded, from where, and who may use it."""
+"""Models: the catalogue, downloads, loading, and the cache of loaded models."""

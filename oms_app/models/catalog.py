@@ -1,4 +1,4 @@
-"""The catalogue: presets/models/*.json, validated. It says what may be loaded, from where and under which licence."""
+"""The catalogue: presets/models/*.json, validated. It lists what can be loaded, from where and under which licence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Kind = Literal["base", "oms", "singdiffusion", "signal_leak", "lora", "text"]
 OWN_KINDS: tuple[Kind, ...] = ("base", "oms", "lora")
 # Of a VAE's scaling_factor: what a folder's latents most likely are. If a module has a fingerprint, that decides.
 SCALES = {0.18215: "sd", 0.13025: "sdxl"}
-USUAL_SCALE = 0.18215  # of a VAE whose config names none, as those of 2022
+USUAL_SCALE = 0.18215  # for a VAE whose config does not contain one, as in 2022
 PixelSize = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
 
 
@@ -44,10 +44,10 @@ class Entry(Frozen):
     """One model of the catalogue.
 
     folder: relative to the project's root; "" for what is downloaded from the hub: `files` (patterns) of `repository`
-    at `revision`. size: bytes of its files. note: what a person should know before fetching it. needs: ids of entries
-    that it cannot do without, such as its text encoder. domain: the name of its latent domain (see domain.py); None is
+    at `revision`. size: bytes of its files. note: what a user should know before downloading it. needs: ids of
+    entries that it requires, such as its text encoder. domain: the name of its latent domain (see domain.py); None is
     unknown.
-    second_moment: mean of the squared scaled latents over its training data, m2 of the paper's Table 1, where measured.
+    second_moment: mean of the squared scaled latents over its training data, m2 of the paper's Table 1, if measured.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
@@ -69,26 +69,26 @@ class Entry(Frozen):
     @model_validator(mode="after")
     def _it_lies_somewhere(self) -> Entry:
         if bool(self.folder) == bool(self.repository):
-            raise ValueError(f"{self.id!r} needs a folder, or a repository to fetch it from, and not both")
+            raise ValueError(f"{self.id!r} needs either a folder or a repository to download it from, not both")
         if self.repository and not (self.files and self.size):
-            raise ValueError(f"{self.id!r} must say which files of {self.repository} are wanted, and their size")
+            raise ValueError(f"{self.id!r} must list the files of {self.repository} to download, and their size")
         if any(".." in pattern or pattern.startswith("/") for pattern in self.files):
-            raise ValueError(f"{self.id!r} wants files outside its repository")
+            raise ValueError(f"{self.id!r} lists files outside its repository")
         return self
 
     @model_validator(mode="after")
     def _a_base_has_defaults(self) -> Entry:
         if self.kind == "base" and self.defaults is None:
-            raise ValueError(f"the base model {self.id!r} lacks its defaults")
+            raise ValueError(f"the base model {self.id!r} has no defaults")
         return self
 
 
 class ModelInfo(Frozen):
     """An entry as the page and the command line show it.
 
-    available: its files are on this machine. own: the user added it; else it is of the catalogue. size: bytes of its
-    files, None where they come with the app. needs: ids of what a base needs besides to run with One More Step (a
-    module of its latent domain and that module's text encoder), or what a module reads prompts with.
+    available: its files are on this machine. own: the user added it; else it is in the catalogue. size: bytes of its
+    files, None if they come with the app. needs: ids of what a base also needs to run with One More Step (a module
+    of its latent domain and that module's text encoder), or of a module's text encoder.
     """
 
     id: str
@@ -110,7 +110,7 @@ class Catalog:
     ones lie. A base may be a single file (models/single_file.py). `own`: ids of those that the user added (own.py);
     what their list holds that is not valid is left out, and `warnings` says why.
 
-    Raises StudioError where a file is not a valid entry or two share an id.
+    Raises StudioError if a file is not a valid entry or two share an id.
     """
 
     def __init__(self, presets: Path | None = None, root: Path | None = None, home: Path | None = None) -> None:
@@ -119,7 +119,7 @@ class Catalog:
         self.root = (root or self.presets.parents[1]).resolve()
         self.entries: dict[str, Entry] = {}
         if not self.presets.is_dir():
-            raise StudioError(f"the catalogue folder {self.presets} does not exist: name one that holds *.json entries")
+            raise StudioError(f"the catalogue folder {self.presets} does not exist: give one with *.json entries")
         for path in sorted(self.presets.glob("*.json")):
             try:
                 entry = Entry.model_validate_json(path.read_text(encoding="utf-8"))
@@ -150,15 +150,15 @@ class Catalog:
     def include(self, entry: Entry) -> None:
         """Adds a model of the user's own. Raises StudioError if it cannot be one."""
         if entry.kind not in OWN_KINDS or entry.repository or not Path(entry.folder).is_absolute():
-            raise StudioError(f"{entry.id!r} names no file or folder of yours by its whole path: add it again")
+            raise StudioError(f"{entry.id!r} is not a {' or '.join(OWN_KINDS)} with an absolute path: add it again")
         if entry.id in self.entries:
             raise StudioError(f"the id {entry.id!r} is taken: add it under another name")
-        # Replaced, not changed: another thread may be going through them.
+        # Replaced, not changed: another thread may be iterating over them.
         self.entries = self.entries | {entry.id: entry}
         self.own = self.own | {entry.id}
 
     def exclude(self, own: str) -> None:
-        """Forgets a model of the user's own."""
+        """Removes one of the user's models from the list."""
         self.entries = {name: entry for name, entry in self.entries.items() if name != own}
         self.own = self.own - {own}
 
@@ -184,8 +184,8 @@ class Catalog:
         ]
 
     def companions(self, entry: Entry) -> tuple[str, ...]:
-        """Ids of what `entry` needs besides: for a base, an OMS module of its latent domain with all that this needs,
-        one that is here before one to fetch; empty where the domain is unknown or has no module."""
+        """Ids of what `entry` also needs: for a base, an OMS module of its latent domain and what that needs. A module
+        on this machine comes before one to download. Empty if the domain is unknown or has no module."""
         if entry.kind != "base" or entry.domain is None:
             return entry.needs
         fitting = [one for one in self.entries.values() if one.kind == "oms" and one.domain == entry.domain]
@@ -229,7 +229,7 @@ class Catalog:
         if kind == "base":
             check_folder(path)
         elif not (path / "model_index.json").is_file():
-            raise StudioError(f"{source!r} holds no model_index.json: give a folder in the diffusers layout")
+            raise StudioError(f"{source!r} contains no model_index.json: give a folder in the diffusers layout")
         return Entry(
             id=re_id(path.name),
             kind=kind,
@@ -245,7 +245,7 @@ class Catalog:
         if entry and entry.kind == "lora":
             if not self.available(entry):
                 raise StudioError(
-                    to_fetch(entry) if entry.repository else f"{source!r} is not at {entry.folder} any more"
+                    to_fetch(entry) if entry.repository else f"{source!r} is no longer at {entry.folder}: restore it"
                 )
             if not entry.folder:
                 _refuse_links(self.downloads, self.folder(entry))
@@ -274,22 +274,22 @@ class Catalog:
 
 
 def local_path(text: str) -> Path:
-    """The path that a text names, whether there is anything or not. Raises StudioError where nobody can look."""
+    """The path that a text names; it need not exist. Raises StudioError if it cannot be accessed."""
     try:
         path = Path(text).expanduser()
         path.exists()
-    except (OSError, RuntimeError) as error:  # no right to look, a name that is too long, a home that nobody has
+    except (OSError, RuntimeError) as error:  # no permission, a name that is too long, an unknown user's home
         reason = getattr(error, "strerror", None) or error
-        raise StudioError(f"{text[:200]!r} cannot be read ({reason}): check the path and who may read it") from error
+        raise StudioError(f"{text[:200]!r} cannot be read ({reason}): check the path and its permissions") from error
     return path
 
 
 def _refuse_links(models: Path, folder: Path) -> None:
-    """What is fetched holds plain files: a link to elsewhere was put there by another."""
+    """Raises StudioError for a link that leads out of the models folder: downloads contain plain files only."""
     for path in (folder, *folder.rglob("*")):
         if path.is_symlink() and not path.resolve().is_relative_to(models.resolve()):
             raise StudioError(
-                f"{path} is a link that leads out of the models folder: remove it, and give the place that it leads to "
+                f"{path} is a link that leads out of the models folder: remove it, and give the path that it leads to "
                 "with --model if you trust it"
             )
 
@@ -301,16 +301,16 @@ def open_catalog(presets: Path | None = None, home: Path | None = None) -> Catal
 
 
 def to_fetch(entry: Entry) -> str:
-    """That an entry is not here, and how to get it."""
+    """A message that an entry is not on this machine, and how to download it."""
     size = f"{(entry.size or 0) / 1e9:.1f} GB"
     return (
-        f"{entry.id!r} is not on this machine yet: `python -m oms_app download {entry.id}` fetches it "
+        f"{entry.id!r} is not on this machine yet: `python -m oms_app download {entry.id}` downloads it "
         f"({size} from {entry.repository}, licence {entry.licence})"
     )
 
 
 def re_id(name: str) -> str:
-    """A folder's name as an id: lower case, anything unusual becomes a hyphen."""
+    """A folder's name as an id: lower case, other characters become hyphens."""
     cleaned = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name.lower()).strip("._-")
     return cleaned[:100] or "folder"
 
@@ -322,10 +322,10 @@ def _defaults_of(folder: Path) -> Defaults:
         native = int(config.get("sample_size") or 64) * factor
         return Defaults(width=native, height=native, min_size=max(8, native // 2), max_size=min(2048, native * 2))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise StudioError(f"{folder} has no usable size in its unet and vae config.json: restore them") from error
+        raise StudioError(f"{folder} has no valid size in its unet and vae config.json: restore them") from error
 
 
 def _domain_of(folder: Path) -> str | None:
-    """What its latents are called, as far as the VAE's scale tells."""
+    """Its latent domain, as far as the VAE's scaling factor determines it."""
     scale = read_json(folder / "vae/config.json").get("scaling_factor", USUAL_SCALE)
     return SCALES.get(scale) if isinstance(scale, float) else None

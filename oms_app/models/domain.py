@@ -1,4 +1,4 @@
-"""Latent domains: an OMS module predicts latents, so it serves every base whose encoder speaks them.
+"""Latent domains: an OMS module predicts latents, so it works with every base whose encoder produces such latents.
 
 A domain is recognised by what the *encoder* makes of a fixed set of pictures: community models often carry a fine-tuned
 decoder in the same domain, and a hash of all weights would call that another one.
@@ -21,7 +21,7 @@ from oms_app.paths import atomic_write
 from oms_app.schema import Frozen
 
 FILE = "domain.json"
-PROBE = 64  # pixels a side
+PROBE = 64  # pixels per side
 TOLERANCE = 0.02  # of the fingerprint's own RMS; float16 weights cost about 0.001
 
 
@@ -82,15 +82,15 @@ def read(folder: Path) -> Domain | None:
     try:
         return Domain.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (ValidationError, ValueError) as error:
-        raise StudioError(f"{path} is no latent domain: restore it or train the module again") from error
+        raise StudioError(f"{path} is not a valid latent domain: restore it or train the module again") from error
 
 
 def require_same(module_id: str, module: Domain | None, base_id: str, base: Domain, what: str = "OMS module") -> None:
     """Raises StudioError, naming both domains, unless the module's domain is known to be the base's."""
     if matches(module, base):
         return
-    declared = "declares no latent domain" if module is None else f"is of latent domain {module.name!r}"
+    declared = "does not declare a latent domain" if module is None else f"is of latent domain {module.name!r}"
     raise StudioError(
         f"the {what} {module_id!r} {declared} and the base model {base_id!r} is of {base.name!r}: "
-        "use a module of that domain, or force it (colour casts are to be expected)"
+        "use a module of that domain, or force it (expect colour casts)"
     )

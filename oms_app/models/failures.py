@@ -1,4 +1,4 @@
-"""What libraries raise: memory that ran out, and everything else, which becomes one line."""
+"""Exceptions of libraries: failed allocations, and all others, which become one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from oms_app.errors import StudioError, one_line
 
-# What allocators say without a type of their own: CUDA's libraries, HIP, Apple's, the CPU's and oneDNN's.
+# Messages of allocators that raise no specific type: CUDA's libraries, HIP, Apple's, the CPU's and oneDNN's.
 _OUT_OF_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -35,9 +35,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def library_errors(what: str, remedy: str) -> Iterator[None]:
-    """Turns whatever a library raises inside into a StudioError: `what (its words): remedy`.
+    """Turns any exception of a library inside into a StudioError: `what (its message): remedy`.
 
-    Files are untrusted, and libraries raise anything for them. StudioErrors and failed allocations pass unchanged.
+    Files are untrusted, and libraries raise many types for them. StudioErrors and failed allocations pass unchanged.
     """
     try:
         yield

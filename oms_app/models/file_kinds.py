@@ -1,4 +1,4 @@
-"""Which kind of model a single safetensors file is, by the names and shapes in its header. No torch, no values."""
+"""The kind of model in a single safetensors file, by the names and shapes in its header. No torch, no values."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ _OTHERS: tuple[tuple[str, str], ...] = (
     (r"(^|\.)blocks\.\d+\.(cross_attn|scale_shift_table)", "a diffusion transformer (PixArt or Wan)"),
     (r"(^|\.)transformer_blocks\.\d+\.attn\.add_[qkv]_proj\.", "Stable Diffusion 3 or Flux in the diffusers layout"),
     (r"^cond_stage_model\.roberta\.", "AltDiffusion, which has another text encoder"),
-    (r"^noise_augmentor\.|^embedder\.model\.visual\.", "Stable unCLIP, which paints variations of a picture"),
+    (r"^noise_augmentor\.|^embedder\.model\.visual\.", "Stable unCLIP, which generates variations of a picture"),
 )
-# The same for files that hold no UNet in Stable Diffusion's layout.
+# The same for files without a UNet in Stable Diffusion's layout.
 _PARTS: tuple[tuple[str, str], ...] = (
-    (r"^(diffusion_model\.)?input_blocks\.0\.0\.weight$", "a UNet alone"),
-    (r"^(unet\.)?down_blocks\.\d+\.(resnets|attentions)\.", "a UNet alone, in the diffusers layout"),
-    (r"^(vae\.|first_stage_model\.)?(encoder|decoder)\.(conv_in|down|up|down_blocks|up_blocks|mid)\b", "a VAE alone"),
-    (r"^(text_model\.)?encoder\.layers\.\d+\.self_attn\.", "a CLIP text encoder alone"),
-    (r"^(text_model\.|transformer\.)?(embeddings\.token_embedding|text_model)\.", "a CLIP text encoder alone"),
-    (r"^transformer\.resblocks\.\d+\.", "an OpenCLIP text encoder alone"),
-    (r"^encoder\.block\.\d+\.layer\.", "a T5 text encoder alone"),
-    (r"^(cond_stage_model|conditioner)\.", "a text encoder alone"),
+    (r"^(diffusion_model\.)?input_blocks\.0\.0\.weight$", "only a UNet"),
+    (r"^(unet\.)?down_blocks\.\d+\.(resnets|attentions)\.", "only a UNet, in the diffusers layout"),
+    (r"^(vae\.|first_stage_model\.)?(encoder|decoder)\.(conv_in|down|up|down_blocks|up_blocks|mid)\b", "only a VAE"),
+    (r"^(text_model\.)?encoder\.layers\.\d+\.self_attn\.", "only a CLIP text encoder"),
+    (r"^(text_model\.|transformer\.)?(embeddings\.token_embedding|text_model)\.", "only a CLIP text encoder"),
+    (r"^transformer\.resblocks\.\d+\.", "only an OpenCLIP text encoder"),
+    (r"^encoder\.block\.\d+\.layer\.", "only a T5 text encoder"),
+    (r"^(cond_stage_model|conditioner)\.", "only a text encoder"),
     (r"^vision_model\.", "a CLIP vision model"),
     (r"^(emb_params|clip_[lg]|string_to_param.*|<.*>)$", "a textual-inversion embedding"),
     (r"^(model\.0\.weight|conv_first\.weight|model\.1\.sub\.)", "an upscaler"),
@@ -71,7 +71,7 @@ _INTEGER = {"U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "BOOL", "F4", 
 
 @dataclass(frozen=True)
 class FileKind:
-    """kind: "other" is what cannot be used. family: of a checkpoint. title: what the file is, for a message."""
+    """kind: "other" cannot be used. family: of a checkpoint. title: what the file is, for a message."""
 
     kind: Literal["checkpoint", "lora", "other"]
     title: str
@@ -96,7 +96,7 @@ def _identify(path: Path, stamp: Stamp) -> FileKind:
     if not any(name.startswith(UNET) for name in names):
         part = _first(names, _PARTS) or ("a textual-inversion embedding" if _is_embedding(header) else "")
         start = f"{part}; it" if part else "a file that"
-        return FileKind("other", f"{start} holds no UNet in Stable Diffusion's layout")
+        return FileKind("other", f"{start} contains no UNet in Stable Diffusion's layout")
     return _checkpoint(header)
 
 
@@ -104,7 +104,7 @@ def family_of(path: Path) -> Family:
     """Which Stable Diffusion a checkpoint is. Raises StudioError for everything else, and says what it is."""
     found = identify(path)
     if found.kind == "lora":
-        raise StudioError(f"{path} is a LoRA, which needs a base model: name a checkpoint")
+        raise StudioError(f"{path} is a LoRA, which needs a base model: give a checkpoint")
     if found.family is None:
         raise StudioError(f"{path} is {found.title}: {SUPPORTED}, from whole checkpoints")
     return found.family
@@ -137,7 +137,7 @@ def _first(names: Iterable[str], patterns: tuple[tuple[str, str], ...]) -> str:
 
 
 def _is_embedding(header: Header) -> bool:
-    """A few vectors and nothing else."""
+    """Whether the file contains a few vectors and nothing else."""
     infos = header.tensors.values()
     return 0 < len(header.tensors) <= 8 and all(len(one.shape) == 2 and one.shape[0] <= 128 for one in infos)
 
@@ -163,14 +163,14 @@ def _checkpoint(header: Header) -> FileKind:
     if has("conditioner.embedders.0.model.") and not labelled and not has("cond_stage_model."):
         return FileKind("checkpoint", "SD-Turbo", "sd21")  # Stable Diffusion 2.1 under SDXL's names
     if has("conditioner."):
-        return FileKind("other", "an SDXL refiner, which paints over a finished picture")
+        return FileKind("other", "an SDXL refiner, which refines a finished picture")
     if labelled and (has("cond_stage_model.")):
         return FileKind("other", "an upscaling or unCLIP model, which needs more than a prompt")
     if has("cond_stage_model.transformer."):
         return FileKind("checkpoint", "Stable Diffusion 1.x", "sd15")
     if has("cond_stage_model.model."):
         return FileKind("checkpoint", "Stable Diffusion 2.x", "sd21")
-    return FileKind("other", "a checkpoint that holds no text encoder")
+    return FileKind("other", "a checkpoint without a text encoder")
 
 
 _DISTILLED = "a distilled relative of SDXL (SSD-1B, Segmind Vega, KOALA), whose UNet has fewer blocks"
@@ -184,7 +184,7 @@ _SDXL_DEPTHS = {
 
 
 def _is_distilled(header: Header) -> bool:
-    """Whether the UNet lacks transformer blocks that SDXL has: such models are published under SDXL's names."""
+    """Whether the UNet has fewer transformer blocks than SDXL's: such models are published under SDXL's names."""
     first = header.tensors.get(FIRST_CONVOLUTION)
     if first is None or first.shape[0] != _SDXL_WIDTH:
         return False

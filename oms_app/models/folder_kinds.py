@@ -1,4 +1,4 @@
-"""Folders in the diffusers layout, judged without torch: which pipeline they are, which files are read, what lacks."""
+"""Checks folders in the diffusers layout without torch: the pipeline, the files to read, what is missing."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PART_CLASSES = {
     "text_encoder": "CLIPTextModel",
     "text_encoder_2": "CLIPTextModelWithProjection",
 }
-# Beginnings of pipelines' class names, and what such a folder is.
+# Prefixes of pipelines' class names, and what such a folder is.
 _OTHERS: tuple[tuple[str, str], ...] = (
     ("StableDiffusion3", "Stable Diffusion 3"),
     ("Flux", "Flux"),
-    ("StableDiffusionXLImg2Img", "an SDXL refiner or another model that paints over a picture"),
-    ("StableDiffusionImg2Img", "a model that paints over a picture"),
+    ("StableDiffusionXLImg2Img", "an SDXL refiner or another model that refines a picture"),
+    ("StableDiffusionImg2Img", "a model that refines a picture"),
     ("OMSPipeline", "an OMS module, which is chosen beside a base model"),
     ("StableCascade", "Stable Cascade"),
     ("StableVideoDiffusion", "Stable Video Diffusion"),
@@ -53,7 +53,7 @@ def pickle_refused(source: object) -> StudioError:
 
 
 def snapshot_of(folder: Path) -> Path:
-    """The newest snapshot in a repository's folder of the hub's cache (models--owner--name); any other as it is."""
+    """The newest snapshot in a repository's folder of the hub's cache (models--owner--name); else the folder."""
     snapshots = folder / "snapshots"
     if (folder / "model_index.json").is_file() or not snapshots.is_dir():
         return folder
@@ -68,8 +68,8 @@ def snapshot_of(folder: Path) -> Path:
 def check_folder(folder: Path) -> str:
     """The pipeline's class that a diffusers folder names. Reads no weights.
 
-    Raises StudioError for a class that is not run, for parts that are of another class, absent, pickled, or that ask
-    for code of their own.
+    Raises StudioError for a class that is not supported, and for parts of another class, absent, pickled, or that
+    need code from the folder.
     """
     index = _index(folder)
     name = index.get("_class_name")
@@ -80,12 +80,12 @@ def check_folder(folder: Path) -> str:
     for part, described in parts_of(index).items():
         library, part_class = described
         if not isinstance(library, str) or library not in LIBRARIES:
-            raise StudioError(f"{folder}: {part} asks for code from {library!r}, which is never run here")
+            raise StudioError(f"{folder}: {part} needs code from {library!r}, which is never run")
         refuse_pickles(folder / part)
         if part in OPTIONAL:
             continue
         if not (folder / part).is_dir():
-            raise StudioError(f"{folder} is incomplete: it has no folder {part}; restore it")
+            raise StudioError(f"{folder} is incomplete: the folder {part} is missing; restore it")
         wanted = PART_CLASSES.get(part)
         if wanted and part_class != wanted:
             raise StudioError(f"{folder}: its {part} is a {part_class}, not a {wanted}; {SUPPORTED}")
@@ -95,7 +95,7 @@ def check_folder(folder: Path) -> str:
     needed += ["text_encoder_2", "tokenizer_2"] if name == "StableDiffusionXLPipeline" else []
     missing = [part for part in needed if part not in parts_of(index)]
     if missing:
-        raise StudioError(f"{folder} is incomplete: its model_index.json names no {missing[0]}; restore it")
+        raise StudioError(f"{folder} is incomplete: its model_index.json does not list {missing[0]}; restore it")
     inputs = read_json(folder / "unet/config.json").get("in_channels", 4)
     if inputs != 4:
         raise StudioError(
@@ -121,11 +121,11 @@ def part_weights(part: Path) -> PartWeights:
             wanted[variant] = int(found["of"] or 1)
     if not variants:
         refuse_pickles(part)
-        raise StudioError(f"{part} holds no .safetensors weights: restore the folder")
+        raise StudioError(f"{part} contains no .safetensors weights: restore the folder")
     whole = [variant for variant, shards in variants.items() if len(shards) >= wanted[variant]]
     if not whole:
         variant, shards = next(iter(variants.items()))
-        raise StudioError(f"{part} is incomplete: {len(shards)} of its {wanted[variant]} files are there; restore it")
+        raise StudioError(f"{part} is incomplete: {len(shards)} of its {wanted[variant]} files exist; restore it")
     rank = {variant: place for place, variant in enumerate(_ORDER)}
     chosen = min(whole, key=lambda one: (rank.get(one, 10), one))
     return PartWeights(chosen or None, tuple(path for _, path in sorted(variants[chosen].items())))
@@ -149,8 +149,8 @@ def _index(folder: Path) -> dict[str, Any]:
         kind = config.get("_class_name") or next(iter(config.get("architectures") or []), None)
         if isinstance(kind, str):
             title = "a ControlNet" if "ControlNet" in kind else f"a {kind}"
-            raise StudioError(f"{folder} is {title} alone, and holds no model_index.json; {SUPPORTED}")
-    raise StudioError(f"{folder} holds no model_index.json: give a folder in the diffusers layout")
+            raise StudioError(f"{folder} is only {title}, without a model_index.json; {SUPPORTED}")
+    raise StudioError(f"{folder} contains no model_index.json: give a folder in the diffusers layout")
 
 
 def _title(name: object) -> str:

@@ -1,7 +1,7 @@
-"""Reads a base model from a folder in the diffusers layout: safetensors only, no network, no code of the folder's own.
+"""Reads a base model from a folder in the diffusers layout: safetensors only, no network, no code from the folder.
 
-Each part is read by itself, from the files that are there for it: a folder may hold one part in float16 and another in
-float32. A part that lacks tensors is refused; diffusers would fill them with random numbers.
+Each part is read separately, from the files that exist for it: a folder may contain one part in float16 and another in
+float32. A part with missing tensors is refused; diffusers would fill them with random numbers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MODELS: dict[str, Any] = {
     "text_encoder_2": CLIPTextModelWithProjection,
 }
 TOKENIZERS = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
-# Tensors that older versions saved and nothing reads, and those that text encoders cut out of a whole CLIP have.
+# Unused tensors that older versions saved, and those left in text encoders that were extracted from a whole CLIP.
 _UNREAD = re.compile(r"position_ids$|logit_scale$|^vision_model\.|visual_projection|text_projection")
 
 
@@ -56,7 +56,7 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Any:
             return StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
         checker, extractor = _safety_checker(folder, parts_of(index), dtype)
         with warnings.catch_warnings():
-            # The pipeline corrects the steps_offset and clip_sample of old configs, and says so at length.
+            # The pipeline corrects the steps_offset and clip_sample of old configs, and logs long warnings.
             warnings.simplefilter("ignore", FutureWarning)
             return StableDiffusionPipeline(
                 **parts,
@@ -67,9 +67,8 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def load_part(model_class: Any, part: Path, dtype: torch.dtype) -> Any:
-    """A model of diffusers or transformers from its own folder. Raises StudioError if tensors are missing or foreign.
-
-    Whatever else the libraries raise passes.
+    """A model of diffusers or transformers from its own folder. Raises StudioError if tensors are missing or
+    unknown; other exceptions of the libraries pass through.
     """
     weights = part_weights(part)
     model, info = model_class.from_pretrained(
@@ -80,15 +79,15 @@ def load_part(model_class: Any, part: Path, dtype: torch.dtype) -> Any:
         output_loading_info=True,
         **{_dtype_argument(model_class): dtype},
     )
-    _require_none(part, "lacks tensors", [name for name in info["missing_keys"] if not _UNREAD.search(name)])
+    _require_none(part, "has missing tensors", [name for name in info["missing_keys"] if not _UNREAD.search(name)])
     _require_none(part, "has tensors of another shape", [str(name) for name in info["mismatched_keys"]])
-    _require_none(part, "has foreign tensors", [name for name in info["unexpected_keys"] if not _UNREAD.search(name)])
+    _require_none(part, "has unknown tensors", [name for name in info["unexpected_keys"] if not _UNREAD.search(name)])
     return model
 
 
 def load_tokenizer(part: Path, tokens: int, tokenizer_class: Any = CLIPTokenizer) -> Any:
-    """A tokenizer from its own folder. tokens: of its text encoder's vocabulary. Raises StudioError if it lacks files
-    or words."""
+    """A tokenizer from its own folder. tokens: of its text encoder's vocabulary. Raises StudioError if files or
+    words are missing."""
     have = {path.name for path in part.iterdir()} if part.is_dir() else set()
     if not ({"tokenizer.json"} <= have or {"vocab.json", "merges.txt"} <= have or {"spiece.model"} <= have):
         raise StudioError(
@@ -115,7 +114,7 @@ def _scheduler(folder: Path, class_name: object) -> Any:
 
 
 def _safety_checker(folder: Path, parts: dict[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:
-    """The safety checker and its image processor; both None if the index names none or their files are not there."""
+    """The safety checker and its image processor; both None if the index lists none or their files are missing."""
     named = {"safety_checker", "feature_extractor"} <= parts.keys()
     there = weight_files(folder / "safety_checker") and (folder / "feature_extractor").is_dir()
     if not (named and there):

@@ -1,7 +1,7 @@
-"""Fetches what the catalogue names from the Hugging Face hub: only the files wanted, never a pickle, never code.
+"""Downloads catalogue entries from the Hugging Face hub: only the listed files, never a pickle, never code.
 
-`snapshot_download` throws away the part of a file that it could not finish (since huggingface_hub 1.x), and a model is
-mostly one large file. So the files are fetched one by one into parts that stay where a download is stopped.
+`snapshot_download` discards an incomplete file (since huggingface_hub 1.x), and a model is mostly one large file. So
+the files are downloaded one by one into partial files, which are kept if a download is stopped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import httpx2  # what huggingface_hub speaks with; its errors are no relatives of httpx's
+import httpx2  # the client of huggingface_hub; its errors do not derive from httpx's
 from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -33,7 +33,7 @@ from oms_app.paths import atomic_write
 from oms_app.schema import Transfer
 
 NEVER = [f"*{suffix}" for suffix in sorted(PICKLES)] + ["*.py", "*.pkl", "*.msgpack", "*.h5", "*.onnx"]
-PARTS = ".parts"  # in a model's folder, while it is incomplete: a folder for each commit, with the files' beginnings
+PARTS = ".parts"  # in a model's folder while it is incomplete: one folder per commit, with the partial files
 OnProgress = Callable[[Transfer], None]
 
 
@@ -45,8 +45,7 @@ def fetch(
     on_progress: OnProgress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Path:
-    """Downloads an entry's files to `folder`; what is there already is not fetched again, so a stopped download goes
-    on, in the middle of a file too.
+    """Downloads an entry's files to `folder`. Existing files are not downloaded again; a stopped file resumes.
 
     endpoint: another hub than huggingface.co. on_progress: called for each piece of up to 10 MiB. A marker is written
     once all is there. Raises StudioError, with the reason, and Stopped within a piece of should_stop() turning true.
@@ -71,7 +70,7 @@ def fetch(
         missing = [pattern for pattern in entry.files if not any(folder.glob(pattern))]
         if missing:
             raise StudioError(
-                f"{entry.repository} lacks {', '.join(missing)}: the catalogue entry {entry.id!r} is outdated"
+                f"{entry.repository} has no {', '.join(missing)}: the catalogue entry {entry.id!r} is outdated"
             )
         mark = {"repository": entry.repository, "revision": entry.revision, "commit": info.sha}
         shutil.rmtree(folder / PARTS, ignore_errors=True)
@@ -122,7 +121,7 @@ def _require_plain(entry: Entry, names: list[str]) -> None:
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-            raise StudioError(f"{entry.repository} has a file called {name!r}, outside its folder: do not trust it")
+            raise StudioError(f"{entry.repository} has a file named {name!r}, outside its folder: do not trust it")
 
 
 def _require_room(entry: Entry, folder: Path, size: int) -> None:
@@ -133,7 +132,7 @@ def _require_room(entry: Entry, folder: Path, size: int) -> None:
     if size - have > free:
         raise StudioError(
             f"{entry.id!r} takes {size / 1e9:.1f} GB, and {there} has {free / 1e9:.1f} GB free: "
-            "make room there, or set OMS_HOME to a folder on a larger disk"
+            "free some space there, or set OMS_HOME to a folder on a larger disk"
         )
 
 
@@ -142,7 +141,7 @@ def _counter(
 ) -> Callable[[int], type[Any]]:
     """Makes progress bars for huggingface_hub that show nothing, report bytes, and stop the download on request.
 
-    before: bytes of the files before this one; what the bar is made with are the bytes of this one that are here.
+    before: bytes of the files before this one. The bar's initial value is the bytes of this file that are on disk.
     """
 
     def make(have: int) -> type[Any]:

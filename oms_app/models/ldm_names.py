@@ -1,6 +1,6 @@
 """Names of modules in Stable Diffusion's original layout, for the modules of diffusers and transformers models.
 
-They follow from a model's structure. Single checkpoints, and LoRAs of SDXL, use them.
+They follow from a model's structure. Single-file checkpoints and LoRAs for SDXL use them.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def vae_names(vae: Any) -> dict[str, str]:
 
 
 def clip_name(module: str) -> str:
-    """A module of a transformers CLIP text model under the name that CLIP's own files and LoRAs give it."""
+    """A module of a transformers CLIP text model under the name that CLIP's original files and LoRAs use."""
     return module if module == "text_projection" else f"text_model.{module.removeprefix('text_model.')}"
 
 
@@ -110,7 +110,7 @@ def _renamed(model: Any, roots: dict[str, str]) -> dict[str, str]:
         root = name
         while root not in roots:
             if "." not in root:
-                raise KeyError(f"no original name is known for the module {name}")
+                raise KeyError(f"the module {name} has no known original name")
             root = root.rpartition(".")[0]
         made[name] = roots[root] + name[len(root) :]
     return made

@@ -1,5 +1,4 @@
-"""Reads models from folders in the diffusers layout and the published OMS layout, and bases from single files
-(single_file.py). safetensors only, no network.
+"""Reads models from folders in the diffusers or the published OMS layout, and bases from single files, without network.
 
 A config is untrusted input: only classes of diffusers and transformers are built, and a module's text encoder is found
 through the catalogue, never through a path that the module names.
@@ -34,7 +33,7 @@ TITLES = {"oms": "an OMS module", "singdiffusion": "a SingDiffusion module"}
 
 @dataclass(frozen=True)
 class ModelKey:
-    """What the store caches by. stamp: which files are there, so that one that is replaced is another model."""
+    """The store's cache key. stamp: identifies the files, so that a replaced file counts as another model."""
 
     kind: Literal["base", "oms", "singdiffusion", "signal_leak", "text"]
     folder: Path
@@ -49,15 +48,15 @@ class ModelKey:
             object.__setattr__(self, "stamp", stamp_of(self.folder, *(path for path, _ in self.adapters)))
 
 
-OWN_ENCODER = ""  # the module's folder holds its encoder, rather than naming another's
+OWN_ENCODER = ""  # the module's folder contains its text encoder instead of naming one
 
 
 @dataclass
 class LoadedBase:
-    """A base model: the stock pipeline, its text encoder, what its encoder's latents look like, the words it knows.
+    """A base model: the stock pipeline, its text encoder, the fingerprint of its latents, the words it knows.
 
-    mode: where its parts wait. rgb_map: (C + 1, 3), from latents to colours; under "full" once it is first needed.
-    notes: what the user should know of it, in lines.
+    mode: where its parts are kept while unused. rgb_map: (C + 1, 3), from latents to colours; under "full" it is
+    computed when first needed. notes: what the user should know about it, in lines.
     """
 
     pipeline: Any  # one of PIPELINES
@@ -71,7 +70,7 @@ class LoadedBase:
 
 @dataclass
 class LoadedModule:
-    """A time-free UNet, whose text encoder it reads (OWN_ENCODER: its own), its latent domain.
+    """A time-free UNet, the text encoder that it needs (OWN_ENCODER: its own), its latent domain.
 
     waits: between two requests the network is in the host's memory, and `predict` moves it to the device.
     OMS modules answer v at SNR 0, which is -x̂0; SingDiffusion's answer x̂0.
@@ -134,7 +133,7 @@ def load(key: ModelKey) -> LoadedBase | LoadedModule | LoadedLeak | TextEncoder:
 
 
 def expected_bytes(key: ModelKey) -> Bytes:
-    """What the key's model will take once it is loaded, from the headers of its files."""
+    """The memory that the key's model will use once it is loaded, from the headers of its files."""
     only = {"oms": "module", "singdiffusion": "module", "text": "text_encoder"}.get(key.kind, "")
     size = key.dtype.itemsize * size_on_disk(key.folder, only).total
     waits = key.mode != "full" or key.kind in ("text", "signal_leak")
@@ -150,7 +149,7 @@ def load_base(
     known = domains.fingerprint(pipeline.vae)  # in full precision: the same whatever the model is run in
     # A preview under offload would call the VAE while the UNet runs, so its map is fitted while all is in one place.
     rgb_map = None if mode == "full" else rgb_map_of(pipeline)
-    # SDXL's own VAE overflows in float16, and a CPU may take minutes for one in half precision: it stays in float32.
+    # SDXL's own VAE overflows in float16, and on a CPU half precision may take minutes: it stays in float32.
     overflows = isinstance(pipeline, StableDiffusionXLPipeline) and pipeline.vae.config.force_upcast
     if device.type != "cpu" and (dtype == torch.bfloat16 or not overflows):
         pipeline.vae.to(dtype)
@@ -168,12 +167,12 @@ def load_base(
 
 
 def _notes(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
-    """What the user should know of a base model as it was loaded."""
+    """What the user should know about a base model after loading."""
     notes = [slow_precision_note(device, dtype)]
     unread = unread_tensors(path) if path.is_file() else ()
     if unread:
         more = f" and {len(unread) - 3} more" if len(unread) > 3 else ""
-        notes.append(f"{path.name} has tensors that are not read: {', '.join(unread[:3])}{more}")
+        notes.append(f"{path.name} has tensors that are not used: {', '.join(unread[:3])}{more}")
     return tuple(note for note in notes if note)
 
 
@@ -189,7 +188,7 @@ def load_module(
     own = (folder / f"{kind}_text_encoder/model.safetensors").is_file()
     encoder = OWN_ENCODER if own else named.get("_name_or_path")
     if not isinstance(encoder, str) or named.get("subfolder", "text_encoder") != "text_encoder":
-        raise StudioError(f"{folder}/{kind}_text_encoder names no text encoder: its config.json needs _name_or_path")
+        raise StudioError(f"{folder}/{kind}_text_encoder names no text encoder: set _name_or_path in its config.json")
     unet = unet.to("cpu" if waits else device).eval().requires_grad_(False)
     return LoadedModule(unet, encoder, domains.read(folder), device, waits)
 
@@ -202,10 +201,10 @@ def load_statistics(folder: Path) -> LoadedLeak:
         leak = LeakStatistics(tensors["mean"].float(), tensors["factor"].float())
     size = leak.mean.numel()
     if leak.mean.ndim != 3 or leak.factor.shape != (size, size):
-        raise StudioError(f"{path} holds no signal-leak statistics: its tensors have the wrong shapes; restore it")
+        raise StudioError(f"{path} contains no signal-leak statistics: its tensors have the wrong shapes; restore it")
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise StudioError(f"{path}: {name} holds values that are not finite; restore it")
+            raise StudioError(f"{path}: {name} contains values that are not finite; restore it")
     return LoadedLeak(leak, domains.read(folder))
 
 
@@ -216,6 +215,6 @@ def read_vocabulary(folder: Path) -> frozenset[str]:
         return frozenset()
     words = read_json(path).get("words")
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise StudioError(f"{path} must hold {{'words': [text, …]}}: restore it")
+        raise StudioError(f"{path} must contain {{'words': [text, …]}}: restore it")
     # A vocabulary may list phrases ("pitch black"); what is looked up is single words.
     return frozenset(part for word in words for part in word.lower().split())

@@ -1,7 +1,7 @@
 """Low-rank adapters fused into a base model's weights.
 
-A base with adapters is a model of its own in the store, so an adapter can never reach another request's pictures.
-The formulas are our own (lora_math.py): diffusers and PEFT know one α for all modules, and drop what they do not know.
+A base with adapters is a separate model in the store, so an adapter can never affect another request's pictures.
+The formulas are in lora_math.py: diffusers and PEFT support one α for all modules, and drop tensors they do not know.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "ou
 
 
 def fuse_loras(pipeline: Any, adapters: Sequence[tuple[Path, float]]) -> None:
-    """W ← W + scale · (α/r) B A for every module of every adapter, and the like for its relatives, in place.
+    """W ← W + scale · (α/r) B A for every module of every adapter, and likewise for the other formats, in place.
 
-    Computed in float32, whatever the weights are kept in. Raises StudioError if a file cannot be read, is of a format
-    that is not run, or does not fit this pipeline.
+    Computed in float32, whatever the weights are kept in. Raises StudioError if a file cannot be read, has an
+    unsupported format, or does not fit this pipeline.
     """
     targets = _targets(pipeline) if adapters else {}
     for path, scale in adapters:
@@ -48,10 +48,10 @@ def fuse_loras(pipeline: Any, adapters: Sequence[tuple[Path, float]]) -> None:
 
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a LoRA file, in float32. Raises StudioError as `read_lora`, and for NaN or infinity."""
-    with library_errors(f"the LoRA {path} cannot be read as safetensors", "fetch it again"):
+    with library_errors(f"the LoRA {path} cannot be read as safetensors", "download it again"):
         tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     if any(not torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise StudioError(f"the LoRA {path} holds values that are not finite: fetch it again")
+        raise StudioError(f"the LoRA {path} contains values that are not finite: download it again")
     read_lora(path)
     return tensors
 
@@ -80,7 +80,7 @@ def _add(target: torch.nn.Module, name: str, delta: Tensor) -> None:
 
 
 def _scale(module: LoraModule, tensors: dict[str, Tensor]) -> float:
-    """α/r; 1 where no α is given, and for formats without a rank."""
+    """α/r; 1 if no α is given, and for formats without a rank."""
     if module.rank == 0:
         return 1.0
     if "alpha" in tensors:
@@ -97,17 +97,17 @@ def _place(file: LoraFile, targets: dict[str, Target]) -> list[Target]:
     missing = [module.stem for module, target in zip(file.modules, placed, strict=True) if target is None]
     parts = {part for part, _ in found}
     if found and parts <= {"text_encoder", "text_encoder_2"}:
-        raise _misfit(file, "its text-encoder half alone has a place there")
-    raise _misfit(file, f"{len(missing)} of its {len(placed)} parts have no place there, such as {missing[0]}")
+        raise _misfit(file, "only its text-encoder part fits")
+    raise _misfit(file, f"{len(missing)} of its {len(placed)} parts do not fit, such as {missing[0]}")
 
 
 def _misfit(file: LoraFile, why: str) -> StudioError:
     made = f"; it was made for {file.made_for}" if file.made_for else ""
-    return StudioError(f"the LoRA {file.path.name} does not fit this base model ({why}{made}): take another")
+    return StudioError(f"the LoRA {file.path.name} does not fit this base model ({why}{made}): use another")
 
 
 def _canonical(stem: str) -> str:
-    """A module's name as `_targets` has it, from the names that each format gives: dots, without prefixes of tools."""
+    """A module's name as in `_targets`, from the name that a format uses: with dots, without prefixes of tools."""
     stem = stem.removeprefix("base_model.model.")
     stem = re.sub(r"\.processor\.to_out$", ".to_out.0", stem).replace(".processor.", ".")
     if stem.startswith("text_encoder"):
@@ -117,7 +117,7 @@ def _canonical(stem: str) -> str:
 
 
 def _targets(pipeline: Any) -> dict[str, Target]:
-    """Every name that some format gives to a module with weights → that module."""
+    """Every name that any format uses for a module with weights → that module."""
     made: dict[str, Target] = {}
     for part in PARTS:
         model = getattr(pipeline, part, None)

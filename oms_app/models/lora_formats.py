@@ -1,7 +1,7 @@
 """What a LoRA file holds, from its header alone: which modules it changes, and how. No torch.
 
-Read here: LoRA as PEFT, kohya and diffusers before PEFT write it, LoCon, DoRA, and of LyCORIS LoHa, LoKr, full
-differences and norms. Everything else is refused by its name; no tensor is passed over.
+Supported: LoRA as PEFT, kohya and diffusers before PEFT write it, LoCon, DoRA, and from LyCORIS LoHa, LoKr, full
+differences and norms. Everything else is refused with its format's name; no tensor is skipped.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _ROLES: tuple[tuple[str, str], ...] = (
     (r"\.(lokr_[wt][12](?:_[ab])?)$", ""),
     (r"\.(diff_b|diff|w_norm|b_norm)$", ""),
 )
-# What is not run here, by a part of a tensor's name.
+# Unsupported formats, by a part of a tensor's name.
 _REFUSED: tuple[tuple[str, str], ...] = (
-    (r"^bundle_emb\.|^emb_params$|\.emb_params$", "brings textual-inversion embeddings, which are not read"),
-    (r"\.oft_(blocks|diag)$|\.oft_R\b", "is an OFT or BOFT, which is not run"),
-    (r"\.(on_input|ia3_l)$|\.ia3_l", "is an (IA)³, which is not run"),
-    (r"\.[ab][12m]\.weight$", "is a GLoRA, which is not run"),
-    (r"\.bias_(indices|values|size)$|\.lora_[AB](\.\w+)?\.bias$", "changes biases in a way that is not run"),
-    (r"\.lora_embedding_[AB]", "changes token embeddings, which is not run"),
-    (r"\.(vera_lambda|hra_u|boft_R|boft_s|ln_tuning|vblora)", "is an adapter of PEFT that is not run"),
-    (r"^lora_controlnet$", "is a ControlLoRA, which is not run"),
+    (r"^bundle_emb\.|^emb_params$|\.emb_params$", "brings textual-inversion embeddings, which are not supported"),
+    (r"\.oft_(blocks|diag)$|\.oft_R\b", "is an OFT or BOFT, which is not supported"),
+    (r"\.(on_input|ia3_l)$|\.ia3_l", "is an (IA)³, which is not supported"),
+    (r"\.[ab][12m]\.weight$", "is a GLoRA, which is not supported"),
+    (r"\.bias_(indices|values|size)$|\.lora_[AB](\.\w+)?\.bias$", "changes biases in a way that is not supported"),
+    (r"\.lora_embedding_[AB]", "changes token embeddings, which is not supported"),
+    (r"\.(vera_lambda|hra_u|boft_R|boft_s|ln_tuning|vblora)", "is an adapter of PEFT that is not supported"),
+    (r"^lora_controlnet$", "is a ControlLoRA, which is not supported"),
     (
         r"(double_blocks|single_blocks|single_transformer_blocks|joint_blocks|^lora_transformer_|^transformer\.|"
         r"lora_te3|lora_t5|add_q_proj|add_k_proj)",
@@ -49,7 +49,7 @@ _REFUSED: tuple[tuple[str, str], ...] = (
     ),
     (r"^lora_prior_|^lora_unet_(img_in|txt_in|x_embedder)", "was made for another architecture"),
 )
-# All the roles that a module may have, by format; the first two, or the first, must be there.
+# The roles that a module may have, by format; the first two, or the first, are required.
 _FORMATS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
     ("LoRA", frozenset({"down", "up"}), frozenset({"mid", "alpha", "dora_scale", "magnitude", "diff_b"})),
     (
@@ -61,7 +61,7 @@ _FORMATS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
     ("norm", frozenset({"w_norm"}), frozenset({"b_norm", "alpha"})),
     ("bias", frozenset({"diff_b"}), frozenset({"alpha"})),
 )
-_CONTEXT = {768: TITLES["sd15"], 1024: TITLES["sd21"], 2048: TITLES["sdxl"]}  # widths of what cross-attention reads
+_CONTEXT = {768: TITLES["sd15"], 1024: TITLES["sd21"], 2048: TITLES["sdxl"]}  # width of the cross-attention input
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class LoraModule:
     """One module's change. stem: the module as the file names it. roles: role → tensor's name. rank: of its factors.
 
     format: LoRA (with a `mid` a Tucker LoCon, with a `dora_scale` or `magnitude` a DoRA), LoHa, LoKr, difference …
-    scale: α/r, or α/√r, where the file's metadata say so; None: from the tensor `alpha`, else 1.
+    scale: α/r, or α/√r, if the file's metadata say so; None: from the tensor `alpha`, else 1.
     """
 
     stem: str
@@ -81,7 +81,7 @@ class LoraModule:
 
 @dataclass(frozen=True)
 class LoraFile:
-    """made_for: the family that its shapes tell, "" if they do not."""
+    """made_for: the family that its shapes indicate, "" if unknown."""
 
     path: Path
     modules: tuple[LoraModule, ...]
@@ -95,7 +95,7 @@ class _Metadata:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def scale(self, stem: str, rank: int) -> float | None:
-        """α/r of a module, None if nothing is said of it."""
+        """α/r of a module, None if it is not given."""
         part, _, module = stem.partition(".")
         own = {name.removeprefix(f"{part}."): value for name, value in self.config.items() if name.startswith(part)}
         config = own or {name: value for name, value in self.config.items() if "." not in name}
@@ -109,26 +109,26 @@ class _Metadata:
 
 
 def read_lora(path: Path) -> LoraFile:
-    """What a LoRA file holds. Raises StudioError, naming the format, for all that cannot be applied exactly."""
+    """What a LoRA file contains. Raises StudioError, naming the format, if it cannot be applied exactly."""
     header = read_header(path)
     grouped: dict[str, dict[str, str]] = {}
     unknown: list[str] = []
     for name in header.tensors:
         for pattern, why in _REFUSED:
             if re.search(pattern, name):
-                raise StudioError(f"the LoRA {path.name} {why}: take another")
+                raise StudioError(f"the LoRA {path.name} {why}: use another")
         role, stem = _role_of(name)
         if not role:
             unknown.append(name)
         elif role in grouped.setdefault(stem, {}):
-            raise StudioError(f"the LoRA {path.name} holds two adapters for {stem}: take a file with one")
+            raise StudioError(f"the LoRA {path.name} contains two adapters for {stem}: use a file with one")
         else:
             grouped[stem][role] = name
     if unknown and len(unknown) == len(header.tensors):
-        raise StudioError(f"{path} is no LoRA: none of its tensors is named as one")
+        raise StudioError(f"{path} is not a LoRA: none of its tensors has a LoRA's name")
     if unknown:
         shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
-        raise StudioError(f"the LoRA {path.name} has tensors that are not known ({shown}): take another")
+        raise StudioError(f"the LoRA {path.name} has unknown tensors ({shown}): use another")
     metadata = _metadata(path, header)
     modules = [_module(path, stem, roles, header.tensors, metadata) for stem, roles in grouped.items()]
     return LoraFile(path, tuple(modules), _made_for(header, modules))
@@ -150,7 +150,7 @@ def _metadata(path: Path, header: Header) -> _Metadata:
         try:
             config = json.loads(text)
         except ValueError as error:
-            raise StudioError(f"the LoRA {path.name} has metadata that are no JSON: take another") from error
+            raise StudioError(f"the LoRA {path.name} has metadata that are not JSON: use another") from error
         return _Metadata(config if isinstance(config, dict) else {})
     beside = path.with_name("adapter_config.json")
     return _Metadata(read_json(beside) if path.stem.startswith("adapter_model") and beside.is_file() else {})
@@ -174,12 +174,12 @@ def _module(
         rank = next((rank_of(role) for role in ("lokr_w2_b", "lokr_w1_b") if role in roles), 0)
         return LoraModule(stem, "LoKr", roles, rank)
     raise StudioError(
-        f"the LoRA {path.name} is incomplete: {stem} has {', '.join(sorted(present))} alone; fetch it again"
+        f"the LoRA {path.name} is incomplete: {stem} has only {', '.join(sorted(present))}; download it again"
     )
 
 
 def _is_whole_kronecker(roles: set[str]) -> bool:
-    """Both factors are there, each whole or as two; a core `t2` belongs to two."""
+    """Whether both factors are present, each whole or as two; a core `t2` belongs to two."""
     halves = [{f"lokr_w{i}_a", f"lokr_w{i}_b"} for i in (1, 2)]
     whole = all((f"lokr_w{i}" in roles) != (halves[i - 1] <= roles) for i in (1, 2))
     known = {"lokr_w1", "lokr_w2", "lokr_t2"} | halves[0] | halves[1]
@@ -187,7 +187,7 @@ def _is_whole_kronecker(roles: set[str]) -> bool:
 
 
 def _made_for(header: Header, modules: list[LoraModule]) -> str:
-    """The family, by the width of what its cross-attention reads, by its text encoders, or by its metadata."""
+    """The family, by the width of its cross-attention input, by its text encoders, or by its metadata."""
     said = " ".join(header.metadata.get(key, "") for key in ("ss_base_model_version", "modelspec.architecture")).lower()
     if any(module.stem.startswith(("lora_te2", "text_encoder_2")) for module in modules) or "sdxl" in said:
         return TITLES["sdxl"]

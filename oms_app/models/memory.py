@@ -31,8 +31,8 @@ GiB = 2**30
 Precision = Literal["auto", "float32", "float16", "bfloat16"]
 MemoryMode = Literal["full", "model_offload", "group_offload"]
 RequestedMode = Literal["auto", "full", "model_offload", "group_offload"]
-SMALL = 200_000_000  # parameters: below it full precision costs nothing, and pictures are the same on every machine
-WORKING = 2 * GiB  # what a UNet and a VAE need beside their weights, where the model is not known
+SMALL = 200_000_000  # parameters: smaller models run in float32, with the same pictures on every machine
+WORKING = 2 * GiB  # what a UNet and a VAE need besides their weights, if the model is not known
 RESERVE = 3 * GiB // 4  # for the UNet's activations, the device's own libraries and fragments
 # Bytes for each pixel that Stable Diffusion's VAE decodes, by its shapes (`oms bench memory`): 3.0 GiB for 1024 px.
 DECODE_BYTES, DECODE_BYTES_FLOAT32 = 1_610, 3_220
@@ -44,7 +44,7 @@ _CHECKPOINT_PARTS = (UNET, VAE, "cond_stage_model.", "conditioner.embedders.0.",
 class ModelSize:
     """Parameters of a model on disk, counted without reading weights. largest: of its largest part.
 
-    working: bytes that painting one picture of its native size needs beside the weights.
+    working: bytes that generating one picture of its native size needs besides the weights.
     """
 
     total: int
@@ -68,9 +68,9 @@ class Bytes:
 
 
 def size_on_disk(path: Path, only: str = "") -> ModelSize:
-    """Of a .safetensors file or of a folder with a subfolder for each part: what is loaded of it, once.
+    """Of a .safetensors file, or of a folder with a subfolder for each part: what is loaded from it, once.
 
-    only: parts with this word in their names. What cannot be read counts as nothing: the loader says what is wrong.
+    only: parts with this word in their names. Unreadable files count as nothing: the loader reports what is wrong.
     """
     try:
         parts = _parts_of_file(path) if path.is_file() else _parts_of_folder(path, only)
@@ -124,32 +124,30 @@ def _working(path: Path) -> int:
 class Policy:
     """What was requested, and what "auto" makes of it for a model of a given size.
 
-    Raises StudioError for a precision or mode that there is not, or that the device cannot do.
+    Raises StudioError for a precision or mode that does not exist, or that the device does not support.
     """
 
     device: torch.device
     precision: Precision = "auto"
     mode: RequestedMode = "auto"
-    device_budget: int | None = None  # bytes; None where the device shares the host's memory
+    device_budget: int | None = None  # bytes; None if the device shares the host's memory
 
     def __post_init__(self) -> None:
         for what, value, known in (("precision", self.precision, Precision), ("memory mode", self.mode, RequestedMode)):
             if value not in get_args(known):
                 raise StudioError(f"the {what} is {value!r}: choose one of {', '.join(get_args(known))}")
         if self.device.type == "cpu" and self.mode not in ("auto", "full"):
-            raise StudioError(
-                f"the memory mode {self.mode} needs a GPU to save memory on: take auto or full on the CPU"
-            )
+            raise StudioError(f"the memory mode {self.mode} needs a GPU: choose auto or full on the CPU")
 
     def dtype(self, parameters: int) -> torch.dtype:
-        """float32 on the CPU and for small models, else half of it."""
+        """float32 on the CPU and for small models, else half precision."""
         if self.precision != "auto":
             named: torch.dtype = getattr(torch, self.precision)
             return named
         return torch.float32 if self.device.type == "cpu" or parameters < SMALL else torch.float16
 
     def place(self, size: ModelSize, dtype: torch.dtype, fallback: OomFallback | None = None) -> MemoryMode:
-        """Whole on the device if it fits with what painting needs, else part by part, else layer by layer.
+        """Whole on the device if it fits with what generating needs, else part by part, else layer by layer.
 
         fallback: what was given up before because memory ran out; it overrides a requested mode.
         """
@@ -167,19 +165,19 @@ class Policy:
         free = self.device_budget + min(WORKING, self.device_budget)
         if dtype.itemsize * size.total + size.working <= free:
             return "full"
-        # Part by part, the VAE decodes alone; beside the UNet there are only its own activations.
+        # Part by part, the VAE decodes alone; besides the UNet there are only its own activations.
         return "model_offload" if dtype.itemsize * size.largest + RESERVE <= free else "group_offload"
 
 
 def automatic_budget() -> int:
-    """Half of the host's memory that is free now, in bytes: the rest is for latents, the page and everyone else."""
+    """Half of the host's memory that is free now, in bytes: the rest is for latents, the page and other programs."""
     return int(psutil.virtual_memory().available // 2)
 
 
 def automatic_device_budget(device: torch.device) -> int | None:
     """Bytes of the device's own memory that loaded models may fill; None if it has none of its own.
 
-    All that is free now but for WORKING, and at least half of it.
+    All that is free now except WORKING, and at least half of it.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -191,9 +189,9 @@ def automatic_device_budget(device: torch.device) -> int | None:
 
 
 def place(pipeline: Any, device: torch.device, mode: MemoryMode) -> None:
-    """Puts the parts of a stock pipeline where the mode wants them, and gives its UNet the faster attention."""
+    """Places the parts of a stock pipeline according to the mode, and gives its UNet the faster attention."""
     if mode == "model_offload":
-        # diffusers keeps the safety checker on the device; it can wait like the others, and runs after the VAE.
+        # diffusers keeps the safety checker on the device; it can be offloaded like the others, and runs after the VAE.
         pipeline.model_cpu_offload_seq = f"{pipeline.model_cpu_offload_seq}->safety_checker"
         pipeline._exclude_from_cpu_offload = []
         pipeline.enable_model_cpu_offload(device=device)
@@ -218,12 +216,12 @@ def head_sizes(unet: torch.nn.Module) -> tuple[int, ...]:
 def choose_attention(
     device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...] = (40, 64, 80, 160)
 ) -> tuple[str, str]:
-    """The attention's name and the reason, once written to the log: xformers if it is faster on this GPU, by trial.
+    """The attention's name, logged once with the reason: xformers if a trial shows that it is faster on this GPU.
 
-    sizes: of the attention heads; Stable Diffusion's and SDXL's if they are not given. xformers must take them all.
+    sizes: of the attention heads; Stable Diffusion's and SDXL's if they are not given. xformers must support them all.
     """
     if device.type != "cuda":
-        chosen = "PyTorch", "xformers runs on CUDA GPUs alone"
+        chosen = "PyTorch", "xformers runs only on CUDA GPUs"
     else:
         try:
             from xformers.ops import memory_efficient_attention
@@ -275,38 +273,38 @@ def _milliseconds(work: Callable[[], object], times: int = 10) -> float:
 
 
 class OomFallback(IntEnum):
-    """What is given up when memory runs out, one after the other."""
+    """Fallbacks if memory runs out, in this order."""
 
     NONE = 0
-    EVICT = 1  # every other model and all caches
-    ONE_BY_ONE = 2  # pictures are painted one by one, and decoded one by one in tiles
-    MODEL_OFFLOAD = 3  # parts of the model wait in main memory
-    GROUP_OFFLOAD = 4  # layers of the model wait in main memory
+    EVICT = 1  # every other model and all caches are unloaded
+    ONE_BY_ONE = 2  # pictures are generated one by one, and decoded one by one in tiles
+    MODEL_OFFLOAD = 3  # parts of the model are kept in main memory while unused
+    GROUP_OFFLOAD = 4  # layers of the model are kept in main memory while unused
 
     def next(self, device: torch.device) -> OomFallback | None:
-        """None if nothing is left to give up."""
+        """None after the last one."""
         last = OomFallback.ONE_BY_ONE if device.type == "cpu" else OomFallback.GROUP_OFFLOAD
         return None if self >= last else OomFallback(self + 1)
 
 
-# What the person reads, by what it took in the end.
+# What the user reads, by the fallback that succeeded.
 OOM_NOTES = {
     OomFallback.EVICT: "memory ran out, so other models were unloaded; they will be loaded again when they are needed",
-    OomFallback.ONE_BY_ONE: "memory ran out, so the pictures were painted one after the other, which takes longer",
-    OomFallback.MODEL_OFFLOAD: "memory ran out, so parts of the model waited in main memory, which takes longer",
-    OomFallback.GROUP_OFFLOAD: "memory ran out, so layers of the model waited in main memory, which takes much longer",
+    OomFallback.ONE_BY_ONE: "memory ran out, so the pictures were generated one after the other, which takes longer",
+    OomFallback.MODEL_OFFLOAD: "memory ran out, so unused parts were kept in main memory, which takes longer",
+    OomFallback.GROUP_OFFLOAD: "memory ran out, so unused layers were kept in main memory, which takes much longer",
 }
 
 
 def give_back(device: torch.device) -> None:
-    """Returns what the allocator holds without use to the device."""
+    """Returns the allocator's unused memory to the device."""
     release_unused()
     if device.type == "mps":
         torch.mps.empty_cache()
 
 
 def release_unused() -> None:
-    """Frees what was dropped: hooks of offloaded models refer to themselves, and CUDA's allocator keeps what it had."""
+    """Frees dropped models: hooks of offloaded models refer to themselves, and CUDA's allocator keeps its memory."""
     gc.collect()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What a UNet predicts, found by asking it: single files seldom say."""
+"""Finds what a UNet predicts (ε or v) by running it, because single files rarely say."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LATE, EARLY = 999, 200  # timesteps: almost all noise; about half noise
 
 @torch.no_grad()
 def prediction_type(unet: Any, otherwise: str = "v_prediction") -> str:
-    """ "epsilon" or "v_prediction" for a trained UNet on the CPU; `otherwise` for one that answers to no noise at all.
+    """ "epsilon" or "v_prediction" for a trained UNet on the CPU; `otherwise` if its output ignores the noise.
 
-    The UNet is shown noise on an empty latent. One that predicts ε answers with that noise at any timestep. One that
-    predicts v = √ᾱ ε - √(1-ᾱ) x0 does so at a middle timestep alone: at the last it answers with its idea of a picture.
+    The UNet receives noise on an empty latent. One that predicts ε returns that noise at any timestep. One that
+    predicts v = √ᾱ ε - √(1-ᾱ) x0 does so only at a middle timestep: at the last one it predicts a picture.
     """
     if _correlation(unet, LATE, 1.0) > CORRELATION:
         return "epsilon"
@@ -26,7 +26,7 @@ def prediction_type(unet: Any, otherwise: str = "v_prediction") -> str:
 
 
 def _correlation(unet: Any, timestep: int, level: float) -> float:
-    """Of the UNet's answer and the noise in what it sees, `level` times a unit of it."""
+    """Of the UNet's output and the noise in its input, `level` times unit noise."""
     config = unet.config
     noise = torch.randn(1, config.in_channels, 16, 16, generator=torch.Generator().manual_seed(0))
     hidden = torch.zeros(1, 77, config.cross_attention_dim)
@@ -42,9 +42,9 @@ def _correlation(unet: Any, timestep: int, level: float) -> float:
 
 @contextmanager
 def in_float32(model: torch.nn.Module) -> Iterator[None]:
-    """Inside, the model computes in float32 whatever its weights are kept in: each module casts its own while it runs.
+    """Inside, the model computes in float32 whatever type its weights have: each module casts its own while it runs.
 
-    Half precision on a CPU without instructions for it takes up to 80 times as long; a whole copy takes twice the room.
+    Half precision on a CPU without instructions for it is up to 80 times slower; a whole copy takes twice the memory.
     """
     handles = []
     kept: dict[torch.nn.Module, dict[str, torch.Tensor]] = {}

@@ -1,4 +1,4 @@
-"""Files of models as far as they can be read without torch: a safetensors header, a JSON object, which file it is."""
+"""Reads model files without torch: safetensors headers, JSON objects, and stamps that identify files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file holds, without its values."""
+    """The contents of a safetensors file, without the values."""
 
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
@@ -57,13 +57,13 @@ def _header(path: Path, stamp: Stamp) -> Header:
             tensors = {name: TensorInfo(one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
             return Header(tensors, dict(file.metadata() or {}))
     except (OSError, SafetensorError, ValueError) as error:
-        raise StudioError(f"{path} cannot be read as safetensors ({one_line(error)}): fetch it again") from error
+        raise StudioError(f"{path} cannot be read as safetensors ({one_line(error)}): download it again") from error
 
 
 def stamp_of(*paths: Path) -> Stamp:
     """Which files lie at these paths: (name, bytes, time of change in ns, inode) of each file, of folders two levels.
 
-    A file that is replaced under its name has another stamp. What cannot be read has none.
+    A file that is replaced under its name has another stamp. Unreadable paths have none.
     """
     found = []
     for path in paths:
@@ -78,11 +78,11 @@ def stamp_of(*paths: Path) -> Stamp:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises StudioError if the file is missing or holds anything else."""
+    """A JSON object. Raises StudioError if the file is missing or contains anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise StudioError(f"{path} cannot be read ({one_line(error)}): restore it") from error
     if not isinstance(value, dict):
-        raise StudioError(f"{path} holds no JSON object: restore it")
+        raise StudioError(f"{path} contains no JSON object: restore it")
     return value

@@ -1,4 +1,4 @@
-"""A small UNet's passes on the CPU, recorded once and replayed without Python, the batch shared out among the cores.
+"""Passes of a small UNet on the CPU, recorded once and replayed without Python, the batch divided among the cores.
 
 A third of a pass of Lumen is Python's: 70 modules, a thousand operations, each waiting for the interpreter, which the
 page's threads want too. TorchScript replays the same operations on the same weights, bit for bit, and without the
@@ -22,12 +22,12 @@ from weakref import WeakKeyDictionary
 import torch
 
 MAX_PARAMETERS = 50_000_000  # parameters
-MIN_CALLS = 20  # passes of one shape before they are recorded, which takes as long as about ten of them
-MAX_SHAPES = 8  # shapes of one UNet; the one unused for longest goes
+MIN_CALLS = 20  # passes of one shape before it is recorded, which takes as long as about ten passes
+MAX_SHAPES = 8  # shapes of one UNet; the least recently used is dropped
 
 
 class _Pass(torch.nn.Module):
-    """Holds all weights of a UNet itself: one module is recorded in a third of the time that seventy take."""
+    """One module with all weights of a UNet: recording one module takes a third of the time of recording seventy."""
 
     def __init__(self, unet: torch.nn.Module) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class _Pass(torch.nn.Module):
             self.register_parameter(f"parameter_{place}", weight)
         for place, tensor in enumerate(unet.buffers()):
             self.register_buffer(f"buffer_{place}", tensor)
-        self._unet = (unet,)  # not as a module: its weights are here already
+        self._unet = (unet,)  # not as a submodule: its weights are registered already
 
     def forward(self, sample: torch.Tensor, timestep: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         made: torch.Tensor = self._unet[0](sample, timestep, encoder_hidden_states=hidden, return_dict=False)[0]
@@ -43,21 +43,21 @@ class _Pass(torch.nn.Module):
 
 
 def _replay(recording: Any, given: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Without TorchScript's optimizer, which thinks for as long as fifteen passes and makes none of them faster."""
+    """Without TorchScript's optimizer, which takes as long as fifteen passes and makes none of them faster."""
     with torch.jit.optimized_execution(False):
         made: torch.Tensor = recording(*given)
     return made
 
 
 class _Recordings:
-    """Of one UNet, by the shapes and types of what it is given."""
+    """Recordings of one UNet, by the shapes and types of the inputs."""
 
     def __init__(self) -> None:
         self._seen: Counter[Hashable] = Counter()
         self._made: OrderedDict[Hashable, Any] = OrderedDict()
 
     def of(self, unet: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> Any:
-        """The recording for what is given, or None while it has not come often."""
+        """The recording for these inputs, or None until such inputs have come MIN_CALLS times."""
         key = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in given)
         if key not in self._made:
             self._seen[key] += 1
@@ -79,7 +79,7 @@ _CORES = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="pass")
 
 
 def _parts(sample: torch.Tensor, timestep: torch.Tensor) -> int:
-    """Into how many equal parts a batch is cut: at most one for each thread that torch computes with here."""
+    """The number of equal parts that a batch is cut into: at most one for each of torch's threads."""
     at_most = min(len(sample), torch.get_num_threads()) if timestep.ndim == 0 else 1
     return max(parts for parts in range(1, at_most + 1) if len(sample) % parts == 0)
 
@@ -97,22 +97,22 @@ def _side_by_side(
     @torch.no_grad()
     def one(x: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         if torch.get_num_threads() != threads // parts:
-            torch.set_num_threads(threads // parts)  # of this thread, and of those that begin after it
+            torch.set_num_threads(threads // parts)  # of this thread, and of those that start after it
         return run(x, timestep, words)
 
     try:
         return torch.cat(list(_CORES.map(one, sample.chunk(parts), hidden.chunk(parts))))
     finally:
-        torch.set_num_threads(threads)  # so that those that begin after it have all
+        torch.set_num_threads(threads)  # so that threads that start later use all cores
 
 
 def _worth_recording(unet: Any) -> bool:
-    """Small, on the CPU, for inference, and without anybody's hooks on its `forward`."""
+    """Small, on the CPU, for inference, and with an unpatched `forward`."""
     return (
         isinstance(unet, torch.nn.Module)
         and not unet.training
         and "forward" not in vars(unet)
-        and sys.version_info < (3, 14)  # TorchScript has not followed Python any further
+        and sys.version_info < (3, 14)  # TorchScript does not support newer versions of Python
         and all(parameter.device.type == "cpu" for parameter in unet.parameters())
         and sum(parameter.numel() for parameter in unet.parameters()) <= MAX_PARAMETERS
     )
@@ -120,9 +120,9 @@ def _worth_recording(unet: Any) -> bool:
 
 @contextmanager
 def recorded(unet: Any) -> Iterator[None]:
-    """Inside, calls of `unet` (a UNet2DConditionModel) that have come often are replayed. One thread at a time.
+    """Inside, frequent calls of `unet` (a UNet2DConditionModel) are replayed. One thread at a time.
 
-    The weights must stay as they are: an adapter is melted in before a model is used (models/lora.py).
+    The weights must not change: adapters are fused before a model is used (models/lora.py).
     """
     if not _worth_recording(unet):
         yield

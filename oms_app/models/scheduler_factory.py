@@ -1,7 +1,7 @@
-"""Builds a request's scheduler from the model's own schedule and the sampler's own settings, and from nothing else.
+"""Builds a request's scheduler, only from the model's schedule and the sampler's settings.
 
-`Scheduler.from_config` takes every key that both classes know from the config of whatever class the model was saved
-with, and the target class's defaults for the rest: DDIM then clips latents, and LCM's limit of steps reaches DDIM.
+`Scheduler.from_config` takes every key that both classes have from the config of the class that the model was saved
+with, and the target class's defaults for the rest: DDIM then clips latents, and LCM's limit of steps applies to DDIM.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import torch
 from oms_app.errors import StudioError, one_line
 from oms_app.schedulers import SCHEDULER_SPECS
 
-# Stable Diffusion's own, for a config that names no class whose defaults they could be.
+# Stable Diffusion's, for a config without a class that has defaults.
 _USUAL = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
 @dataclass(frozen=True)
 class ModelSchedule:
-    """What of a scheduler's config belongs to the model.
+    """The settings of a scheduler's config that belong to the model.
 
     betas: (T,), before any rescaling to zero terminal SNR. spacing: None if the config names none.
     """
@@ -40,7 +40,7 @@ def model_schedule(config: Mapping[str, Any]) -> ModelSchedule:
 
     Raises StudioError for betas that cannot be computed.
     """
-    assumed = set(config.get("_use_default_values", ()))  # keys that the file lacks: its class's defaults filled in
+    assumed = set(config.get("_use_default_values", ()))  # missing keys, from the class's defaults
     defaults = _USUAL | _defaults_of(config.get("_class_name"))
 
     def value(name: str, otherwise: Any = None) -> Any:
@@ -58,7 +58,7 @@ def model_schedule(config: Mapping[str, Any]) -> ModelSchedule:
         prediction_type=str(value("prediction_type", "epsilon")),
         zero_terminal_snr=zero,
         spacing=stated("timestep_spacing") or ("trailing" if zero else None),
-        # Of `leading` spacing: Stable Diffusion was published with 1, and its stock pipeline insists on it.
+        # For `leading` spacing: Stable Diffusion was published with 1, and its stock pipeline enforces it.
         steps_offset=1 if offset is None else int(offset),
     )
 
@@ -66,7 +66,7 @@ def model_schedule(config: Mapping[str, Any]) -> ModelSchedule:
 def make_scheduler(config: Mapping[str, Any], name: str, steps: int, device: torch.device) -> Any:
     """A fresh diffusers scheduler of this name for the model that `config` was saved with, its timesteps set.
 
-    Raises StudioError if the scheduler cannot run the model or cannot make so many steps.
+    Raises StudioError if the scheduler cannot run the model, or not with this number of steps.
     """
     spec, model = SCHEDULER_SPECS[name], model_schedule(config)
     if model.zero_terminal_snr and not spec.zero_snr:
@@ -78,7 +78,7 @@ def make_scheduler(config: Mapping[str, Any], name: str, steps: int, device: tor
     if model.prediction_type not in spec.predictions:
         raise StudioError(
             f"the scheduler {name} cannot run a model with prediction type {model.prediction_type!r}: "
-            f"it knows {', '.join(spec.predictions)}; choose another scheduler, such as ddim"
+            f"it supports {', '.join(spec.predictions)}; choose another scheduler, such as ddim"
         )
     if spec.max_steps is not None and steps > spec.max_steps:
         raise StudioError(f"{steps} steps are too many for the scheduler {name}: take 1 to {spec.max_steps}")
@@ -96,7 +96,7 @@ def make_scheduler(config: Mapping[str, Any], name: str, steps: int, device: tor
         scheduler.set_timesteps(steps, device=device)
     except (ValueError, IndexError) as error:
         raise StudioError(
-            f"the scheduler {name} cannot make {steps} steps ({one_line(error)}): take more, or another scheduler"
+            f"the scheduler {name} cannot run {steps} steps ({one_line(error)}): take more, or another scheduler"
         ) from error
     return scheduler
 
@@ -117,10 +117,10 @@ def _betas(value: Any) -> tuple[float, ...]:
         return tuple(torch.tensor(trained, dtype=torch.float32).tolist())
     kind = value("beta_schedule")
     settings = {name: value(name) for name in ("num_train_timesteps", "beta_start", "beta_end")}
-    classes = (diffusers.DDPMScheduler, diffusers.HeunDiscreteScheduler)  # between them they know every kind
+    classes = (diffusers.DDPMScheduler, diffusers.HeunDiscreteScheduler)  # together they support every kind
     for known in classes:
         try:
             return tuple(known(beta_schedule=kind, **settings).betas.tolist())
         except (NotImplementedError, TypeError, ValueError):
             continue
-    raise StudioError(f"the scheduler's config has beta_schedule {kind!r}, which is not known: restore the folder")
+    raise StudioError(f"the scheduler's config has an unknown beta_schedule {kind!r}: restore the folder")

@@ -1,8 +1,8 @@
-"""Single-file checkpoints in Stable Diffusion's original key layout, as community sites offer them.
+"""Single-file checkpoints in Stable Diffusion's original key layout, as on community sites.
 
-safetensors only. The configuration is ours (presets/configs): nothing is taken from the network, and nothing from the
-file but tensors and a few markers. Every tensor is accounted for: it has its place in a part, is known to be of no use
-for painting, or is named (see `unread_tensors`).
+safetensors only. The configuration is in presets/configs: nothing comes from the network, and only tensors and a few
+markers come from the file. Every tensor is accounted for: it belongs to a part, is known to be useless for generation,
+or is reported (see `unread_tensors`).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from oms_app.models.reading import Header, read_header, read_json
 from oms_app.models.tokenizers import clip_tokenizer
 from oms_app.paths import PRESETS
 
-CONFIGS = PRESETS / "configs"  # one folder a family: a diffusers pipeline without weights
-SCALES = (".scale_weight", ".weight_scale")  # beside a float8 `.weight`: what it is to be multiplied by
+CONFIGS = PRESETS / "configs"  # one folder per family: a diffusers pipeline without weights
+SCALES = (".scale_weight", ".weight_scale")  # beside a float8 `.weight`: its factor
 _TEXT = {"sd15": ("cond_stage_model.transformer.",), "sdxl": ("conditioner.embedders.0.transformer.",)}
 _OPEN_CLIP = {
     "sd21": ("cond_stage_model.model.", "conditioner.embedders.0.model."),
     "sdxl": ("conditioner.embedders.1.model.",),
 }
-# Of no use for painting: training state, EMA copies, tables that follow from the betas, scales of activations.
+# Not used for generation: training state, EMA copies, tables that follow from the betas, scales of activations.
 _UNUSED = re.compile(
     r"^model_ema\.|\.model_ema\.|^loss\.|^first_stage_model\.(loss|discriminator)\.|^(global_step|epoch|scale_factor|logvar)$"
     r"|^(betas|alphas_cumprod|alphas_cumprod_prev|sqrt_\w+|log_one_minus_alphas_cumprod|posterior_\w+|lvlb_weights)$"
@@ -54,7 +54,7 @@ def load_single_file(path: Path, dtype: torch.dtype) -> Any:
     """
     family = family_of(path)
     what = f"{path} looks like {TITLES[family]} but cannot be read as such"
-    with library_errors(what, "fetch it again"), safe_open(path, framework="pt") as file:
+    with library_errors(what, "download it again"), safe_open(path, framework="pt") as file:
         reader = _Reader(path, family, file, read_header(path), dtype)
         parts: dict[str, Any] = {"unet": _unet(reader), "vae": _vae(reader), **_text_encoders(reader)}
         parts |= _tokenizers(family)
@@ -110,7 +110,7 @@ class _Reader:
         """The model, built without weights, with those that take(key of its state dict) gives, in `dtype`, else the
         reader's.
 
-        Raises StudioError for missing and misshapen tensors. take raises KeyError with the name that is missing.
+        Raises StudioError for missing tensors and wrong shapes. take raises KeyError with the missing name.
         """
         state: dict[str, torch.Tensor] = {}
         missing: list[str] = []
@@ -125,20 +125,20 @@ class _Reader:
                     shapes = f"{tuple(tensor.shape)}, not {tuple(empty.shape)}"
                     raise StudioError(
                         f"{self.title} but its {part} does not fit ({key} is {shapes}): "
-                        "it is another architecture, or damaged: fetch it again"
+                        "it is another architecture, or damaged: download it again"
                     )
                 tensor = tensor.reshape(empty.shape)
             state[key] = tensor.to(dtype or self.dtype).contiguous()
         if missing:
             raise StudioError(
                 f"{self.title} but its {part} is incomplete ({_list(missing)} missing): "
-                "fetch it again, or take a complete version"
+                "download it again, or use a complete version"
             )
         model.load_state_dict(state, assign=True)
         return model.eval()
 
     def require_nothing_left(self) -> None:
-        """Raises StudioError for tensors inside a part that its architecture has no place for."""
+        """Raises StudioError for tensors of a part that are not in its architecture."""
         parts = (UNET, VAE, "cond_stage_model.", "conditioner.")
         left = [n for n in self.header.tensors if n.startswith(parts) and n not in self._used and not _UNUSED.search(n)]
         if self.family == "sd21":  # the text encoder's last layer, which Stable Diffusion 2.x does not read
@@ -146,7 +146,7 @@ class _Reader:
             left = [name for name in left if f".resblocks.{max(layers, default=0)}." not in name]
         if left:
             raise StudioError(
-                f"{self.title} but has tensors that it has no place for ({_list(left)}): "
+                f"{self.title} but has tensors that do not belong to it ({_list(left)}): "
                 f"it is another architecture; {SUPPORTED}"
             )
 
@@ -186,7 +186,7 @@ def _unet(reader: _Reader) -> Any:
 def _vae(reader: _Reader) -> Any:
     if not any(name.startswith(VAE) for name in reader.header.tensors):
         raise StudioError(
-            f"{reader.path} holds no VAE ({VAE}…), so its latents cannot become pictures: take a version of it with "
+            f"{reader.path} contains no VAE ({VAE}…), so its latents cannot be decoded: use a version with "
             "the VAE inside"
         )
     with init_empty_weights():
@@ -206,7 +206,7 @@ def _text_encoders(reader: _Reader) -> dict[str, Any]:
 
 
 def _clip(reader: _Reader, prefix: str) -> Any:
-    """CLIP under transformers' names; files of 2022 lack `text_model.` in them."""
+    """CLIP under transformers' names; in files of 2022, `text_model.` is missing."""
     config = CLIPTextConfig.from_pretrained(_config(reader.family, "text_encoder"), local_files_only=True)
     with init_empty_weights():
         model = CLIPTextModel(config)
@@ -251,7 +251,7 @@ def _open_clip(reader: _Reader, prefix: str, part: str) -> Any:
 
 
 def _tokenizers(family: Family) -> dict[str, Any]:
-    """Those of the configuration if it has them, else CLIP's."""
+    """Those of the configuration if present, else CLIP's."""
     names = ("tokenizer", "tokenizer_2") if family == "sdxl" else ("tokenizer",)
     made = {}
     for name in names:
@@ -263,7 +263,7 @@ def _tokenizers(family: Family) -> dict[str, Any]:
 
 
 def _scheduler(reader: _Reader, unet: Any) -> Any:
-    """The family's scheduler with what the file says of its own schedule: markers, metadata, a table of ᾱ, a probe."""
+    """The family's scheduler with what the file says about its schedule: markers, metadata, a table of ᾱ, a probe."""
     folder = _config(reader.family, "scheduler")
     config = read_json(folder / "scheduler_config.json")
     scheduler_class = getattr(diffusers, config["_class_name"])
@@ -283,7 +283,7 @@ def _scheduler(reader: _Reader, unet: Any) -> Any:
 
 
 def _stated_prediction(reader: _Reader) -> str | None:
-    """What the file itself says that its UNet predicts, if it says so."""
+    """The prediction type of its UNet according to the file, if it is given."""
     if "v_pred" in reader:
         return "v_prediction"
     said = reader.header.metadata.get("modelspec.prediction_type", "").lower()

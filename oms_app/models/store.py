@@ -16,7 +16,7 @@ from oms_app.models.memory import automatic_budget, release_unused
 
 
 def parameter_bytes(model: Any) -> Bytes:
-    """Bytes of the parameters and buffers of a module, a pipeline or anything that holds such in its attributes."""
+    """Bytes of the parameters and buffers of a module, a pipeline or any object with such attributes."""
     if isinstance(model, torch.nn.Module):
         own = [0, 0]
         for tensor in (*model.parameters(), *model.buffers()):
@@ -53,9 +53,9 @@ class StoreStatistics:
 class Store:
     """`with store.use(key) as model:` loads once, shares, and keeps the model from being evicted while it is used.
 
-    load: key → model, called outside the store's lock, so that two different models may load at a time.
+    load: key → model, called outside the store's lock, so that two different models can load at the same time.
     budget, device_budget: bytes of the host's memory and of the device's own. expect: key → bytes that its model will
-    take, so that others are evicted before it is loaded. A budget is exceeded only if everything is in use.
+    use, so that others are evicted before it is loaded. A budget is exceeded only if everything is in use.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Store:
         self._lock = threading.RLock()
         self._records: OrderedDict[Hashable, _Record] = OrderedDict()
         self._hits = self._misses = self._evictions = 0
-        self._released = False  # models were dropped since memory was last given back
+        self._released = False  # models were dropped since memory was last released
 
     @contextmanager
     def use(self, key: Hashable) -> Iterator[Any]:
@@ -89,12 +89,12 @@ class Store:
             with self._lock:
                 record.users -= 1
                 if record.model is None and record.users == 0 and self._records.get(key) is record:
-                    del self._records[key]  # its load failed: the next caller tries anew
+                    del self._records[key]  # its load failed: the next caller tries again
             del record  # else this frame would keep the model that is evicted
             self._evict()
 
     def _provide(self, key: Hashable, record: _Record) -> None:
-        """The record's model, loaded if it is not yet, after room was made for it."""
+        """The record's model, loaded if it is not yet, after making room for it."""
         if record.model is not None:
             with self._lock:
                 self._hits += 1
@@ -111,7 +111,7 @@ class Store:
             self._misses += 1
 
     def clear(self) -> None:
-        """Forgets every model that is not in use."""
+        """Unloads every model that is not in use."""
         with self._lock:
             idle = [key for key, record in self._records.items() if record.users == 0]
             for key in idle:
@@ -135,7 +135,7 @@ class Store:
             )
 
     def _evict(self) -> None:
-        """The least recently used first, and only what frees the memory that is short."""
+        """The least recently used first, and only models that free the kind of memory that is needed."""
         with self._lock:
             used = sum((record.size for record in self._records.values()), Bytes())
             for key in list(self._records):

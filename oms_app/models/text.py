@@ -1,4 +1,4 @@
-"""Prompt encoders: text to the embeddings that a UNet or an OMS module reads.
+"""Prompt encoders: from text to the embeddings for a UNet or an OMS module.
 
 A published OMS module only *names* its encoder. If it names the base's own, both share one encoder, and so one
 cached embedding (same `key`).
@@ -20,13 +20,13 @@ from oms_app.models.failures import library_errors
 from oms_app.models.folders import load_part, load_tokenizer
 from oms_app.models.reading import read_json, stamp_of
 
-VARIATION_SELECTORS = frozenset(chr(code) for code in range(0xFE00, 0xFE10))  # how an emoji is drawn
-T5_LENGTH = 77  # tokens, as many as CLIP reads; T5 itself would read more, and a module as many more rows
+VARIATION_SELECTORS = frozenset(chr(code) for code in range(0xFE00, 0xFE10))  # select how an emoji is displayed
+T5_LENGTH = 77  # tokens, as for CLIP; T5 itself supports more
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """One text as a model reads it. hidden: (1, L, D). pooled: (1, P) for SDXL, else None."""
+    """The embedding of one text. hidden: (1, L, D). pooled: (1, P) for SDXL, else None."""
 
     hidden: torch.Tensor
     pooled: torch.Tensor | None = None
@@ -82,18 +82,18 @@ class TextEncoder:
         return [Embedding(hidden.clone()) for hidden in self.encode(texts).split(1)]
 
     def beyond(self, text: str) -> str:
-        """The end of the text that does not fit into max_tokens, "" where all of it fits."""
+        """The end of the text that does not fit into max_tokens, "" if all of it fits."""
         tokens = self.tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
         if len(tokens.input_ids) <= self.max_tokens:
             return ""
-        start, _ = tokens.offset_mapping[self.max_tokens - 1]  # the last place holds the end of the text
+        start, _ = tokens.offset_mapping[self.max_tokens - 1]  # the last position is the end-of-text token
         return text[start:].strip()
 
 
 class SdxlTextEncoder(TextEncoder):
     """SDXL's two encoders: the penultimate hidden states of both side by side, and the second one's pooled output.
 
-    zero_empty: the empty text is all zeros, as the stock pipeline has it for an absent negative prompt.
+    zero_empty: the empty text is all zeros, as in the stock pipeline for an absent negative prompt.
     """
 
     def __init__(self, key: str, first: TextEncoder, second: TextEncoder, *, zero_empty: bool) -> None:
@@ -102,7 +102,7 @@ class SdxlTextEncoder(TextEncoder):
         self.zero_empty = zero_empty
 
     def for_modules(self) -> SdxlTextEncoder:
-        """The same networks as an OMS module reads them: the empty text is a text like others, and cached apart."""
+        """The same networks for an OMS module: the empty text is encoded like any other, and cached separately."""
         return SdxlTextEncoder(f"{self.key}, for modules", self.first, self.second, zero_empty=False)
 
     def embed(self, texts: Sequence[str]) -> list[Embedding]:
@@ -142,7 +142,7 @@ def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Text
 
 
 def encoder_key(source: Path, adapters: Sequence[tuple[Path, float]] = ()) -> str:
-    """What tells the text encoder of a folder or file apart in caches: the files that it is read from, as they are."""
+    """The cache key of the text encoder in a folder or file: it identifies the files that it is read from."""
     stamp = stamp_of(source, *(path for path, _ in adapters))
     return f"{source} {tuple(adapters)} {hashlib.sha256(repr(stamp).encode()).hexdigest()[:16]}"
 
@@ -159,7 +159,7 @@ def _load_encoder(
 
 
 def unknown_words(vocabulary: frozenset[str], *texts: str) -> tuple[str, ...]:
-    """Words of the texts that the vocabulary lacks, each once, in order. An empty vocabulary knows every word."""
+    """Words of the texts that are not in the vocabulary, each once, in order. An empty vocabulary has every word."""
     if not vocabulary:
         return ()
     words = [word for text in texts for word in _words(text)]

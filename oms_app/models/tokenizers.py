@@ -1,4 +1,4 @@
-"""CLIP's tokenizer: made from its published merges, or read from a folder and checked to be whole."""
+"""CLIP's tokenizer: built from its published merges, or read from a folder and checked for completeness."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from oms_app.errors import StudioError
 
 CLIP_TOKENS = 49_408
 PADDING = "<|padding|>"
-SAMPLES = 64  # words of the vocabulary that are tried
+SAMPLES = 64  # words of the vocabulary that are tested
 T5_SPARE = 128  # T5's embedding is rounded up to a multiple of it
 
 
 def clip_tokenizer(*, zero_padded: bool = False) -> CLIPTokenizer:
     """CLIP's byte-pair tokenizer of 49,408 tokens, from the merges that open_clip ships.
 
-    zero_padded: fills a prompt up with id 0, as OpenCLIP does, rather than with the end of text. That id is the letter
-    "!" too; named as the padding, it would be cut out of every text, so the padding has a name of its own.
+    zero_padded: pads a prompt with id 0, as OpenCLIP does, rather than with the end-of-text token. That id is also the
+    letter "!"; as the padding token, it would be removed from every text, so the padding has its own name.
     """
     from open_clip.tokenizer import bytes_to_unicode, default_bpe
 
@@ -35,8 +35,8 @@ def clip_tokenizer(*, zero_padded: bool = False) -> CLIPTokenizer:
 def whole_tokenizer(tokenizer: Any, tokens: int, where: str) -> Any:
     """The tokenizer, if it is whole. If "!" is its padding, one that reads "!" as a letter, as in training.
 
-    tokens: of its text encoder's vocabulary. Raises StudioError for a tokenizer that lost its vocabulary or merges:
-    transformers makes an empty one of what is left, and every prompt would be the same.
+    tokens: of its text encoder's vocabulary. Raises StudioError for a tokenizer without its vocabulary or merges:
+    transformers would build an empty one from the rest, and all prompts would be equal.
     """
     t5 = type(tokenizer).__name__.startswith("T5")
     if len(tokenizer) < tokens - (T5_SPARE if t5 else 0):

@@ -1,6 +1,6 @@
-"""Models of the user's own: a folder or a file is checked, taken into the catalogue and remembered in own.json.
+"""The user's own models: checks a folder or file, adds it to the catalogue and stores it in own.json.
 
-Nothing is copied but what was dropped on the page, and no weights are run: a header tells what a file is.
+Only files that were dropped on the page are moved, and no weights are loaded: a header identifies a file.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from oms_app.paths import atomic_write
 
 LICENCE = "its maker's"
 MAX_PATH = 4_096  # characters
-_LOCK = threading.Lock()  # the list is read, changed and written by one at a time
+_LOCK = threading.Lock()  # one thread at a time reads, changes and writes the list
 
 
 def add(catalog: Catalog, source: str, title: str | None = None) -> Entry:
-    """Takes a diffusers folder, an OMS module's folder, a checkpoint or a LoRA into the catalogue, for good.
+    """Adds a diffusers folder, an OMS module's folder, a checkpoint or a LoRA to the catalogue, permanently.
 
-    source: a whole path on this machine. title: what to call it, else as it is called there. Raises StudioError,
-    saying why, for anything that could not be used.
+    source: an absolute path on this machine. title: default the name of the file or folder. Raises StudioError, with
+    the reason, for anything that cannot be used.
     """
     path = _locate(source)
     for known in catalog.entries.values():
@@ -44,7 +44,7 @@ def add(catalog: Catalog, source: str, title: str | None = None) -> Entry:
             _write(catalog)
         except OSError as error:
             catalog.exclude(entry.id)
-            raise StudioError(f"{catalog.downloads / OWN} cannot be written ({error}): make room for it") from error
+            raise StudioError(f"{catalog.downloads / OWN} cannot be written ({error}): free some disk space") from error
     return entry
 
 
@@ -61,7 +61,7 @@ def keep(catalog: Catalog, dropped: Path) -> Entry:
         target = next(p for p in (folder / f"{n}.safetensors" for n in _names(re_id(path.stem))) if not p.exists())
         shutil.move(path, target)
     except OSError as error:
-        raise StudioError(f"{path.name} cannot be kept in {folder} ({error.strerror}): make room there") from error
+        raise StudioError(f"{path.name} cannot be stored in {folder} ({error.strerror}): free some space") from error
     return add(catalog, str(target), path.stem)
 
 
@@ -69,7 +69,7 @@ def forget(catalog: Catalog, name: str) -> Entry:
     """Takes a model of the user's own off the list; its files stay. Raises StudioError if it is none of theirs."""
     with _LOCK:
         if name not in catalog.own:
-            raise StudioError(f"{name!r} is no model that you added: only such can be taken off the list")
+            raise StudioError(f"{name!r} is not a model that you added: only those can be removed")
         entry = catalog.entries[name]
         catalog.exclude(name)
         _write(catalog)
@@ -79,19 +79,19 @@ def forget(catalog: Catalog, name: str) -> Entry:
 def _locate(source: str) -> Path:
     text = source.strip().strip("\"'").strip()
     if not text:
-        raise StudioError("no path was given: type the whole path of a folder or a .safetensors file on this machine")
+        raise StudioError("no path was given: type the absolute path of a folder or a .safetensors file")
     if len(text) > MAX_PATH or not text.isprintable():
-        raise StudioError(f"{text[:60]!r}… is no path: type that of a folder or a .safetensors file on this machine")
+        raise StudioError(f"{text[:60]!r}… is not a path: type that of a folder or a .safetensors file on this machine")
     path = local_path(text)
     if not path.is_absolute():
-        raise StudioError(f"{text!r} is not a whole path: begin with / or ~, on Windows with a drive such as C:\\")
+        raise StudioError(f"{text!r} is not an absolute path: begin with / or ~, on Windows with a drive such as C:\\")
     if not path.exists():
         raise StudioError(f"there is nothing at {text!r}: check the path")
     return snapshot_of(path).absolute()  # not resolved: the hub's cache links to files without a name
 
 
 def _examine(catalog: Catalog, path: Path) -> Entry:
-    """What a path holds, as an entry of the catalogue. Raises StudioError for all that could not be used."""
+    """What a path contains, as an entry of the catalogue. Raises StudioError for anything that cannot be used."""
     try:
         if path.is_dir():
             return _examine_folder(catalog, path)
@@ -100,10 +100,10 @@ def _examine(catalog: Catalog, path: Path) -> Entry:
                 read_lora(path)
                 return Entry(id=re_id(path.stem), kind="lora", title=path.stem, folder=str(path))
         elif path.suffix.lower() not in PICKLES:
-            raise StudioError(f"{path} is no model: name a folder in the diffusers layout, or a .safetensors file")
+            raise StudioError(f"{path} is not a model: give a folder in the diffusers layout, or a .safetensors file")
         return catalog.find(str(path), "base")
     except OSError as error:
-        raise StudioError(f"{path} cannot be read ({error.strerror}): check who may read it") from error
+        raise StudioError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
 
 
 def _examine_folder(catalog: Catalog, folder: Path) -> Entry:
@@ -115,18 +115,18 @@ def _examine_folder(catalog: Catalog, folder: Path) -> Entry:
     needed = "oms_module" if module else "unet"
     weights = [path for part in parts for path in weight_files(part)]
     if not any(path.parent.name == needed for path in weights):
-        raise StudioError(f"{folder / needed} holds no .safetensors weights: restore the folder")
+        raise StudioError(f"{folder / needed} contains no .safetensors weights: restore the folder")
     for path in weights:
         read_header(path)
     return found
 
 
 def _refuse_link(path: Path, folder: Path) -> None:
-    """Raises StudioError for a link that leads out of a model's folder, but into the hub's own cache of files."""
+    """Raises StudioError for a link that leads out of a model's folder, except into the hub's cache of files."""
     blobs = [folder.parents[1] / "blobs"] if folder.parent.name == "snapshots" else []
     target = path.resolve()
     if not any(target.is_relative_to(place) for place in (folder, *blobs)):
-        raise StudioError(f"{path} is a link that leads out of its folder, to {target}: put the file itself there")
+        raise StudioError(f"{path} is a link that leads out of its folder, to {target}: replace it by the file")
 
 
 def _names(wanted: str) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-LARGE_TILE, SMALL_TILE = 512, 256  # pixels a side
+LARGE_TILE, SMALL_TILE = 512, 256  # pixels per side
 
 
 @torch.no_grad()
@@ -16,7 +16,7 @@ def decode_latents(vae: Any, latents: Tensor, *, tiled: bool = False) -> Tensor:
     """Scaled latents (B, C, h, w) through the VAE: (B, 3, H, W), -1 black to 1 white, not clipped.
 
     tiled: one picture after the other, in overlapping tiles: a quarter of the memory or less, and seams of a level or
-    two. diffusers' own tiles are as large as the pictures that the VAE was trained on, which saves nothing there.
+    two. diffusers' own tiles are as large as the pictures that the VAE was trained on, which saves no memory.
     """
     config = vae.config
     factor = 2 ** (len(config.block_out_channels) - 1)
@@ -34,9 +34,9 @@ def decode_latents(vae: Any, latents: Tensor, *, tiled: bool = False) -> Tensor:
 
 
 def fit_rgb_map(latents: Tensor, rgb: Tensor) -> Tensor:
-    """The affine map from latents (B, C, h, w) to colours (B, 3, h, w) that errs least in the squares: (C + 1, 3).
+    """The affine map from latents (B, C, h, w) to colours (B, 3, h, w) with the least squared error: (C + 1, 3).
 
-    Its last row is the constant. Exact where the colours are such a map of the latents.
+    Its last row is the constant. Exact if the colours are an affine map of the latents.
     """
     seen = _cells(latents)
     return torch.linalg.lstsq(torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1), _cells(rgb)).solution
@@ -46,7 +46,7 @@ def fit_rgb_map(latents: Tensor, rgb: Tensor) -> Tensor:
 def rgb_map_of(pipeline: Any) -> Tensor:
     """The map of a pipeline's VAE, (C + 1, 3), to colours of -1 to 1: fitted to eight pictures of smooth colours.
 
-    They go through the encoder, so that the latents are of the kind that pictures have, and come back decoded.
+    They go through the encoder, so that the latents are typical of pictures, and are decoded again.
     """
     vae, generator = pipeline.vae, torch.Generator().manual_seed(0)
     side = 8 * pipeline.vae_scale_factor
