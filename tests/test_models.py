@@ -317,7 +317,7 @@ def test_the_hubs_own_cache_may_link_to_its_blobs(late: StudioService, base: Pat
     [
         ("not JSON", "cannot be read"),
         ("[1]", "cannot be read"),
-        ('{"models": [3]}', "an entry was passed over"),
+        ('{"models": [3]}', "an entry was skipped"),
         ('{"models": [{"id": "../x", "kind": "base", "title": "X", "folder": "/x"}]}', "id: String should match"),
         ('{"models": [{"id": "x", "kind": "lora", "title": "X", "folder": "x"}]}', "by its whole path"),
         ('{"models": [{"id": "x", "kind": "text", "title": "X", "folder": "/x"}]}', "names no file or folder of yours"),
@@ -328,7 +328,7 @@ def test_the_list_is_validated_when_it_is_read_back(told: str, said: str, preset
     (own_home / "models").mkdir(parents=True)
     (own_home / "models" / OWN).write_text(told)
     catalog = open_catalog(presets)
-    assert not catalog.own and said in catalog.complaints[0] and "\n" not in catalog.complaints[0]
+    assert not catalog.own and said in catalog.warnings[0] and "\n" not in catalog.warnings[0]
 
 
 def test_loras_go_into_the_request() -> None:

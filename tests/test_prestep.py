@@ -406,9 +406,9 @@ def test_leak_statistics_are_those_of_the_pictures() -> None:
     assert (drawn.mean(0) - torch.arange(64) / 64).abs().max() < 0.1
     wanted = mixing @ mixing.T
     assert (torch.cov(drawn.T) - wanted).norm() / wanted.norm() < 0.2
-    with pytest.raises(ValueError, match="no covariance"):
+    with pytest.raises(ValueError, match="do not define a covariance"):
         LeakStatistics.fit(torch.zeros(1, 4, 8, 8))
-    with pytest.raises(ValueError, match="no 4 cosines a side"):
+    with pytest.raises(ValueError, match="fewer than 4 cosines per side"):
         low_modes(torch.zeros(1, 4, 3, 8))
 
 

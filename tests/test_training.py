@@ -465,3 +465,23 @@ def test_singdiffusion_learns_the_clean_latent() -> None:
     models = torch.nn.ModuleDict({"singdiffusion": Perfect(), "text": Text()})
     batch = {"latents": x0, "tokens": torch.zeros(2, 3, dtype=torch.long)}
     assert oms.oms_loss(models, batch, kind="singdiffusion").item() == 0.0
+
+
+def test_compiled_models_learn_and_are_given_back_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, with a compiler that changes nothing. An autoencoder's halves are compiled each for itself."""
+    monkeypatch.setattr("oms_app.training.loop.compiles", lambda device: True)
+    compiled: list[str] = []
+
+    def compile_nothing(self: torch.nn.Module) -> None:
+        compiled.append(type(self).__name__)
+        self._compiled_call_impl = self._call_impl
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_nothing)
+    models, curve = _toy(tmp_path / "toy", steps=20)
+    assert curve["steps"] == 20 and compiled == ["Linear"]
+    assert all(model._compiled_call_impl is None for model in models.values())
+    vae = autoencoder.build((8, 8, 16, 16))
+    pictures = np.stack([scenes.draw(s).image for s in range(2)])
+    plan = Plan(minutes=1, steps=1, learning_rate=1e-3)
+    autoencoder.train_autoencoder(vae, pictures, plan, ((1.0, 64, 2),), work=tmp_path, device="cpu")
+    assert compiled == ["Linear", "Encoder", "Decoder"]

@@ -160,7 +160,7 @@ def test_missing_extra_and_misshapen_weights_are_named(module: TimeFreeUNet, tmp
     path = module.save_pretrained(tmp_path) / "diffusion_pytorch_model.fp16.safetensors"
     tensors = load_file(path)
     changes: list[tuple[dict[str, Tensor | None], str]] = [
-        ({"conv_in.bias": None}, "lacks conv_in.bias"),
+        ({"conv_in.bias": None}, "is missing conv_in.bias"),
         ({"time_embedding.linear_1.bias": torch.zeros(3)}, "has unknown time_embedding.linear_1.bias"),
         ({"conv_in.bias": torch.zeros(9)}, "has other shapes for conv_in.bias"),
     ]

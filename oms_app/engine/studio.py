@@ -142,16 +142,22 @@ class Studio:
         step of should_stop() turning true.
         """
         run = Run(on_progress, should_stop)
-        return self._worker.run(partial(self.paint, request, run), run.should_stop)
+        return self._worker.run(partial(self.paint, self.complete(request), run), run.should_stop)
 
-    def paint(self, request: GenerateRequest, run: Run) -> GenerateResult:
-        """As `generate`, on the calling thread, which must be the one that works the device.
+    def complete(self, request: GenerateRequest) -> ResolvedRequest:
+        """The request with the model's defaults and a seed, without waiting for the device.
+
+        Raises StudioError for an unknown model and for a size that it cannot paint.
+        """
+        return apply_defaults(request, self.catalog.find(request.model, "base"))
+
+    def paint(self, complete: ResolvedRequest, run: Run) -> GenerateResult:
+        """As `generate`, on the calling thread, which must be the one that uses the device.
 
         If memory runs out it tries again with the next fallback, and begins with the one that helped the next time.
         Pictures that were finished before are in the cache, and are not painted twice.
         """
-        complete = apply_defaults(request, self.catalog.find(request.model, "base"))
-        what = (request.model, request.loras, complete.width, complete.height)
+        what = (complete.model, complete.loras, complete.width, complete.height)
         fallback: OomFallback | None = self._fallbacks.get(what, OomFallback.NONE)
         while fallback is not None:
             try:
@@ -161,6 +167,7 @@ class Studio:
                     raise
                 reason = one_line(error)
             else:
+                self._store.release_evicted()  # the stages, which held the models, are gone
                 if reached == OomFallback.NONE:
                     return result
                 if reached > OomFallback.EVICT:
@@ -310,8 +317,7 @@ class Studio:
         offset noise) have no preview. None if a running request has the device: that goes first. Raises StudioError as
         `generate` does.
         """
-        entry = self.catalog.find(request.model, "base")
-        complete = apply_defaults(request.model_copy(update={"count": 1}), entry)
+        complete = self.complete(request.model_copy(update={"count": 1}))
         try:
             return self._worker.run_soon(partial(self._preview, complete), PREVIEW_PATIENCE)
         except (RuntimeError, MemoryError) as error:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from oms_app.errors import StudioError, one_line
+from oms_app.errors import StudioError, describe_entry, one_line
 from oms_app.fields import REQUEST_FIELDS
 from oms_app.models.file_kinds import DOMAINS, NATIVE, family_of
 from oms_app.models.folder_kinds import PICKLES, check_folder, pickle_refused, snapshot_of
@@ -108,7 +108,7 @@ class ModelInfo(Frozen):
 class Catalog:
     """The entries of a presets folder, by id; `root` is what their folders are relative to, `downloads` where fetched
     ones lie. A base may be a single file (models/single_file.py). `own`: ids of those that the user added (own.py);
-    what their list holds that is not valid is left out, and `complaints` says why.
+    what their list holds that is not valid is left out, and `warnings` says why.
 
     Raises StudioError where a file is not a valid entry or two share an id.
     """
@@ -124,14 +124,12 @@ class Catalog:
             try:
                 entry = Entry.model_validate_json(path.read_text(encoding="utf-8"))
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"]) or "the file"
-                raise StudioError(f"{path.name} is no catalogue entry: {where}: {first['msg']}") from error
+                raise StudioError(f"{path.name} is not a catalogue entry: {describe_entry(error)}") from error
             if entry.id in self.entries:
                 raise StudioError(f"{path.name}: the id {entry.id!r} is taken by another file of {self.presets}")
             self.entries[entry.id] = entry
         self.own: frozenset[str] = frozenset()
-        self.complaints: list[str] = []
+        self.warnings: list[str] = []
         self._read_own()
 
     def _read_own(self) -> None:
@@ -139,17 +137,15 @@ class Catalog:
         try:
             given = list(json.loads(path.read_text(encoding="utf-8"))["models"]) if path.is_file() else []
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self.complaints.append(f"{path} cannot be read ({one_line(error)}): add your models again")
+            self.warnings.append(f"{path} cannot be read ({one_line(error)}): add your models again")
             return
         for one in given:
             try:
                 self.include(Entry.model_validate(one))
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"]) or "the entry"
-                self.complaints.append(f"{path}: an entry was passed over: {where}: {first['msg']}")
+                self.warnings.append(f"{path}: an entry was skipped: {describe_entry(error)}")
             except StudioError as error:
-                self.complaints.append(f"{path}: an entry was passed over: {error}")
+                self.warnings.append(f"{path}: an entry was skipped: {error}")
 
     def include(self, entry: Entry) -> None:
         """Adds a model of the user's own. Raises StudioError if it cannot be one."""

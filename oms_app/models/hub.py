@@ -48,9 +48,8 @@ def fetch(
     """Downloads an entry's files to `folder`; what is there already is not fetched again, so a stopped download goes
     on, in the middle of a file too.
 
-    endpoint: another hub than huggingface.co. on_progress: called for each piece of up to 10 MiB. A marker is
-    written once all is there. Raises StudioError, with the reason, and Stopped within
-    a piece of should_stop() turning true.
+    endpoint: another hub than huggingface.co. on_progress: called for each piece of up to 10 MiB. A marker is written
+    once all is there. Raises StudioError, with the reason, and Stopped within a piece of should_stop() turning true.
     """
     if entry.repository is None:
         raise StudioError(f"{entry.id!r} comes with the app: there is nothing to download")

@@ -1,1 +1,1 @@
-"""What happens before the first denoising step: pure functions on tensors, and the network that has no clock."""
+"""What happens before the first denoising step: functions on tensors, and the network without timestep conditioning."""

@@ -1,7 +1,7 @@
-"""Signal-leak bias (Everaert et al., arXiv 2309.15842): what a picture leaves in x_T, drawn from statistics.
+"""Signal-leak bias (Everaert et al., arXiv 2309.15842): the part of a picture left in x_T, drawn from statistics.
 
 No network. The low frequencies of encoded pictures, channel means among them, are modelled as one Gaussian; a draw u
-of it stands where One More Step has its x̂0. It knows nothing of the prompt: it widens the light, it does not obey.
+from it takes the place of One More Step's x̂0. It adds brightness variance and ignores the prompt.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-MODES = 4  # cosines a side
+MODES = 4  # cosines per side
 
 
 def _cosines(count: int, size: int, like: Tensor) -> Tensor:
@@ -25,11 +25,11 @@ def _cosines(count: int, size: int, like: Tensor) -> Tensor:
 def low_modes(latents: Tensor, count: int = MODES) -> Tensor:
     """Amplitudes of the lowest count × count cosines of latents (N, C, h, w): (N, C, count, count); [0, 0] is the mean.
 
-    Raises ValueError where a side has fewer values than cosines.
+    Raises ValueError if a side has fewer values than cosines.
     """
     h, w = latents.shape[-2:]
     if min(h, w) < count:
-        raise ValueError(f"latents of {h}×{w} have no {count} cosines a side: take fewer, or larger pictures")
+        raise ValueError(f"latents of {h}×{w} have fewer than {count} cosines per side: use larger pictures")
     rows, columns = _cosines(count, h, latents), _cosines(count, w, latents)
     twice = torch.full((count,), 2.0).to(latents)
     twice[0] = 1.0
@@ -54,7 +54,7 @@ class LeakStatistics:
     def fit(cls, latents: Tensor, count: int = MODES) -> LeakStatistics:
         """Of scaled latents (N, C, h, w). Raises ValueError for fewer than two pictures."""
         if len(latents) < 2:
-            raise ValueError(f"{len(latents)} pictures have no covariance: give at least two")
+            raise ValueError(f"{len(latents)} pictures do not define a covariance: give at least two")
         modes = low_modes(latents.double(), count)
         flat = modes.flatten(1)
         values, vectors = torch.linalg.eigh(torch.cov(flat.T))

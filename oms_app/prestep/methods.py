@@ -1,4 +1,4 @@
-"""The corrections themselves: small objects that turn the noise of one picture into what the sampler starts from.
+"""The corrections: small classes that turn the noise of one picture into the sampler's input.
 
 Each is registered in corrections.py. Equation numbers are those of the One More Step paper (OMS, arXiv 2311.15744).
 """
@@ -69,11 +69,15 @@ def copy_of(generator: Generator) -> Generator:
     return copied
 
 
-class Raw:
-    """The noise as it is: what every sampler does, and what the others are compared with."""
+class WithoutTexts:
+    """A correction that needs no prediction for a text."""
 
     def texts(self, prompt: str, guidance_scale: float) -> tuple[str, ...]:
         return ()
+
+
+class Raw(WithoutTexts):
+    """The unchanged noise: what every sampler starts from, and the reference for the others."""
 
     def correct(self, start: Start) -> Tensor:
         return start.x_s
@@ -129,7 +133,7 @@ class OmsSde(Oms):
 
 
 class OmsReference(Oms):
-    """The published code's arithmetic, for parity alone; see `reference_step`."""
+    """The published code's arithmetic, only for parity tests; see `reference_step`."""
 
     def correct(self, start: Start) -> Tensor:
         return reference_step(self.x0(start), start.second_noise(), start.alpha_bar)
@@ -148,12 +152,12 @@ class SingDiffusion(Oms):
         return normalised_guide(start.prediction(""), x0, start.guidance_scale)
 
 
-class SignalLeak(Raw):
+class SignalLeak(WithoutTexts):
     """OMS's step; x̂0 is drawn from statistics of many pictures, whatever the prompt (arXiv 2309.15842)."""
 
     def x0(self, start: Start) -> Tensor:
         if start.statistics is None:
-            raise ValueError("signal leak has no statistics: load a model of the kind signal_leak")
+            raise ValueError("signal leak has no statistics: load a model of kind signal_leak")
         height, width = start.x_s.shape[-2:]
         return start.statistics.sample(copy_of(start.generator), height, width).to(start.x_s.device)
 
@@ -162,7 +166,7 @@ class SignalLeak(Raw):
 
 
 @dataclass(frozen=True)
-class OffsetNoise(Raw):
+class OffsetNoise(WithoutTexts):
     """One random value for all of a channel, or of a picture, added to the noise: random light (Guttenberg 2023)."""
 
     offset_strength: float = 0.1

@@ -1,4 +1,4 @@
-"""Noise schedules, and how much of the picture they leave in the last latent.
+"""Noise schedules, and how much of the picture remains in the latents at the last timestep.
 
 Variance preserving throughout: x_t = √ᾱ_t x0 + √(1-ᾱ_t) ε. Equation numbers are those of the One More Step paper
 (OMS, arXiv 2311.15744). Schedules are float64, of shape (T,); latents (B, C, h, w).
@@ -148,9 +148,9 @@ def is_flow_matching(scheduler: Any) -> bool:
 def first_alpha_bar(scheduler: Any) -> float:
     """ᾱ_τ at the first timestep τ = `scheduler.timesteps[0]` of a diffusers scheduler.
 
-    τ is not always T-1 (`leading` spacing), and is read from sigmas[0] where there are sigmas, ᾱ = 1/(σ²+1), for
+    τ is not always T-1 (`leading` spacing), and is read from sigmas[0] if there are sigmas, ᾱ = 1/(σ²+1), for
     sigmas may be respaced (Karras) and then fall between timesteps. Call `set_timesteps` first.
-    Raises ValueError where that was not done, or where the scheduler has no ᾱ (flow matching, EDM).
+    Raises ValueError if that was not done, or if the scheduler has no ᾱ (flow matching, EDM).
     """
     name = type(scheduler).__name__
     if is_flow_matching(scheduler):
@@ -160,7 +160,7 @@ def first_alpha_bar(scheduler: Any) -> float:
     if not hasattr(scheduler, "alphas_cumprod"):
         raise ValueError(f"{name} has no ᾱ; use a variance-preserving scheduler, such as ddim")
     if getattr(scheduler, "num_inference_steps", None) is None:
-        raise ValueError(f"{type(scheduler).__name__} has no first timestep yet: call set_timesteps(steps) before")
+        raise ValueError(f"{type(scheduler).__name__} has no first timestep yet: call set_timesteps(steps) first")
     sigmas = getattr(scheduler, "sigmas", None)
     if sigmas is not None:
         return 1 / (float(sigmas[0]) ** 2 + 1)
@@ -170,9 +170,9 @@ def first_alpha_bar(scheduler: Any) -> float:
 def x0_of_step(scheduler: Any, output: Tensor, timestep: Any, sample: Tensor) -> Tensor:
     """x̂0 (B, C, h, w) of one step of a diffusers scheduler, from what its `step` is given, before it steps.
 
-    Asked of ᾱ and the prediction type, since only some schedulers answer with `pred_original_sample`. Where there are
-    sigmas the level is σ of the current step: timesteps may fall between the trained ones (Karras), and Heun goes to
-    each twice. `scale_model_input` turns the σ-scaled samples of Euler and Heun into x_t, and leaves others alone.
+    Computed from ᾱ and the prediction type, since only some schedulers return `pred_original_sample`. If there are
+    sigmas, the level is σ of the current step: timesteps may fall between the trained ones (Karras), and Heun visits
+    each twice. `scale_model_input` turns the σ-scaled samples of Euler and Heun into x_t, and does not change others.
     Raises ValueError for an unknown prediction type.
     """
     sigmas = getattr(scheduler, "sigmas", None)
@@ -188,4 +188,4 @@ def x0_of_step(scheduler: Any, output: Tensor, timestep: Any, sample: Tensor) ->
         return x0_from_v(x_t, output, alpha_bar)
     if kind == "sample":
         return output
-    raise ValueError(f"no x0 is known from the prediction type {kind!r}: epsilon, v_prediction and sample are")
+    raise ValueError(f"x0 cannot be computed from the prediction type {kind!r}: use epsilon, v_prediction or sample")

@@ -1,4 +1,4 @@
-"""The one more step: from pure noise x_S to a first latent x̃_T that carries the light the prompt asks for.
+"""The OMS step: from pure noise x_S to a first latent x̃_T with the light and colour of the prompt.
 
 All latents are (B, C, h, w), scaled as the UNet sees them. Equation numbers are those of the One More Step paper
 (OMS, arXiv 2311.15744). Every function is linear in its latents.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from oms_app.prestep.schedule import add_noise, first_alpha_bar, snr
 
-# Below it a picture's mean is drowned in the noise of any latent we know: nothing leaks, so nothing is to be mended.
+# Below it, the noise hides a picture's mean in every latent space we know: nothing leaks, so nothing to correct.
 MIN_TERMINAL_SNR = 1e-6
 
 
@@ -32,7 +32,7 @@ def guide(v_uncond: Tensor, v_cond: Tensor, w: float) -> Tensor:
 def normalised_guide(x0_uncond: Tensor, x0_cond: Tensor, g: float) -> Tensor:
     """SingDiffusion's guidance of its x̂0, with g the base's CFG: (ŷ_∅ + g (ŷ_c - ŷ_∅))/g for g > 1 (arXiv 2403.08381).
 
-    The whole is divided by g, so that strong guidance does not overshoot the light.
+    The result is divided by g, so that strong guidance does not overshoot in brightness.
     """
     return x0_cond if g <= 1.0 else guide(x0_uncond, x0_cond, g) / g
 
@@ -40,10 +40,10 @@ def normalised_guide(x0_uncond: Tensor, x0_cond: Tensor, g: float) -> Tensor:
 def mix(x0s: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """x̂0 = Σ w_i x̂0(c_i): exact, since the step is linear in x̂0. Weights may be negative; they are not normalised.
 
-    Raises ValueError where there are no predictions, or not as many weights.
+    Raises ValueError if there are no predictions, or if the number of weights differs.
     """
     if not x0s or len(x0s) != len(weights):
-        raise ValueError(f"{len(x0s)} predictions and {len(weights)} weights: give as many of each, at least one")
+        raise ValueError(f"{len(x0s)} predictions and {len(weights)} weights: give equal numbers of both, at least one")
     return torch.stack([weight * x0 for x0, weight in zip(x0s, weights, strict=True)]).sum(dim=0)
 
 
@@ -70,10 +70,10 @@ def reference_step(x0_hat: Tensor, z: Tensor, alpha_bar: float) -> Tensor:
 def for_scheduler(x_T: Tensor, scheduler: Any) -> Tensor:
     """The `latents=` to give a diffusers pipeline so that the first tensor into its UNet equals x_T.
 
-    A pipeline multiplies its latents by `init_noise_sigma`, and `scale_model_input` multiplies by a number of its own:
-    both are 1 for DDIM and its kin, while sigma schedulers (Euler, Heun …) divide by √(σ_0²+1), and the two cancel
-    under `leading` spacing only. The product is asked of the scheduler itself, on a copy, since it counts the calls.
-    For corrected latents only: raw noise goes in untouched, as in the stock pipeline.
+    A pipeline multiplies its latents by `init_noise_sigma`, and `scale_model_input` multiplies by another number:
+    both are 1 for DDIM and similar schedulers, while sigma schedulers (Euler, Heun …) divide by √(σ_0²+1), and the
+    two cancel only under `leading` spacing. A copy of the scheduler computes the product, since it counts the calls.
+    For corrected latents only: raw noise is passed unchanged, as in the stock pipeline.
     """
     one = torch.ones(1, dtype=torch.float64)
     seen = copy.copy(scheduler).scale_model_input(one * scheduler.init_noise_sigma, scheduler.timesteps[0])
@@ -81,7 +81,7 @@ def for_scheduler(x_T: Tensor, scheduler: Any) -> Tensor:
 
 
 def check_hand_over(scheduler: Any) -> None:
-    """Raise ValueError where no rescaling makes the UNet see x̃_T itself, to 1e-4, at the first timestep.
+    """Raise ValueError if no rescaling gives the UNet x̃_T itself, to 1e-4, at the first timestep.
 
     `for_scheduler` divides by one number, so a scheduler must scale all latents alike, by a finite number other than 0.
     Call `set_timesteps` first.
@@ -91,15 +91,15 @@ def check_hand_over(scheduler: Any) -> None:
     seen = copy.copy(scheduler).scale_model_input(given, scheduler.timesteps[0])
     if not torch.allclose(seen, probe, rtol=1e-4):
         raise ValueError(
-            f"{type(scheduler).__name__} changes the latents that it is given in a way that cannot be undone, so x̃_T "
-            "cannot be handed to it exactly; use another scheduler, such as ddim"
+            f"{type(scheduler).__name__} changes its input latents in a way that cannot be undone, so x̃_T "
+            "cannot be passed to it exactly; use another scheduler, such as ddim"
         )
 
 
 def check_terminal_snr(scheduler: Any) -> None:
-    """Raise ValueError, with the reason, where there is no leak for OMS to mend at the first timestep.
+    """Raise ValueError, with the reason, if there is no leak for OMS to correct at the first timestep.
 
-    So it is where SNR(τ) is below 1e-6 (betas rescaled to zero terminal SNR) and for flow matching. Call
+    This is so if SNR(τ) is below 1e-6 (betas rescaled to zero terminal SNR), and for flow matching. Call
     `set_timesteps` first.
     """
     ratio = snr(first_alpha_bar(scheduler))
@@ -111,14 +111,14 @@ def check_terminal_snr(scheduler: Any) -> None:
 
 
 def check_prediction(scheduler: Any) -> None:
-    """Raise ValueError where a schedule of zero terminal SNR meets a model that predicts ε.
+    """Raise ValueError if the schedule has zero terminal SNR and the model predicts ε.
 
-    At SNR 0 the noise is all there is to see, so ε says nothing of the picture (Lin et al., arXiv 2305.08891, 3.2).
+    At SNR 0 the input is only noise, so ε says nothing about the picture (Lin et al., arXiv 2305.08891, 3.2).
     Call `set_timesteps` first.
     """
     ratio = snr(first_alpha_bar(scheduler))
     if ratio < MIN_TERMINAL_SNR and scheduler.config.prediction_type == "epsilon":
         raise ValueError(
-            f"its schedule starts at SNR {ratio:.1e} but it predicts noise, from which no picture can be found there; "
-            "take a model trained for zero terminal SNR (v-prediction), or the usual betas"
+            f"its schedule starts at SNR {ratio:.1e} but it predicts noise, which says nothing of the picture there; "
+            "use a model trained for zero terminal SNR (v-prediction), or the usual betas"
         )

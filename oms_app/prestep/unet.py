@@ -1,7 +1,7 @@
-"""ψ(x_S, c): a text-conditional UNet without a clock, in the layout in which OMS modules are published.
+"""ψ(x_S, c): a text-conditional UNet without timestep conditioning, in the published layout of OMS modules.
 
-It runs once, at the one noise level that is pure noise, so it needs no timestep. It holds a stock
-`UNet2DConditionModel` whose time layers are taken out: the same function, name for name and bit for bit, as the
+It runs once, on pure noise, so it needs no timestep. It contains a stock `UNet2DConditionModel`
+whose time layers are removed: the same function, name for name and bit for bit, as the
 published `UNet2DConditionWoCTModel` (One More Step, arXiv 2311.15744), without a copy of its 800 lines.
 """
 
@@ -25,7 +25,7 @@ CLASS_NAME = "UNet2DConditionWoCTModel"
 CONFIG_NAME = "config.json"
 WEIGHTS_STEM = "diffusion_pytorch_model"
 
-# What the stock model adds to, or does with, its time embedding. There is none here, so these must be at rest.
+# What the stock model adds to, or does with, its time embedding. This model has none, so these must be unset.
 _TIME_SETTINGS = frozenset(
     {
         "flip_sin_to_cos",
@@ -66,7 +66,7 @@ class TimeFreeUNet(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]):
         super().__init__()
-        # One wide, the time layers that are about to go cost next to nothing to make.
+        # With a width of 1, creating the time layers, which are removed below, costs almost nothing.
         unet = UNet2DConditionModel(**_stock_settings(config), time_embedding_dim=1)
         unet.time_embedding = _NoTime()
         for module in unet.modules():
@@ -91,9 +91,9 @@ class TimeFreeUNet(nn.Module):
     ) -> TimeFreeUNet:
         """Read a published module: config.json and diffusion_pytorch_model[.variant].safetensors, in eval mode on CPU.
 
-        variant: "fp16" or another infix; None takes the fp16 file, else the one without an infix.
+        variant: "fp16" or another infix; None reads the fp16 file if it exists, else the one without an infix.
         torch_dtype: the weights are converted to it as they are read.
-        Raises FileNotFoundError where a file is missing (pickles are never read), ValueError where the config is of
+        Raises FileNotFoundError if a file is missing (pickles are never read), ValueError if the config is for
         another class, or the weights do not fit it exactly.
         """
         folder = Path(folder)
@@ -116,7 +116,7 @@ class TimeFreeUNet(nn.Module):
             return cls(config)
 
     def save_pretrained(self, folder: str | Path, variant: str | None = "fp16") -> Path:
-        """Write the published layout into `folder`, which is made where missing, and return it.
+        """Write the published layout into `folder`, which is created if it is missing, and return it.
 
         variant: "fp16" writes float16 into diffusion_pytorch_model.fp16.safetensors; None the weights as they are,
         without an infix. A file of the other kind is removed: a folder holds one set of weights.
@@ -140,7 +140,7 @@ class TimeFreeUNet(nn.Module):
     def forward(self, latents: Tensor, prompt_embeds: Tensor) -> Tensor:
         """v (B, C, h, w) from noise (B, C, h, w) and prompt embeddings (B, L, D), D = `config.cross_attention_dim`.
 
-        Raises ValueError where a shape does not fit, as with the embeddings of another text encoder.
+        Raises ValueError if a shape does not fit, as with the embeddings of another text encoder.
         """
         channels = self.config.in_channels
         width = self.config.encoder_hid_dim or self.config.cross_attention_dim
@@ -151,8 +151,8 @@ class TimeFreeUNet(nn.Module):
                 f"prompt embeddings have shape {tuple(prompt_embeds.shape)}: this OMS module takes "
                 f"({len(latents)}, L, {width}); use the text encoder that it was trained with"
             )
-        clock = latents.new_zeros(())  # asked for by the stock signature, read by nothing
-        return self.unet(latents, clock, encoder_hidden_states=prompt_embeds, return_dict=False)[0]
+        timestep = latents.new_zeros(())  # required by the stock signature, but never read
+        return self.unet(latents, timestep, encoder_hidden_states=prompt_embeds, return_dict=False)[0]
 
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
@@ -166,11 +166,11 @@ class TimeFreeUNet(nn.Module):
 
 
 def _stock_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keyword arguments of the stock model, of which none touches time."""
+    """The keyword arguments of the stock model, none of which concerns time."""
     known = inspect.signature(UNet2DConditionModel.__init__).parameters
     settings = {name: value for name, value in config.items() if not name.startswith("_")}
     if unknown := sorted(settings.keys() - known.keys()):
-        raise ValueError(f"config has unknown settings: {_some(unknown)}; see UNet2DConditionModel for those there are")
+        raise ValueError(f"config has unknown settings: {_some(unknown)}; see UNet2DConditionModel for the valid ones")
     timed = {name: settings.pop(name) for name in _TIME_SETTINGS & settings.keys()}
     if clash := sorted(f"{name}={value!r}" for name, value in timed.items() if value != known[name].default):
         raise ValueError(
@@ -189,15 +189,15 @@ def _find_weights(folder: Path, variant: str | None) -> Path:
         if (folder / name).is_file():
             return folder / name
     pickles = sorted(path.name for path in folder.glob("*") if path.suffix in {".bin", ".pt", ".pth", ".ckpt"})
-    reason = f"; {pickles[0]} is a pickle, which may run code and is never read: convert it" if pickles else ""
-    raise FileNotFoundError(f"{folder} holds no {' or '.join(names)}{reason}")
+    reason = f"; {pickles[0]} is a pickle, which can run code and is never read: convert it" if pickles else ""
+    raise FileNotFoundError(f"{folder} contains no {' or '.join(names)}{reason}")
 
 
 def _check_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
-    """Names and shapes must agree exactly: a module that is loaded in part gives pictures that are wrong in part."""
+    """Names and shapes must agree exactly: a partly loaded module gives wrong pictures."""
     problems = []
     if missing := sorted(wanted.keys() - found.keys()):
-        problems.append(f"lacks {_some(missing)}")
+        problems.append(f"is missing {_some(missing)}")
     if extra := sorted(found.keys() - wanted.keys()):
         problems.append(f"has unknown {_some(extra)}")
     if misfit := sorted(k for k in wanted.keys() & found.keys() if wanted[k].shape != found[k].shape):

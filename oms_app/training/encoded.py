@@ -66,7 +66,7 @@ def encode(
 ) -> EncodedPictures:
     """Encodes what is not in `folder` yet; every process calls it with the same arguments and gets the same answer.
 
-    side: pixels. Raises StudioError where no picture can be read, and for latents or embeddings that are not finite.
+    side: pixels. Raises StudioError if no picture can be read, and for latents or embeddings that are not finite.
     """
     empty = text.encode([""])[0].half().cpu().numpy()
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -98,7 +98,7 @@ def encode(
 
 
 def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """A float16 array on disk, made where it is missing; parts of it may be written by several processes."""
+    """A float16 array on disk, created if it is missing; several processes may write parts of it."""
     if not path.is_file():
         need, free = 2 * math.prod(shape), shutil.disk_usage(path.parent).free
         if need > free:  # writing to a mapped file on a full disk would end the process without a word

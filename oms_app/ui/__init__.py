@@ -1,1 +1,1 @@
-"""The page. It knows requests and results, never torch: the studio is handed in."""
+"""The page. It uses requests and results and never imports torch: it receives the studio as an argument."""

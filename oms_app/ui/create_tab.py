@@ -105,7 +105,7 @@ class CreateTab(Tab):
     def _build_picture_settings(self, found: dict[str, Component]) -> None:
         defaults = self._models.defaults()
         value = {name: getattr(defaults, name) if defaults else None for name in MODEL_FIELDS}
-        found["negative_prompt"] = controls.text(CREATE_FIELDS["negative_prompt"], placeholder="may be empty")
+        found["negative_prompt"] = controls.text(CREATE_FIELDS["negative_prompt"], placeholder="optional")
         self._models.build()
         with gr.Row():
             for name in ("width", "height"):

@@ -34,7 +34,7 @@ def make_tabs(service: StudioService, local: bool) -> Sequence[Tab]:
 def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:
     """The page. No model is loaded or run while it is built.
 
-    local: visitors may name files of this machine and download models; on a Space nobody may.
+    local: visitors may name files of this machine and download models; on a Space they may not.
     """
     with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=(DAY, DAY), fill_width=True) as demo:
         header = gr.HTML(HEADER)

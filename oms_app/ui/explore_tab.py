@@ -85,7 +85,7 @@ class ExploreTab(Tab):
                 elem_id="explore-prompts",
             )  # fmt: skip
             found["oms_scales"] = gr.Textbox(
-                "0.5, 1, 1.5, 2", label="OMS CFG", info="Numbers with commas; each gets a column.", max_lines=1,
+                "0.5, 1, 1.5, 2", label="OMS CFG", info="Numbers separated by commas; each gets a column.", max_lines=1,
                 elem_id="explore-scales",
             )  # fmt: skip
         with gr.Column(visible=False, elem_id="explore-by-slider") as self._axes[SLIDER_BY_SEED]:
@@ -109,9 +109,7 @@ class ExploreTab(Tab):
     def _build_picture_settings(self, found: dict[str, Component]) -> None:
         defaults = self._model.defaults()
         self._model.build("Changing it sets steps and CFG to the model's defaults.")
-        found["negative_prompt"] = controls.text(
-            REQUEST_FIELDS["negative_prompt"], placeholder="may be empty", max_lines=2
-        )
+        found["negative_prompt"] = controls.text(REQUEST_FIELDS["negative_prompt"], placeholder="optional", max_lines=2)
         with gr.Row():
             for name, elem_id in (("num_inference_steps", "explore-steps"), ("guidance_scale", "explore-cfg")):
                 found[name] = controls.number(
@@ -192,7 +190,7 @@ class ExploreTab(Tab):
         return {self._sheet: gr.update(value=path, interactive=True)}
 
     def _update_plan(self, data: Mapping[Component, Any]) -> str:
-        """How many pictures the fields ask for and how long they take, or why there is no grid yet."""
+        """How many pictures the fields ask for and how long they take, or why the fields do not make a grid."""
         try:
             return self._planned(self._grid(self.fields.read(data)))
         except StudioError as error:
@@ -200,7 +198,7 @@ class ExploreTab(Tab):
 
     def _planned(self, grid: Grid) -> str:
         seconds = self._service.estimate(grid.requests)
-        time = markup.about(seconds) if seconds is not None else "the time is known after the first row"
+        time = markup.about(seconds) if seconds is not None else "the time is estimated after the first row"
         return markup.legend(f"{markup.count(grid.size)}, {time}.")
 
     # Opening a cell
@@ -211,7 +209,7 @@ class ExploreTab(Tab):
         row, column = int(clicked["row"]), int(clicked["column"])
         cell = result.cells.get((row, column)) if result else None
         if result is None or not isinstance(cell, GridCell):
-            return {self._controls.status: markup.alert("This picture is gone: generate the grid again.")}
+            return {self._controls.status: markup.alert("This picture has expired: generate the grid again.")}
         raw, corrected = result.raw_of(row), cell.variant.is_corrected
         shown = ShownResult(
             prompt=cell.request.prompt,

@@ -45,7 +45,7 @@ class GenerationJob:
         raise NotImplementedError
 
     def on_error(self, error: Exception) -> Exception | None:
-        """After a request that failed or was stopped. None goes on with the next."""
+        """After a request that failed or was stopped. None continues with the next."""
         return error
 
     def end(self, error: Exception | None) -> Updates:
@@ -53,12 +53,12 @@ class GenerationJob:
         raise NotImplementedError
 
     def show(self) -> Updates:
-        """The pictures, in an event of their own after a job that came to its end: see `bind_generation`."""
+        """The pictures, in an event of their own after a job that ran to its end: see `bind_generation`."""
         return {}
 
 
 class PictureJob(GenerationJob):
-    """Pictures that are shown together when all are there. The first request may draw the seed; the others use it.
+    """Pictures that are shown together when all are finished. The first request may draw the seed; the others use it.
 
     show: updates for the finished results. live: updates for the previews of an event; None removes them.
     """
@@ -90,11 +90,13 @@ class PictureJob(GenerationJob):
         return {}
 
     def end(self, error: Exception | None) -> Updates:
-        message = {self._controls.status: error_message(error)} if error else {}
-        return {**self._live(None), **message}
+        if error is None:
+            return self._live(None)
+        self._results.clear()  # `show` will not take them
+        return {**self._live(None), self._controls.status: error_message(error)}
 
     def show(self) -> Updates:
-        results, self._results = self._results, []  # an open page must not hold them for ever
+        results, self._results = self._results, []  # an open page must not keep them in memory
         return self._show(results)
 
 
@@ -206,7 +208,7 @@ def save(service: StudioService, result: GenerateResult) -> GenerateResult:
 
 
 def error_message(error: Exception) -> str:
-    """Why a job ended early, for the visitor. To be called while the error is handled: an unexpected one is logged."""
+    """Why a job ended early, for the visitor. An unexpected one is logged."""
     if isinstance(error, Stopped):
         return markup.note("Stopped. Your settings are unchanged.")
     if isinstance(error, StudioError):

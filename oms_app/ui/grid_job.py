@@ -1,4 +1,4 @@
-"""Generates a grid part by part, and shows each part when it is there."""
+"""Generates a grid part by part, and shows each part when it is finished."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 
 class GridJob(GenerationJob):
-    """If a part of several pictures fails, each of them is tried alone; one that fails alone leaves its reason in its
-    cell.
+    """If a part of several pictures fails, each is tried separately; the cell of one that fails again shows the
+    reason.
 
-    result: what there is of the grid. update: updates for it (True: the job has ended). on_status: for a message.
+    result: the finished cells. update: updates for it (True: the job has ended). on_status: for a message.
     """
 
     interval = 1.0  # seconds: a grid takes long, and a browser that falls behind shows its rows late

@@ -183,7 +183,7 @@ def _numbers(text: str) -> list[float]:
     try:
         numbers = list(dict.fromkeys(float(word) for word in text.replace(",", " ").replace(";", " ").split()))
     except ValueError as error:
-        raise StudioError(f"OMS CFGs are {text[:60]!r}: write numbers with commas, such as 0.5, 1, 2") from error
+        raise StudioError(f"OMS CFGs are {text[:60]!r}: write numbers and commas, such as 0.5, 1, 2") from error
     if not numbers:
-        raise StudioError("there is no OMS CFG: write one or more numbers with commas, such as 0.5, 1, 2")
+        raise StudioError("there is no OMS CFG: write one or more numbers separated by commas, such as 0.5, 1, 2")
     return numbers

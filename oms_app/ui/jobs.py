@@ -1,4 +1,4 @@
-"""What the page keeps of running work: a stop flag for each open page, and the time left."""
+"""State of running work: a stop flag for each open page, and estimates of the time left."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StopFlags:
 
 
 class RemainingTime:
-    """Estimates the time left from the speed so far. minimum: seconds that must have passed before it says anything."""
+    """Estimates the time left from the speed so far. minimum: seconds that must pass before the first estimate."""
 
     def __init__(self, minimum: float = 0.0) -> None:
         self._minimum = minimum

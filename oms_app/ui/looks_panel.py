@@ -71,7 +71,7 @@ class LooksPanel:
             return {
                 **fields.changes(values, with_look(values, look, data[self._words])),
                 self._words: (look.prefix, look.suffix),
-                status: markup.note(f"The look {look.title} is set. Change what you like, then press Generate."),
+                status: markup.note(f"The look {look.title} is set. Change any setting, then press Generate."),
                 **dict(zip(words, (look.prefix, look.suffix), strict=False)),
             }
 

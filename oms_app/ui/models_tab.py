@@ -1,4 +1,4 @@
-"""Models: the catalogue, downloads, models of the user's own, and the memory that loaded models take."""
+"""Models: the catalogue, downloads, the user's own models, and the memory that loaded models use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLACES = {
 
 
 class ModelsTab(Tab):
-    """local: downloads and the user's own models are offered."""
+    """local: the tab offers downloads and adding models."""
 
     id, title = "models", "Models"
 

@@ -33,10 +33,10 @@ def build() -> gr.HTML:
 
 
 def connect(preview: gr.HTML, fields: FieldSet[CreateValues], service: StudioService, also: Component) -> None:
-    """Updates the preview after every change of a control. also: a component whose change asks for it too.
+    """Updates the preview after every change of a control. also: a component whose change updates it too.
 
-    While one preview is computed the page holds the others back, and then asks for the latest only. A preview that
-    finds the device busy changes nothing; `also`, which changes after a generation, asks again.
+    While one preview is computed, the page postpones the others and then requests only the latest. If the device is
+    busy, the preview does not change; `also`, which changes after a generation, requests it again.
     """
 
     def update(data: Mapping[Component, Any]) -> Any:

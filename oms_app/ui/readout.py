@@ -16,7 +16,7 @@ LEGEND = (
 # Names of hue angles in CIE a*b*, each up to its degrees; sRGB red is at 40, yellow 103, green 136, blue 306.
 HUES = ((15, "pink"), (53, "red"), (85, "orange"), (115, "yellow"), (170, "green"), (220, "cyan"), (310, "blue"),
         (345, "magenta"), (360, "pink"))  # fmt: skip
-FAINT = 2.0  # chroma below which nobody sees a tint
+FAINT = 2.0  # chroma below which a tint is not visible
 BAR_WIDTH, BAR_HEIGHT = 4, 40  # of the histogram, in SVG units
 
 
@@ -105,5 +105,5 @@ def welcome() -> str:
     """In place of the summary until there are pictures."""
     return (
         '<div class="oms-summary"><p class="oms-change">Your pictures will appear here.</p>'
-        "<p>Left: the model alone (raw). Right: the same seed with One More Step (OMS).</p></div>"
+        "<p>Left: the model without correction (raw). Right: the same seed with One More Step (OMS).</p></div>"
     )

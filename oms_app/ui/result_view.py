@@ -15,7 +15,7 @@ from oms_app.ui.form import PLAIN
 
 # The panels by name: the variant, the title, what a screen reader says.
 PANELS = {
-    "raw": ("raw", "Raw", "The raw picture, by the model alone"),
+    "raw": ("raw", "Raw", "The raw picture, without correction"),
     "oms": ("oms", "With OMS", "The picture with One More Step"),
     "plain": (PLAIN, "OMS, no CFG", "The picture with One More Step at OMS CFG 1"),
 }

@@ -1,6 +1,6 @@
-"""The settings of Create survive a reload: the visitor's browser keeps them, and no server does.
+"""Keeps the settings of Create in the visitor's browser, not on the server, so that they survive a reload.
 
-What comes back is checked like any other input; what is not valid keeps its default.
+Restored values are checked like any other input; a field whose value is not valid keeps its default.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from oms_app.ui.form import CREATE_FIELDS, OMS_MODES, CreateValues
 from oms_app.ui.model_choice import available_models
 
 NAMES = tuple(field.name for field in dataclass_fields(CreateValues))
-# Without their model they mean nothing:
+# Meaningless without the model that they were set for:
 OF_MODEL = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale", "loras")
 
 
@@ -67,7 +67,7 @@ def connect(
         return {**refresh(chosen), **{fields[name]: value for name, value in good.items()}}
 
     demo.load(restore, store, list(dict.fromkeys([*components, *lists])), **QUICK)
-    gr.on(  # in the browser alone
+    gr.on(  # only in the browser
         [component.change for component in components],
         None,
         components,

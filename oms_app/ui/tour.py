@@ -1,4 +1,4 @@
-"""The first visit: three steps through raw, OMS and the OMS prompt slider, in a card that closes for good."""
+"""The first visit: three steps through raw, OMS and the OMS prompt slider, in a card that can be closed."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import gradio as gr
 STEPS = (
     (
         "Raw",
-        "Ask for a dark picture, and the model alone gives a grey one: diffusion models rarely reach true black or "
-        "white. Open a finished pair to see it.",
+        "Diffusion models rarely reach true black or white: a prompt for a dark picture often gives a grey one. "
+        "Open a finished pair to see it.",
         "Open a pair",
         "#panels",
     ),
     (
         "One More Step",
-        "Left: <b>Raw</b>. Right: the same seed with <b>One More Step</b>, whose light follows the prompt. The figures "
-        "below each picture give its lightness.",
+        "Left: <b>Raw</b>. Right: the same seed with <b>One More Step</b>; its light follows the prompt. The figures "
+        "below each picture include its lightness.",
         "Next",
         "#oms",
     ),
     (
         "Your light",
-        "<b>Slide between two</b> mixes two OMS prompts, “dark” and “light” at first. Move the slider and the preview "
+        "<b>Slide between two</b> mixes two OMS prompts, initially “dark” and “light”. Move the slider: the preview "
         "changes at once. Then press Generate.",
         "Try it",
         "#oms",
