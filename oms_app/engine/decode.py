@@ -18,7 +18,7 @@ def to_rgb(pipeline: Any, latents: torch.Tensor, *, tiled: bool = False) -> torc
     tiled: one picture after the other, large ones in overlapping tiles: less memory, and seams of a level or two.
     """
     image = decode_latents(pipeline.vae, latents, tiled=tiled)
-    pipeline.maybe_free_model_hooks()  # nothing of an offloaded model stays on the device
+    pipeline.maybe_free_model_hooks()  # no part of an offloaded model stays on the device
     return image
 
 
@@ -38,7 +38,7 @@ def decode(pipeline: Any, latents: torch.Tensor, *, tiled: bool = False) -> tupl
 
 
 def require_finite(tensor: torch.Tensor, what: str) -> None:
-    """Raises StudioError naming the fault. A black picture is no fault; one made of NaN is."""
+    """Raises StudioError naming the fault. A black picture is not a fault; one of NaN is."""
     if not torch.isfinite(tensor).all():
         raise StudioError(
             f"{what} are not finite numbers (NaN or infinite): the model's weights are damaged or its precision is too "

@@ -1,4 +1,4 @@
-"""What a piece of work reports while it runs, as an iterator."""
+"""The reports of running work as an iterator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from oms_app.errors import Stopped
 from oms_app.schema import Progress
 
 T = TypeVar("T")
-POLL_SECONDS = 0.05  # how often work that still waits for its turn is checked for Stop
+POLL_SECONDS = 0.05  # how often waiting work checks for Stop
 
 
 def stream_events(
@@ -46,7 +46,7 @@ def stream_events(
                 return
             pending = _merged(pending, report)
     finally:
-        if not future.done():  # the reader has gone
+        if not future.done():  # the reader stopped early
             stop.set()
 
 

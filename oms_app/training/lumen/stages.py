@@ -1,4 +1,4 @@
-"""Lumen, the embedded base model, made from nothing: `python -m oms_app train lumen`.
+"""Lumen, the embedded base model, from scratch: `python -m oms_app train lumen`.
 
 Stages, each resumable: autoencoder (256 px ↔ 4×32×32 latents) → latents (scenes drawn and encoded, once) → text (the
 text encoder learns to read captions, then stays as it is) → unet (ε-prediction on SD's schedule, flaw and all) →
@@ -112,7 +112,7 @@ def train(
     start_from: a finished Lumen folder whose weights the first run starts from. Its autoencoder and its text encoder
     are kept unless their stages are asked for by name, because latents and the OMS module depend on them. A stage of
     the family needs it.
-    Raises ValueError for an unknown stage, and for one that lacks what it starts from.
+    Raises ValueError for an unknown stage, and for one without the weights that it starts from.
     """
     if stage is not None and stage not in STAGES:
         raise ValueError(f"stage {stage!r} is unknown: choose one of {', '.join(STAGES)}")
