@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 APP_ARGS ?=
 
-.PHONY: app test check lint docs reference screenshots stress wheel
+.PHONY: app test check lint docs reference prove-full-size screenshots stress wheel
 
 app: $(VENV)/.installed
 	$(PY) app.py $(APP_ARGS)
@@ -36,6 +36,10 @@ screenshots: $(VENV)/.installed-dev
 
 stress: $(VENV)/.installed-dev
 	$(PY) -m pytest -m slow --timeout=3600
+
+# Random models of the true size against the stock pipelines: 14 GiB of memory, 20 GB of disk, about an hour.
+prove-full-size: $(VENV)/.installed-dev
+	$(PY) -m dev.full_size.prove
 
 $(PY):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "OMS Studio needs Python 3.11 or newer: make PYTHON=python3.11 …")'

@@ -87,7 +87,7 @@ def corrections() -> str:
     """Every registered correction and the options that it reads."""
     rows = []
     for spec in CORRECTIONS.values():
-        options = ", ".join(f"`{field.option_name}`" for field in spec.settings)
+        options = ", ".join(f"`{field.option_name}`" for field in spec.options)
         rows.append(f"| `{spec.id}` | {spec.title} | {_cell(spec.description)} | {options} |")
     return "\n".join(["| name | title | what it does | options that it reads |", "|---|---|---|---|", *rows, ""])
 

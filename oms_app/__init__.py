@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from oms_app.engine.studio import Studio
     from oms_app.errors import StudioError
-    from oms_app.schema import GenerateRequest, GenerateResult, Variant
+    from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, Lora, Progress, Variant
 
-__all__ = ["GenerateRequest", "GenerateResult", "Studio", "StudioError", "Variant"]
+__all__ = ["GenerateRequest", "GenerateResult", "ImageResult", "Lora", "Progress", "Studio", "StudioError", "Variant"]
 __version__ = "0.2.0"
 
 _HOMES = {"Studio": "oms_app.engine.studio", "StudioError": "oms_app.errors"}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
-from oms_app.fields import LORA_FIELDS, REQUEST_FIELDS, VARIANT_FIELDS, RequestField
+from oms_app.fields import LORA_FIELDS, REQUEST_FIELDS, VARIANT_FIELDS, FieldError, RequestField
 
 
 class StudioError(ValueError):
@@ -33,13 +33,22 @@ def label_of(field: RequestField) -> str:
     return field.label
 
 
+def argument_of(field: RequestField) -> str:
+    """How the HTTP API names a field."""
+    return field.argument_name
+
+
 def describe(error: ValidationError, name_of: Callable[[RequestField], str] = option_of) -> str:
     """The first error that pydantic found, on one line: `--steps is 0: take 1 to 200`.
 
-    name_of: how the reader's interface names a field, `option_of` or `label_of`.
+    name_of: how the reader knows a field: `option_of`, `label_of` or `argument_of`.
     """
     first = error.errors()[0]
-    if first["type"] == "value_error":  # one of our validators, whose message is complete
+    fault = first.get("ctx", {}).get("error")
+    if isinstance(fault, FieldError):
+        other = name_of(fault.other) if fault.other else ""
+        return f"{name_of(fault.field)} is {str(fault.value)[:60]}: {fault.remedy.replace('{other}', other)}"
+    if first["type"] == "value_error":  # a validator of ours, whose message is complete
         return str(first["msg"]).removeprefix("Value error, ")
     path = tuple(str(part) for part in first["loc"])
     field = _table(error.title, path).get(path[-1] if path else "")
@@ -51,6 +60,11 @@ def describe(error: ValidationError, name_of: Callable[[RequestField], str] = op
         return f"{name} has {len(value):,} characters: take at most {first['ctx']['max_length']:,}"
     remedy = (field.permitted if field else "") or first["msg"]
     return f"{name} is {str(value)[:60]}: {remedy}"
+
+
+def unread_notes(fields: Iterable[RequestField], name_of: Callable[[RequestField], str] = option_of) -> list[str]:
+    """A note for each setting that was given although no variant reads it."""
+    return [f"{name_of(field)} has no effect: none of the chosen corrections reads it" for field in fields]
 
 
 def _table(model: str, path: tuple[str, ...]) -> Mapping[str, RequestField]:

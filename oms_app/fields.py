@@ -53,6 +53,11 @@ class RequestField:
     chooses_model: bool = False
 
     @property
+    def argument_name(self) -> str:
+        """Its name among the arguments of the HTTP API, such as `oms_prompt`."""
+        return self.option_name.removeprefix("--").replace("-", "_") if self.option.startswith("--oms-") else self.name
+
+    @property
     def option_name(self) -> str:
         """Such as `--oms-prompt`."""
         return self.option or "--" + self.name.replace("_", "-")
@@ -82,6 +87,12 @@ class RequestField:
         return replace(self, optional=False)
 
     @property
+    def on_page(self) -> RequestField:
+        """The same field with the page's narrower range, which saved looks keep to."""
+        low, high = self.slider or (self.low, self.high)
+        return replace(self, low=low, high=high)
+
+    @property
     def permitted(self) -> str:
         """What a value may be, as an instruction: "take 1 to 200". Empty if anything of the type is permitted."""
         if self.choices:
@@ -90,6 +101,17 @@ class RequestField:
             return ""
         steps = f" in steps of {self.multiple_of}" if self.multiple_of else ""
         return f"take {plain_number(self.low)} to {plain_number(self.high)}{steps}"
+
+
+class FieldError(ValueError):
+    """A value that a field does not permit, for a validator to raise; errors.py words it for each reader.
+
+    remedy: what to do, where "{other}" stands for the name of the field `other`.
+    """
+
+    def __init__(self, field: RequestField, value: Any, remedy: str, other: RequestField | None = None) -> None:
+        super().__init__(f"{field.name} is {str(value)[:60]}: {remedy.replace('{other}', other.name if other else '')}")
+        self.field, self.value, self.remedy, self.other = field, value, remedy, other
 
 
 def plain_number(number: float) -> str:
@@ -203,6 +225,10 @@ REQUEST_FIELDS = _table(
     ),
 )
 
+CORRECTION_FIELD = RequestField(
+    "correction", str, "Correction", "What happens to the starting noise.", default="raw", option="--variants"
+)
+
 # Settings of a variant: each correction names those that it reads (prestep/corrections.py).
 VARIANT_FIELDS = _table(
     RequestField(
@@ -295,7 +321,7 @@ VARIANT_FIELDS = _table(
 
 LORA_FIELDS = _table(
     RequestField(
-        "id", str, "LoRA", "A catalogue id or a .safetensors file.", min_length=1, max_length=200, option="--lora"
+        "id", str, "LoRA", "A catalogue id or a .safetensors file.", min_length=1, max_length=1_000, option="--lora"
     ),
     RequestField(
         "scale",

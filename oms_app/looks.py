@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from oms_app.errors import StudioError, describe_entry
-from oms_app.fields import VARIANT_FIELDS
+from oms_app.fields import REQUEST_FIELDS, VARIANT_FIELDS
 from oms_app.paths import PRESETS, atomic_path, atomic_write
 from oms_app.schema import Frozen, GenerateRequest, Variant
 
@@ -46,10 +46,12 @@ class Look(Frozen):
     suffix: Words = ""
     oms_prompt: Annotated[str | None, VARIANT_FIELDS["prompt"]] = None
     oms_prompt_b: Annotated[str | None, VARIANT_FIELDS["prompt_b"]] = None
-    mix: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = 0.0
-    oms_guidance_scale: Annotated[float, Field(ge=0.0, le=4.0, allow_inf_nan=False)] = 1.0
+    mix: Annotated[float, VARIANT_FIELDS["mix"].on_page] = VARIANT_FIELDS["mix"].default
+    oms_guidance_scale: Annotated[float, VARIANT_FIELDS["guidance_scale"].on_page] = VARIANT_FIELDS[
+        "guidance_scale"
+    ].default
     sample: Annotated[str, Field(min_length=1, max_length=200)] = "mountains"
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 1
+    seed: Annotated[int, REQUEST_FIELDS["seed"].required] = 1
     thumbnail: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9-]{0,59}\.(jpg|png))?$")] = ""
 
     @field_validator("title")
@@ -66,7 +68,7 @@ class Look(Frozen):
     @model_validator(mode="after")
     def _mix_needs_two_prompts(self) -> Look:
         if self.mix != 0.0 and self.oms_prompt_b is None:
-            raise ValueError(f"mix is {self.mix} but there is no second OMS prompt: give oms_prompt_b, or set mix to 0")
+            raise ValueError(f"mix is {self.mix}: there is no second OMS prompt: give oms_prompt_b, or set it to 0")
         return self
 
     def wrap(self, subject: str) -> str:

@@ -15,7 +15,15 @@ from typing import Annotated, Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from oms_app.fields import LORA_FIELDS, MAX_SEED, REQUEST_FIELDS, VARIANT_FIELDS
+from oms_app.fields import (
+    CORRECTION_FIELD,
+    LORA_FIELDS,
+    MAX_SEED,
+    REQUEST_FIELDS,
+    VARIANT_FIELDS,
+    FieldError,
+    RequestField,
+)
 from oms_app.prestep.corrections import CORRECTIONS, CorrectionSpec, variant_settings
 
 MAX_VARIANTS = 64
@@ -71,7 +79,7 @@ class Variant(Frozen):
     @classmethod
     def _correction_is_registered(cls, value: str) -> str:
         if value not in CORRECTIONS:
-            raise ValueError(f"--variants is {value[:60]}: choose one of {', '.join(CORRECTIONS)}")
+            raise FieldError(CORRECTION_FIELD, value, f"choose one of {', '.join(CORRECTIONS)}")
         return value
 
     @model_validator(mode="before")
@@ -88,15 +96,17 @@ class Variant(Frozen):
                 checked[name] = TypeAdapter(declared[name].annotation).validate_python(data[name])
             except ValidationError as error:
                 remedy = declared[name].permitted or error.errors()[0]["msg"]
-                raise ValueError(f"{declared[name].option_name} is {str(data[name])[:60]}: {remedy}") from error
+                raise FieldError(declared[name], data[name], remedy) from error
         return checked
 
     @model_validator(mode="after")
     def _mix_needs_two_prompts(self) -> Variant:
         if self.mix != 0.0 and self.prompt_b is None:
-            raise ValueError(
-                f"the OMS mix is {self.mix} but there is no second OMS prompt: give --oms-prompt-b (prompt_b), or set "
-                "the mix to 0"
+            raise FieldError(
+                VARIANT_FIELDS["mix"],
+                self.mix,
+                "there is no second OMS prompt: give {other}, or set it to 0",
+                VARIANT_FIELDS["prompt_b"],
             )
         return self
 
@@ -105,7 +115,7 @@ class Variant(Frozen):
         if self.correction == "raw":  # a variant that is switched off may keep its settings
             return self
         read = {field.name for field in self.spec.settings}
-        for name, field in {**VARIANT_FIELDS, **variant_settings()}.items():
+        for name, field in variant_settings().items():
             if name not in read and getattr(self, name, field.default) != field.default:
                 raise ValueError(f"{self.correction} does not read {name}: leave it at {field.default!r}")
         return self
@@ -127,9 +137,7 @@ def variant_of(correction: str, settings: Mapping[str, Any], name: str = "") -> 
     latent domain. Raises ValidationError for an unknown correction and for a setting out of range.
     """
     spec = CORRECTIONS.get(correction)
-    read = {field.name for field in spec.settings} if spec else set()
-    if spec and spec.needs != "oms":
-        read.discard("module")
+    read = {field.name for field in spec.options} if spec else set()
     kept = {key: value for key, value in settings.items() if key in read}
     return Variant.model_validate({"name": name or correction, "correction": correction, **kept})
 
@@ -142,6 +150,16 @@ def variants_of(corrections: Iterable[str], settings: Mapping[str, Any]) -> tupl
     for correction in CORRECTIONS:  # together they read every setting
         variant_of(correction, settings)
     return tuple(variant_of(correction, settings) for correction in corrections)
+
+
+def unread_settings(variants: Iterable[Variant], settings: Mapping[str, Any]) -> list[RequestField]:
+    """The fields whose values differ from their defaults although none of the variants reads them."""
+    read = {field.name for variant in variants for field in variant.spec.options}
+    return [
+        field
+        for name, field in variant_settings().items()
+        if name not in read and settings.get(name, field.default) != field.default
+    ]
 
 
 RAW = Variant(name="raw", correction="raw")
@@ -188,7 +206,8 @@ class GenerateRequest(Frozen):
     def _names_and_seeds(self) -> GenerateRequest:
         names = [variant.name for variant in self.variants]
         if len(set(names)) != len(names):
-            raise ValueError(f"two variants share a name ({', '.join(names)}): give each its own")
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"two variants share a name ({twice}): name each correction once, or give each its own")
         if self.seed is not None and self.seed + self.count - 1 > MAX_SEED:
             raise ValueError(f"seed {self.seed} plus {self.count} pictures passes {MAX_SEED}: take a smaller seed")
         return self

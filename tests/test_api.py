@@ -34,7 +34,7 @@ def test_the_examples_of_the_document_run(page: str, capsys: pytest.CaptureFixtu
     names["studio"].close()
     printed = capsys.readouterr().out
     assert re.search(r"raw 7 .*\.png\noms 7 .*\.png\n", printed)
-    assert "Seed is -1: take 0 to 4294967295" in printed
+    assert "seed is -1: take 0 to 4294967295" in printed
     assert [picture["variant"] for picture in names["answer"]["images"]] == ["raw", "oms"]
     with Image.open(names["light"]["image"]) as light, Image.open(names["answer"]["images"][1]["image"]) as oms:
         assert light.format == "PNG" and light.size == oms.size and "oms_studio" in oms.info
@@ -61,12 +61,12 @@ def test_the_preview_is_of_its_words_and_its_seed(client: Client) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"seed": -1}, "Seed is -1: take 0 to 4294967295"),
+        ({"seed": -1}, "seed is -1: take 0 to 4294967295"),
         ({"model": "/etc"}, "unknown model '/etc'"),
         ({"prompt": " "}, "the prompt is empty"),
-        ({"oms_guidance_scale": 99.0}, "OMS CFG is 99.0: take 0 to 30"),
+        ({"oms_guidance_scale": 99.0}, "oms_guidance_scale is 99.0: take 0 to 30"),
         ({"oms_mix": 0.5}, "no second OMS prompt"),
-        ({"width": 100_000}, "Width is 100000"),
+        ({"width": 100_000}, "width is 100000"),
     ],
 )
 def test_the_preview_refuses_bad_input_in_one_line(client: Client, settings: dict[str, Any], said: str) -> None:

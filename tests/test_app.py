@@ -363,7 +363,7 @@ def test_the_endpoint_answers_with_png_pictures(page: str) -> None:
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ({"prompt": "night", "seed": -1}, "Seed is -1: take 0 to 4294967295"),
+        ({"prompt": "night", "seed": -1}, "seed is -1: take 0 to 4294967295"),
         ({"prompt": "night", "model": "/etc"}, "unknown model"),
         ({"prompt": " "}, "the prompt is empty"),
     ],

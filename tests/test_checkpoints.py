@@ -9,22 +9,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
-from ldm import to_single_file, unet_name, vae_name
 from safetensors.torch import save_file
 from tiny import make_sdxl
 from torch import Tensor
 
+from dev.full_size.ldm import to_single_file, unet_name, vae_name
 from oms_app import StudioError
 from oms_app.models import single_file
 from oms_app.models.file_kinds import identify
 from oms_app.models.ldm_names import unet_names, vae_names
 from oms_app.models.prediction import in_float32, prediction_type
+from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.models.single_file import load_single_file, unread_tensors
 from oms_app.paths import EMBEDDED_FOLDER, PRESETS
+from oms_app.schedulers import SCHEDULERS
 
 FAMILIES = ("sd15", "sd21", "sdxl")
 UNET = "model.diffusion_model."
@@ -98,6 +101,20 @@ def test_the_markers_of_v_prediction_and_zero_terminal_snr(
         ("v_prediction", False),
         ("v_prediction", None),
     )
+
+
+def test_a_single_file_is_sampled_as_the_published_folder_is(
+    tensors: dict[str, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    """Stable Diffusion 1.5's folder names no timestep spacing, so each sampler has its own; SDXL's names `leading`."""
+    published = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    of_folder = diffusers.PNDMScheduler(**published, skip_prk_steps=True).config
+    of_file = load_single_file(saved(tmp_path, tensors["sd15"]), torch.float32).scheduler.config
+    of_xl = load_single_file(saved(tmp_path, tensors["sdxl"]), torch.float32).scheduler.config
+    for name in SCHEDULERS:
+        folder, file, xl = (make_scheduler(one, name, 7, torch.device("cpu")) for one in (of_folder, of_file, of_xl))
+        assert torch.equal(folder.timesteps, file.timesteps) and torch.equal(folder.betas, file.betas)
+        assert name == "lcm" or xl.config.timestep_spacing == "leading"
 
 
 @pytest.mark.parametrize(("said", "meant"), [("v", "v_prediction"), ("epsilon", "epsilon")])

@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 from oms_app.cli import entry as cli
-from oms_app.cli.console import output_on_stderr, print_result, table
+from oms_app.cli.console import ProgressLine, output_on_stderr, print_result, table
+from oms_app.cli.options import parse_lora
 from oms_app.output import png
 from oms_app.paths import PRESETS
+from oms_app.schema import Lora, Transfer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -153,7 +155,7 @@ BAD = [
     (["generate", "a", "--oms-module", "alien-oms"], "'alien'"),
     (["generate", "a", "--lora", "nope"], "unknown LoRA 'nope'"),
     (["generate", "a", "--lora", "nope:much"], "--lora is 'nope:much'"),
-    (["generate", "a", "--device", "toaster"], "device 'toaster' is not available: choose auto or cpu"),
+    (["generate", "a", "--device", "toaster"], "'toaster' is not available: choose one of auto, cpu"),
     (["generate", "a", "--out", __file__], "is a file"),
     (["generate", "a", "--out", __file__ + "/deeper"], "cannot be written to"),
     (["generate", "a", "--colour", "red"], "--colour"),
@@ -296,3 +298,26 @@ def test_what_training_logs_goes_to_stderr_once(capsys: pytest.CaptureFixture[st
             logging.getLogger("oms_app.training.lumen.stages").info("latents: second moment %.4f", 3.9399)
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == "latents: second moment 3.9399\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "scale"),
+    [
+        ("style", "style", 1.0),
+        ("style:0.5", "style", 0.5),
+        ("my style.v2.safetensors:-1", "my style.v2.safetensors", -1.0),
+        (r"C:\loras\style.safetensors", r"C:\loras\style.safetensors", 1.0),
+        (r"C:\loras\style.safetensors:0.5", r"C:\loras\style.safetensors", 0.5),
+        ("/home/a:b/style.SAFETENSORS", "/home/a:b/style.SAFETENSORS", 1.0),
+    ],
+)
+def test_a_lora_may_be_a_path_with_colons(text: str, name: str, scale: float) -> None:
+    assert parse_lora(text) == Lora(id=name, scale=scale)
+
+
+def test_a_download_reports_its_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = ProgressLine()
+    for done in range(0, 2_000_000_001, 50_000_000):
+        progress.show_transfer(Transfer(done=done, total=2_000_000_000))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10 and lines[0].startswith("0.20 of") and lines[-1] == "2.00 of about 2.00 GB"

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-from ldm import unet_name
 from safetensors.torch import save_file
 from tiny import make_sdxl
 from torch import Tensor
 
+from dev.full_size.ldm import unet_name
 from oms_app import StudioError
 from oms_app.models import user_models
 from oms_app.models.catalog import Catalog

@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, running_app
-from ldm import to_single_file
 from playwright.sync_api import Browser, expect
 from safetensors.torch import save_file
 from test_browser import PATIENCE, browser  # noqa: F401
 from test_hub import Hub, entry
 from tiny import make_world
 
+from dev.full_size.ldm import to_single_file
 from oms_app import GenerateRequest, StudioError
 from oms_app.engine.service import StudioService
 from oms_app.errors import Stopped
@@ -102,7 +102,7 @@ def test_a_hub_that_hangs_up_is_a_plain_message(tmp_path: Path, monkeypatch: pyt
     hub.broken_after = 0
     threading.Thread(target=hub.serve_forever, daemon=True).start()
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
-    with pytest.raises(StudioError, match=r"cannot be downloaded .* the download resumes"):
+    with pytest.raises(StudioError, match=r"cannot be downloaded .* it continues where it stopped"):
         fetch(entry(files=["*.safetensors"]), tmp_path / "thing", hub.address)
     hub.shutdown()
     hub.server_close()
@@ -328,7 +328,7 @@ def test_the_list_is_validated_when_it_is_read_back(told: str, said: str, preset
     (own_home / "models").mkdir(parents=True)
     (own_home / "models" / OWN).write_text(told)
     catalog = open_catalog(presets)
-    assert not catalog.own and said in catalog.complaints[0] and "\n" not in catalog.complaints[0]
+    assert not catalog.own and said in catalog.warnings[0] and "\n" not in catalog.warnings[0]
 
 
 def test_loras_go_into_the_request() -> None:

@@ -181,3 +181,24 @@ def test_the_pins_satisfy_the_declared_bounds() -> None:
     declared = [*PROJECT["dependencies"], *(r for extra in PROJECT["optional-dependencies"].values() for r in extra)]
     for requirement in map(Requirement, declared):
         assert requirement.specifier.contains(pins[requirement.name]), requirement
+
+
+@pytest.mark.parametrize(
+    ("command", "extras"),
+    [("generate doctor models inspect bench train", set()), ("evaluate", {"evaluate"}), ("train", {"train"})],
+    ids=["plain", "evaluate", "train"],
+)
+def test_modules_import_with_their_extras_only(command: str, extras: set[str]) -> None:
+    """A module of another extra that is imported on the way would end a command in a traceback."""
+    of_command = {
+        "evaluate": ["oms_app.evaluate.report", "oms_app.evaluate.quality", "oms_app.evaluate.fidelity"],
+        "train": ["oms_app.training.lumen.stages", "oms_app.training.lumen.family", "oms_app.training.curves"],
+    }
+    plain = ["oms_app.cli.entry", "oms_app.engine.studio", "oms_app.bench.memory", "oms_app.bench.pair"]
+    plain += ["oms_app.training.any_base", "oms_app.training.oms", "oms_app.training.signal_leak"]
+    allowed = {module for extra in extras for module in EXTRAS[extra]}
+    blocked = {module for modules in EXTRAS.values() for module in modules} - allowed
+    names = [name for one in command.split() for name in of_command.get(one, [])] if extras else plain
+    code = f"import sys; sys.modules |= dict.fromkeys({sorted(blocked)!r}); import {', '.join(names)}"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr

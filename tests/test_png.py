@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from oms_app import GenerateRequest, GenerateResult, StudioError, Variant
 from oms_app.output import png
-from oms_app.schema import RAW, ImageResult, ImageStats, Seconds
+from oms_app.schema import RAW, ImageResult, ImageStats, Lora, Seconds
 
 STATS = ImageStats(mean=0, lightness=0, p1=0, p99=0, a=0, b=0, histogram=(0,) * 64)
 SLIDER = Variant(name="oms 2", correction="oms", prompt="dark\nnight", prompt_b="light", mix=0.25, module="lumen-oms")
@@ -46,7 +46,7 @@ def test_a_picture_restores_its_request(tmp_path: Path) -> None:
         assert lines[2].startswith("Steps: 20, Sampler: Euler a, CFG scale: 5.0, Seed: 5, Size: 64x64, Model: lumen")
         assert len(lines) == 3  # a line break in the OMS prompt stays inside its quotes
     assert lines[2].endswith(
-        r'Correction: oms, OMS prompt: "dark\nnight", OMS prompt B: light, OMS mix: 0.25, OMS CFG: 1.0'
+        r'Correction: oms, OMS prompt: "dark\nnight", OMS prompt B: "light", OMS mix: 0.25, OMS CFG: 1.0'
     )
 
 
@@ -138,3 +138,26 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "picture.jpg")
     with pytest.raises(StudioError, match="cannot be read as a PNG"):
         png.read(tmp_path / "picture.jpg", KNOWN)
+
+
+def test_a_lora_is_named_without_its_folder(tmp_path: Path) -> None:
+    private = (
+        Lora(id="/home/jane/private/style.safetensors", scale=0.8),
+        Lora(id=r"C:\Users\jane\other.v2.safetensors"),
+    )
+    request = GenerateRequest(prompt="sea", negative_prompt="fog", seed=1, variants=(RAW,), loras=private)
+    stats = ImageStats(mean=0, lightness=0, p1=0, p99=0, a=0, b=0, histogram=(0,) * 64)
+    image = ImageResult(variant="raw", index=0, seed=1, image=Image.new("RGB", (8, 8)), stats=stats)
+    assert png.a1111_text(request, image).splitlines()[:2] == [
+        "sea <lora:style:0.8> <lora:other.v2:1>",
+        "Negative prompt: fog",
+    ]
+    assert "jane" not in png.settings_json(request, image) and "style.safetensors" in png.settings_json(request, image)
+    result = GenerateResult(
+        request=request, seed=1, images=(image,), seconds=Seconds(**dict.fromkeys(Seconds.model_fields, 0.0))
+    )
+    path = png.save(result, tmp_path).images[0].path
+    assert path is not None
+    with pytest.raises(StudioError, match="not in the catalogue"):
+        png.read(path, ["lumen"])
+    assert png.read(path, ["lumen", "style.safetensors", "other.v2.safetensors"]).request.loras[0].scale == 0.8

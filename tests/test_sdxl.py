@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
-from ldm import to_single_file
 from PIL import Image
 from safetensors.torch import save_file
 from tiny import IMAGE, WIDTH, make_sdxl
 
+from dev.full_size.ldm import to_single_file
 from oms_app import GenerateRequest, Studio, Variant
 from oms_app.models import single_file
 from oms_app.models.loading import OWN_ENCODER, load_base, load_module

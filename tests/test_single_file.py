@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from ldm import open_clip_text, to_single_file
 from safetensors.torch import load_file, save_file
 
+from dev.full_size.ldm import open_clip_text, to_single_file
 from oms_app import GenerateRequest, Studio, StudioError, Variant
 from oms_app.models import single_file
 from oms_app.models.tokenizers import clip_tokenizer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from diffusers import StableDiffusionPipeline
 
 from oms_app.models import domain as domains
@@ -77,6 +79,20 @@ def test_from_starts_from_the_weights_given_and_keeps_the_autoencoder(family: Pa
     a, b = (torch.cat([p.flatten() for p in pipe.unet.parameters()]) for pipe in (first, second))
     assert a.shape == b.shape and not torch.equal(a, b)
     assert torch.corrcoef(torch.stack([a, b]))[0, 1] > 0.99  # two steps away, not drawn anew
+
+
+def test_a_unet_is_trained_from_a_folder_without_one(family: Path, tmp_path: Path) -> None:
+    """As from dev/lumen2: the autoencoder and the text encoder stay, bit for bit."""
+    start = tmp_path / "start"
+    shutil.copytree(family / "lumen", start, ignore=shutil.ignore_patterns("unet"))
+    out = lumen.train(
+        out=tmp_path / "out", stage="unet", start_from=start, smoke=True, device="cpu", work=tmp_path / "work"
+    )
+    for part in ("vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
+        assert (out / part).read_bytes() == (start / part).read_bytes()
+    assert StableDiffusionPipeline.from_pretrained(out, local_files_only=True).unet is not None
+    shipped = lumen.load(ROOT / "dev/lumen2")
+    assert shipped.unet is None and shipped.text_encoder.config.vocab_size == len(shipped.tokenizer)
 
 
 def test_an_unknown_stage_and_a_missing_autoencoder_are_named(tmp_path: Path) -> None:
@@ -465,3 +481,23 @@ def test_singdiffusion_learns_the_clean_latent() -> None:
     models = torch.nn.ModuleDict({"singdiffusion": Perfect(), "text": Text()})
     batch = {"latents": x0, "tokens": torch.zeros(2, 3, dtype=torch.long)}
     assert oms.oms_loss(models, batch, kind="singdiffusion").item() == 0.0
+
+
+def test_compiled_models_learn_and_are_given_back_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, with a compiler that changes nothing. An autoencoder's halves are compiled each for itself."""
+    monkeypatch.setattr("oms_app.training.loop.compiles", lambda device: True)
+    compiled: list[str] = []
+
+    def compile_nothing(self: torch.nn.Module) -> None:
+        compiled.append(type(self).__name__)
+        self._compiled_call_impl = self._call_impl
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_nothing)
+    models, curve = _toy(tmp_path / "toy", steps=20)
+    assert curve["steps"] == 20 and compiled == ["Linear"]
+    assert all(model._compiled_call_impl is None for model in models.values())
+    vae = autoencoder.build((8, 8, 16, 16))
+    pictures = np.stack([scenes.draw(s).image for s in range(2)])
+    plan = Plan(minutes=1, steps=1, learning_rate=1e-3)
+    autoencoder.train_autoencoder(vae, pictures, plan, ((1.0, 64, 2),), work=tmp_path, device="cpu")
+    assert compiled == ["Linear", "Encoder", "Decoder"]

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from oms_app.schema import Progress
+from oms_app.schema import Progress, Transfer
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +24,7 @@ class ProgressLine:
 
     def __init__(self) -> None:
         self._is_terminal = sys.stderr.isatty()
+        self._tenth = 0  # of a download, as last printed
 
     def __call__(self, progress: Progress) -> None:
         steps = f" {progress.step}/{progress.steps}" if progress.steps else ""
@@ -35,6 +36,16 @@ class ProgressLine:
             self._show(f"caption {done} of {total}")
         elif done % 20 == 0 or done == total:
             print(f"caption {done} of {total}", file=sys.stderr, flush=True)
+
+    def show_transfer(self, transfer: Transfer) -> None:
+        """Downloads take minutes, so a file gets a line for every tenth of them."""
+        tenth = 10 * transfer.done // max(transfer.total, 1)
+        text = f"{transfer.done / 1e9:.2f} of about {transfer.total / 1e9:.2f} GB"
+        if self._is_terminal:
+            self._show(text)
+        elif tenth != self._tenth:
+            self._tenth = tenth
+            print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         self._show("")

@@ -23,11 +23,11 @@ from oms_app.cli.options import (
     variants_parameter,
     with_parameters,
 )
-from oms_app.errors import StudioError
+from oms_app.errors import StudioError, unread_notes
 from oms_app.fields import REQUEST_FIELDS
 from oms_app.paths import user_folder
 from oms_app.prestep.corrections import variant_settings
-from oms_app.schema import GenerateRequest, GenerateResult
+from oms_app.schema import GenerateRequest, GenerateResult, unread_settings
 
 SETTING = "setting_"  # prefix of the arguments for settings of variants, whose names may be those of request fields
 
@@ -85,7 +85,8 @@ def generate(
         from oms_app.output import png
 
         result = png.save(studio.generate(request, on_progress=progress), folder)
-    _print(result, as_json)
+    notes = [*result.notes, *unread_notes(unread_settings(request.variants, settings))]
+    _print(result.model_copy(update={"notes": tuple(notes)}), as_json)
 
 
 def _print(result: GenerateResult, as_json: bool) -> None:

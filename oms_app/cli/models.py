@@ -28,8 +28,8 @@ def download(
     model: Annotated[str, typer.Argument(help="A catalogue id, as `models` lists it.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Download a model from the Hugging Face hub. Run it again to resume."""
-    with output_on_stderr():
+    """Download a model from the Hugging Face hub; the same command resumes."""
+    with output_on_stderr() as progress:
         from oms_app.models.catalog import open_catalog
         from oms_app.models.hub import fetch
 
@@ -37,5 +37,5 @@ def download(
         entry = catalog.entries.get(model)
         if entry is None:
             raise StudioError(f"unknown model {model!r}: choose one of {', '.join(catalog.entries)}")
-        folder = fetch(entry, catalog.folder(entry))
+        folder = fetch(entry, catalog.folder(entry), on_progress=progress.show_transfer)
     print_result({"id": entry.id, "folder": str(folder)}, as_json, f"downloaded to {folder}")

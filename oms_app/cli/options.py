@@ -98,22 +98,19 @@ def open_studio(device: str, **settings: Any) -> Studio:
 def parse_variants(text: str, settings: Mapping[str, Any]) -> tuple[Variant, ...]:
     """`raw,oms` → variants with these names, each with those of the `settings` that it reads.
 
-    Raises StudioError if a name is not registered or none is given, ValidationError for a setting out of range, even if
+    Raises StudioError if no name is given, ValidationError for an unknown one and for a setting out of range, even if
     no variant reads that setting: an option with an error is never ignored.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise StudioError(f"--variants is empty: choose one or more of {', '.join(CORRECTIONS)}")
-    for name in names:
-        if name not in CORRECTIONS:
-            raise StudioError(f"--variants is {name[:60]}: choose one of {', '.join(CORRECTIONS)}")
     return variants_of(names, settings)
 
 
 def parse_lora(text: str) -> Lora:
-    """`ID` or `ID:SCALE`. Raises StudioError if the scale is not a permitted number."""
+    """`ID` or `ID:SCALE`; an id may be a path with colons. Raises StudioError if the scale is not permitted."""
     name, colon, scale = text.rpartition(":")
-    if not colon:
+    if not colon or text.lower().endswith(".safetensors"):
         return Lora.model_validate({"id": text})
     try:
         return Lora.model_validate({"id": name, "scale": float(scale)})

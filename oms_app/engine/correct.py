@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -26,13 +26,8 @@ def module_texts(variant: Variant, request: ResolvedRequest) -> tuple[str, ...]:
 
 def picture_settings(variant: Variant, prompt: str, module: ResolvedModule | None) -> Hashable:
     """Every setting of a variant that affects its picture: variants with equal settings give one picture."""
-    values: dict[str, Any] = variant.spec.read(variant) | {"module": module.key if module else None}
-    values.pop("force", None)
-    if "prompt" in values and values["prompt"] is None:
-        values["prompt"] = prompt
-    if values.get("mix") == 0.0:
-        values.pop("prompt_b", None)
-    return (variant.correction, *sorted(values.items()))
+    used = variant.spec.used(variant, prompt)
+    return (variant.correction, module.key if module else None, *sorted(used.items()))
 
 
 def correct(drawn: Drawn, cache: ByteCache[torch.Tensor], *, one_by_one: bool = False) -> Corrected:

@@ -12,24 +12,19 @@ from oms_app.models.vae import decode_latents
 
 
 @torch.no_grad()
-def to_rgb(pipeline: Any, latents: torch.Tensor, *, tiled: bool = False) -> torch.Tensor:
-    """Scaled latents (B, C, h, w) through the VAE: (B, 3, H, W), -1 black to 1 white, not clipped.
-
-    tiled: one picture after the other, large ones in overlapping tiles: less memory, and seams of a level or two.
-    """
-    image = decode_latents(pipeline.vae, latents, tiled=tiled)
-    pipeline.maybe_free_model_hooks()  # no part of an offloaded model stays on the device
-    return image
-
-
-@torch.no_grad()
 def decode(pipeline: Any, latents: torch.Tensor, *, tiled: bool = False) -> tuple[list[Image.Image], list[bool]]:
-    """Scaled latents (B, C, h, w) to B RGB pictures, and which of them the model's safety checker blackened."""
-    image = to_rgb(pipeline, latents, tiled=tiled)
-    require_finite(image, "the decoded picture")
+    """Scaled latents (B, C, h, w) to B RGB pictures, and which of them the model's safety checker blackened.
+
+    tiled: with less memory, see `decode_latents`.
+    """
     flagged = None
-    if hasattr(pipeline, "run_safety_checker"):
-        image, flagged = pipeline.run_safety_checker(image, latents.device, latents.dtype)
+    try:
+        image = decode_latents(pipeline.vae, latents, tiled=tiled)
+        require_finite(image, "the decoded picture")
+        if hasattr(pipeline, "run_safety_checker"):
+            image, flagged = pipeline.run_safety_checker(image, latents.device, latents.dtype)
+    finally:
+        pipeline.maybe_free_model_hooks()  # nothing of an offloaded model stays on the device
     blackened = [bool(flag) for flag in flagged] if flagged is not None else [False] * len(latents)
     pictures = pipeline.image_processor.postprocess(
         image, output_type="pil", do_denormalize=[not flag for flag in blackened]
@@ -42,5 +37,5 @@ def require_finite(tensor: torch.Tensor, what: str) -> None:
     if not torch.isfinite(tensor).all():
         raise StudioError(
             f"{what} are not finite numbers (NaN or infinite): the model's weights are damaged or its precision is too "
-            "low; restore its files, or lower the guidance scale"
+            "low (float16 on a GTX 16xx card); use --precision float32, restore its files, or lower the guidance scale"
         )

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from oms_app.engine.worker import POLL_SECONDS
 from oms_app.errors import Stopped
 from oms_app.schema import Progress
 
 T = TypeVar("T")
-POLL_SECONDS = 0.05  # how often waiting work checks for Stop
 
 
 def stream_events(

@@ -103,9 +103,12 @@ class StudioService:
         """
         yield Progress(stage="load")
         studio = self.start().result()
+        complete = studio.complete(request)
         event: Progress | GenerateResult
         for event in stream_events(
-            lambda report: self._worker.submit(partial(studio.paint, request, Run(report, stop.is_set))), stop, interval
+            lambda report: self._worker.submit(partial(studio.paint, complete, Run(report, stop.is_set))),
+            stop,
+            interval,
         ):
             if isinstance(event, GenerateResult):
                 self._run_times.learn(event)
@@ -127,8 +130,8 @@ class StudioService:
         return self._catalog.infos()
 
     def catalog_warnings(self) -> list[str]:
-        """Errors in the list of the user's own models."""
-        return self._catalog.complaints
+        """What is wrong with the list of the user's own models."""
+        return self._catalog.warnings
 
     def download(
         self,

@@ -142,16 +142,22 @@ class Studio:
         step of should_stop() turning true.
         """
         run = Run(on_progress, should_stop)
-        return self._worker.run(partial(self.paint, request, run), run.should_stop)
+        return self._worker.run(partial(self.paint, self.complete(request), run), run.should_stop)
 
-    def paint(self, request: GenerateRequest, run: Run) -> GenerateResult:
+    def complete(self, request: GenerateRequest) -> ResolvedRequest:
+        """The request with the model's defaults and a seed, without waiting for the device.
+
+        Raises StudioError for an unknown model and for a size that it cannot paint.
+        """
+        return apply_defaults(request, self.catalog.find(request.model, "base"))
+
+    def paint(self, complete: ResolvedRequest, run: Run) -> GenerateResult:
         """As `generate`, on the calling thread, which must be the one that uses the device.
 
         If memory runs out it tries again with the next fallback. Later calls start with the fallback that worked.
         Pictures that were finished before are in the cache, and are not generated twice.
         """
-        complete = apply_defaults(request, self.catalog.find(request.model, "base"))
-        what = (request.model, request.loras, complete.width, complete.height)
+        what = (complete.model, complete.loras, complete.width, complete.height)
         fallback: OomFallback | None = self._fallbacks.get(what, OomFallback.NONE)
         while fallback is not None:
             try:
@@ -310,8 +316,7 @@ class Studio:
         offset noise) have no preview. None if a running request uses the device. Raises StudioError as
         `generate` does.
         """
-        entry = self.catalog.find(request.model, "base")
-        complete = apply_defaults(request.model_copy(update={"count": 1}), entry)
+        complete = self.complete(request.model_copy(update={"count": 1}))
         try:
             return self._worker.run_soon(partial(self._preview, complete), PREVIEW_PATIENCE)
         except (RuntimeError, MemoryError) as error:

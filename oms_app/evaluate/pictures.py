@@ -248,7 +248,7 @@ def state_key(studio: Studio, *more: object) -> str:
     digest = hashlib.sha256(repr((torch.__version__, str(studio.device), *more)).encode())
     package = Path(__file__).resolve().parents[1]
     for path in sorted(package.rglob("*.py")):
-        if path.parent.name not in ("ui", "cli", "evaluate", "bench"):
+        if path.parent.name not in ("ui", "cli", "evaluate", "bench") or path.name == "scene_clip.py":
             digest.update(path.read_bytes())
     for entry in studio.catalog.entries.values():
         if studio.catalog.available(entry):

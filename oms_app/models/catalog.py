@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from oms_app.errors import StudioError, one_line
+from oms_app.errors import StudioError, describe_entry, one_line
 from oms_app.fields import REQUEST_FIELDS
 from oms_app.models.file_kinds import DOMAINS, NATIVE, family_of
 from oms_app.models.folder_kinds import PICKLES, check_folder, pickle_refused, snapshot_of
@@ -17,18 +17,18 @@ from oms_app.models.reading import is_safetensors, read_json, weight_files
 from oms_app.paths import PRESETS, user_folder
 from oms_app.schema import Frozen
 
-MARKER = "download.json"  # exists in a folder whose download is complete
-OWN = "own.json"  # the user's own models, in the folder of downloads: entries with an absolute folder or file
+MARKER = "download.json"  # in a folder whose download is complete
+OWN = "own.json"  # the user's own models, in the folder of downloads: entries as here, with an absolute folder or file
 Kind = Literal["base", "oms", "singdiffusion", "signal_leak", "lora", "text"]
 OWN_KINDS: tuple[Kind, ...] = ("base", "oms", "lora")
-# Latent domain by the VAE's scaling_factor, for folders. If a module has a fingerprint, the fingerprint decides.
+# Of a VAE's scaling_factor: what a folder's latents most likely are. If a module has a fingerprint, that decides.
 SCALES = {0.18215: "sd", 0.13025: "sdxl"}
 USUAL_SCALE = 0.18215  # for a VAE whose config does not contain one, as in 2022
 PixelSize = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
 
 
 class Defaults(Frozen):
-    """Default settings of a request for this model. Sizes in pixels."""
+    """What a request takes for what it leaves open. Sizes in pixels."""
 
     width: PixelSize = 512
     height: PixelSize = 512
@@ -106,9 +106,9 @@ class ModelInfo(Frozen):
 
 
 class Catalog:
-    """The entries of a presets folder, by id; folders are in `root`, or in `downloads` if downloaded. A base may be
-    a single file (models/single_file.py). `own`: ids of those that the user added; invalid entries of that list are
-    skipped, and `complaints` says why.
+    """The entries of a presets folder, by id; `root` is what their folders are relative to, `downloads` where fetched
+    ones lie. A base may be a single file (models/single_file.py). `own`: ids of those that the user added (own.py);
+    what their list holds that is not valid is left out, and `warnings` says why.
 
     Raises StudioError if a file is not a valid entry or two share an id.
     """
@@ -124,36 +124,31 @@ class Catalog:
             try:
                 entry = Entry.model_validate_json(path.read_text(encoding="utf-8"))
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"]) or "the file"
-                raise StudioError(f"{path.name} is not a valid catalogue entry: {where}: {first['msg']}") from error
+                raise StudioError(f"{path.name} is not a catalogue entry: {describe_entry(error)}") from error
             if entry.id in self.entries:
                 raise StudioError(f"{path.name}: the id {entry.id!r} is taken by another file of {self.presets}")
             self.entries[entry.id] = entry
         self.own: frozenset[str] = frozenset()
-        self.complaints: list[str] = []
+        self.warnings: list[str] = []
         self._read_own()
 
     def _read_own(self) -> None:
         path = self.downloads / OWN
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))["models"] if path.is_file() else []
-            given = list(told)
+            given = list(json.loads(path.read_text(encoding="utf-8"))["models"]) if path.is_file() else []
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self.complaints.append(f"{path} cannot be read ({one_line(error)}): add your models again")
+            self.warnings.append(f"{path} cannot be read ({one_line(error)}): add your models again")
             return
         for one in given:
             try:
                 self.include(Entry.model_validate(one))
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"]) or "the entry"
-                self.complaints.append(f"{path}: an entry was skipped: {where}: {first['msg']}")
+                self.warnings.append(f"{path}: an entry was skipped: {describe_entry(error)}")
             except StudioError as error:
-                self.complaints.append(f"{path}: an entry was skipped: {error}")
+                self.warnings.append(f"{path}: an entry was skipped: {error}")
 
     def include(self, entry: Entry) -> None:
-        """Adds one of the user's models. Raises StudioError if the entry is not valid for one."""
+        """Adds a model of the user's own. Raises StudioError if it cannot be one."""
         if entry.kind not in OWN_KINDS or entry.repository or not Path(entry.folder).is_absolute():
             raise StudioError(f"{entry.id!r} is not a {' or '.join(OWN_KINDS)} with an absolute path: add it again")
         if entry.id in self.entries:

@@ -1,7 +1,7 @@
 """Latent domains: an OMS module predicts latents, so it works with every base whose encoder produces such latents.
 
-A domain is identified by the *encoder's* output for a fixed set of pictures: community models often have a fine-tuned
-decoder in the same domain, which a hash of all weights would treat as another domain.
+A domain is recognised by what the *encoder* makes of a fixed set of pictures: community models often carry a fine-tuned
+decoder in the same domain, and a hash of all weights would call that another one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from diffusers import AutoencoderKL
 from pydantic import Field, ValidationError
 
 from oms_app.errors import StudioError
+from oms_app.paths import atomic_write
 from oms_app.schema import Frozen
 
 FILE = "domain.json"
@@ -25,7 +26,7 @@ TOLERANCE = 0.02  # of the fingerprint's own RMS; float16 weights cost about 0.0
 
 
 class Domain(Frozen):
-    """name: its usual name. fingerprint: flat floats, see `fingerprint`; None if only the name is known."""
+    """name: what people call it. fingerprint: flat floats, see `fingerprint`; None if it was only declared."""
 
     name: str
     fingerprint: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
@@ -69,9 +70,8 @@ def matches(module: Domain | None, base: Domain) -> bool:
 
 
 def write(folder: Path, domain: Domain) -> None:
-    """Writes a module's domain into its folder, after training."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_text(domain.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    """Keeps a module's domain beside it; `training/oms.py` calls this once the module is trained."""
+    atomic_write(folder / FILE, domain.model_dump_json(indent=1) + "\n")
 
 
 def read(folder: Path) -> Domain | None:

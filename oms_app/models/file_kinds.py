@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from oms_app.errors import StudioError
-from oms_app.models.reading import Header, read_header
+from oms_app.models.reading import Header, Stamp, read_header, stamp_of
 
 Family = Literal["sd15", "sd21", "sdxl"]
 NATIVE: dict[Family, int] = {"sd15": 512, "sd21": 768, "sdxl": 1024}  # pixels a side
@@ -79,6 +80,11 @@ class FileKind:
 
 def identify(path: Path) -> FileKind:
     """What a file is. Raises StudioError if its header cannot be read."""
+    return _identify(path, stamp_of(path))
+
+
+@lru_cache(maxsize=64)
+def _identify(path: Path, stamp: Stamp) -> FileKind:
     header = read_header(path)
     names = header.tensors.keys()
     if other := _first(names, _OTHERS[:1]):

@@ -106,8 +106,8 @@ def check_folder(folder: Path) -> str:
 
 def parts_of(index: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Part → (library, class), of those that a model_index.json names."""
-    named = {part: told for part, told in index.items() if not part.startswith("_") and isinstance(told, list)}
-    return {part: (told[0], told[1] if len(told) > 1 else None) for part, told in named.items() if told and told[0]}
+    named = {part: pair for part, pair in index.items() if not part.startswith("_") and isinstance(pair, list)}
+    return {part: (pair[0], pair[1] if len(pair) > 1 else None) for part, pair in named.items() if pair and pair[0]}
 
 
 def part_weights(part: Path) -> PartWeights:

@@ -37,6 +37,7 @@ _UNREAD = re.compile(r"position_ids$|logit_scale$|^vision_model\.|visual_project
 def load_folder(folder: Path, dtype: torch.dtype) -> Any:
     """The pipeline in a folder, StableDiffusionPipeline or StableDiffusionXLPipeline, its weights in `dtype`.
 
+    The VAE stays in float32: a fingerprint is taken of it, and the CPU decodes with it.
     Latent consistency models run in StableDiffusionPipeline: they have the same parts, and their own pipeline has no
     negative prompt, no rescale and no interrupt. Raises StudioError as `check_folder`, and for what cannot be read.
     """
@@ -45,7 +46,7 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Any:
     with library_errors(f"{folder} cannot be read as a base model", "restore its files"):
         parts: dict[str, Any] = {}
         for part in MODELS.keys() & parts_of(index).keys():
-            parts[part] = load_part(MODELS[part], folder / part, dtype)
+            parts[part] = load_part(MODELS[part], folder / part, torch.float32 if part == "vae" else dtype)
         for part, encoder in TOKENIZERS.items():
             if encoder in parts:
                 parts[part] = load_tokenizer(folder / part, parts[encoder].config.vocab_size)

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from oms_app.errors import Stopped, StudioError, one_line
 from oms_app.models.catalog import MARKER, Entry
 from oms_app.models.folder_kinds import PICKLES
+from oms_app.paths import atomic_write
 from oms_app.schema import Transfer
 
 NEVER = [f"*{suffix}" for suffix in sorted(PICKLES)] + ["*.py", "*.pkl", "*.msgpack", "*.h5", "*.onnx"]
@@ -46,9 +47,8 @@ def fetch(
 ) -> Path:
     """Downloads an entry's files to `folder`. Existing files are not downloaded again; a stopped file resumes.
 
-    endpoint: a hub other than huggingface.co. on_progress: called after each piece of up to 10 MiB. Writes a marker
-    when all is downloaded. Raises StudioError with the reason, and Stopped within a piece of should_stop() turning
-    true.
+    endpoint: another hub than huggingface.co. on_progress: called for each piece of up to 10 MiB. A marker is written
+    once all is there. Raises StudioError, with the reason, and Stopped within a piece of should_stop() turning true.
     """
     if entry.repository is None:
         raise StudioError(f"{entry.id!r} comes with the app: there is nothing to download")
@@ -63,9 +63,9 @@ def fetch(
             tell = _counter(done, sum(files[one].size or 0 for one in names), on_progress, should_stop)
             url = hf_hub_url(entry.repository, name, revision=info.sha, endpoint=endpoint)
             large = files[name].lfs
-            promised = large.sha256 if large else None
+            expected = large.sha256 if large else None
             part = folder / PARTS / str(info.sha) / f"{name}.part"
-            _fetch_one(url, folder / name, part, files[name].size, promised, tell)
+            _fetch_one(url, folder / name, part, files[name].size, expected, tell)
             done += files[name].size or 0
         missing = [pattern for pattern in entry.files if not any(folder.glob(pattern))]
         if missing:
@@ -74,28 +74,30 @@ def fetch(
             )
         mark = {"repository": entry.repository, "revision": entry.revision, "commit": info.sha}
         shutil.rmtree(folder / PARTS, ignore_errors=True)
-        (folder / MARKER).write_text(json.dumps(mark, indent=1) + "\n", encoding="utf-8")
+        atomic_write(folder / MARKER, json.dumps(mark, indent=1) + "\n")
     except GatedRepoError as error:
         raise StudioError(
-            f"{entry.repository} requires you to accept its terms: do so on its page, then log in with `hf auth login`"
+            f"{entry.repository} requires its terms to be accepted: do so on its page, then log in with `hf auth login`"
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise StudioError(
-            f"{entry.repository} at revision {entry.revision} is no longer on the hub: use a local folder"
+            f"{entry.repository} at revision {entry.revision} is no longer on the hub: use a folder of your own"
         ) from error
     except OfflineModeIsEnabled as error:
-        raise StudioError("downloads are disabled (HF_HUB_OFFLINE): unset it, or use a local folder") from error
+        raise StudioError(
+            "downloads are switched off (HF_HUB_OFFLINE): unset it, or use a folder of your own"
+        ) from error
     except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
         raise StudioError(
-            f"{entry.repository} cannot be downloaded ({one_line(error)}): try again; the download resumes"
+            f"{entry.repository} cannot be downloaded ({one_line(error)}): try again, it continues where it stopped"
         ) from error
     return folder
 
 
 def _fetch_one(
-    url: str, target: Path, part: Path, size: int | None, promised: str | None, counter: Callable[[int], type[Any]]
+    url: str, target: Path, part: Path, size: int | None, expected: str | None, counter: Callable[[int], type[Any]]
 ) -> None:
-    """Downloads one file through its partial file. promised: its SHA-256. Raises OSError if the checksum differs."""
+    """One file, by way of its part. expected: its SHA-256. Raises OSError if what arrived is something else."""
     if size is not None and target.is_file() and target.stat().st_size == size:
         counter(size)().update(0)
         return
@@ -106,8 +108,8 @@ def _fetch_one(
             url, file, resume_size=have, headers=build_hf_headers(), expected_size=size, tqdm_class=counter(have)
         )  # fmt: skip
     with part.open("rb") as file:
-        came = hashlib.file_digest(file, "sha256").hexdigest() if promised else None
-    if came != promised or (size is not None and part.stat().st_size != size):
+        came = hashlib.file_digest(file, "sha256").hexdigest() if expected else None
+    if came != expected or (size is not None and part.stat().st_size != size):
         part.unlink()
         raise OSError(f"{target.name}: checksum mismatch; deleted")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +117,7 @@ def _fetch_one(
 
 
 def _require_plain(entry: Entry, names: list[str]) -> None:
-    """Raises StudioError if a repository's file would be outside the model's folder."""
+    """Raises StudioError if a repository's file would be written outside the model's folder."""
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
@@ -123,7 +125,7 @@ def _require_plain(entry: Entry, names: list[str]) -> None:
 
 
 def _require_room(entry: Entry, folder: Path, size: int) -> None:
-    """Raises StudioError if the disk has too little space for the rest. size: bytes of all the files."""
+    """Raises StudioError if the disk has less room than the rest needs. size: bytes of all the files."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     have = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(there).free

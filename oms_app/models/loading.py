@@ -72,8 +72,8 @@ class LoadedBase:
 class LoadedModule:
     """A time-free UNet, the text encoder that it needs (OWN_ENCODER: its own), its latent domain.
 
-    waits: between requests the network is kept in the host's memory, and `predict` moves it to the device.
-    OMS modules predict v at SNR 0, which is -x̂0; SingDiffusion's predict x̂0.
+    waits: between two requests the network is in the host's memory, and `predict` moves it to the device.
+    OMS modules answer v at SNR 0, which is -x̂0; SingDiffusion's answer x̂0.
     """
 
     unet: TimeFreeUNet
@@ -116,7 +116,7 @@ def choose_device(name: str) -> tuple[torch.device, str]:
     kind, _, index = name.partition(":")
     whole = kind in have and kind != "auto" and (not index or (kind == "cuda" and index.isdecimal()))
     if not whole or (index and int(index) >= torch.cuda.device_count()):
-        raise StudioError(f"device {name!r} is not available: choose {', '.join(have[:-1])} or {have[-1]}")
+        raise StudioError(f"the device {name!r} is not available: choose one of {', '.join(have)}")
     return torch.device(name), "it was requested"
 
 
@@ -146,9 +146,8 @@ def load_base(
     """A stock pipeline from a diffusers folder or a single .safetensors file, with LoRAs fused into it."""
     pipeline = load_single_file(folder, dtype) if folder.is_file() else load_folder(folder, dtype)
     fuse_loras(pipeline, adapters)
-    pipeline.vae.to(torch.float32)
-    known = domains.fingerprint(pipeline.vae)  # in full precision: independent of the precision that the model runs in
-    # With offloading, a preview would call the VAE while the UNet runs, so its map is fitted before the parts move.
+    known = domains.fingerprint(pipeline.vae)  # in full precision: the same whatever the model is run in
+    # A preview under offload would call the VAE while the UNet runs, so its map is fitted while all is in one place.
     rgb_map = None if mode == "full" else rgb_map_of(pipeline)
     # SDXL's own VAE overflows in float16, and on a CPU half precision may take minutes: it stays in float32.
     overflows = isinstance(pipeline, StableDiffusionXLPipeline) and pipeline.vae.config.force_upcast

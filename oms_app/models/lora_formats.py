@@ -1,4 +1,4 @@
-"""What a LoRA file contains, from its header only: which modules it changes, and how. No torch.
+"""What a LoRA file holds, from its header alone: which modules it changes, and how. No torch.
 
 Supported: LoRA as PEFT, kohya and diffusers before PEFT write it, LoCon, DoRA, and from LyCORIS LoHa, LoKr, full
 differences and norms. Everything else is refused with its format's name; no tensor is skipped.
@@ -98,14 +98,14 @@ class _Metadata:
         """α/r of a module, None if it is not given."""
         part, _, module = stem.partition(".")
         own = {name.removeprefix(f"{part}."): value for name, value in self.config.items() if name.startswith(part)}
-        told = own or {name: value for name, value in self.config.items() if "." not in name}
-        alpha = told.get("lora_alpha")
-        for pattern, value in (told.get("alpha_pattern") or {}).items():
+        config = own or {name: value for name, value in self.config.items() if "." not in name}
+        alpha = config.get("lora_alpha")
+        for pattern, value in (config.get("alpha_pattern") or {}).items():
             if re.match(rf"(.*\.)?({pattern})$", module):
                 alpha = value
         if not isinstance(alpha, (int, float)) or rank == 0:
             return None
-        return float(alpha) / (math.sqrt(rank) if told.get("use_rslora") else rank)
+        return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def read_lora(path: Path) -> LoraFile:

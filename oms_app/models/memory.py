@@ -1,9 +1,12 @@
-"""How a model uses memory: precision, offloading of unused parts, attention; and the fallbacks if memory runs out."""
+"""How a model is placed in memory: its precision, where its parts wait, which attention; and what to give up, step by
+step, when memory runs out."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -119,7 +122,7 @@ def _working(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Policy:
-    """The requested precision and memory mode, and how "auto" is resolved for a model of a given size.
+    """What was requested, and what "auto" makes of it for a model of a given size.
 
     Raises StudioError for a precision or mode that does not exist, or that the device does not support.
     """
@@ -146,7 +149,7 @@ class Policy:
     def place(self, size: ModelSize, dtype: torch.dtype, fallback: OomFallback | None = None) -> MemoryMode:
         """Whole on the device if it fits with what generating needs, else part by part, else layer by layer.
 
-        fallback: the one in use because memory ran out before; it overrides a requested mode.
+        fallback: what was given up before because memory ran out; it overrides a requested mode.
         """
         mode = self._fitting(size, dtype) if self.mode == "auto" else self.mode
         if fallback is not None and fallback >= OomFallback.GROUP_OFFLOAD:
@@ -172,7 +175,7 @@ def automatic_budget() -> int:
 
 
 def automatic_device_budget(device: torch.device) -> int | None:
-    """Bytes of the device's own memory that loaded models may fill; None if it has no memory of its own.
+    """Bytes of the device's own memory that loaded models may fill; None if it has none of its own.
 
     All that is free now except WORKING, and at least half of it.
     """
@@ -305,3 +308,5 @@ def release_unused() -> None:
     gc.collect()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)  # glibc keeps freed blocks of up to 32 MiB, a third of a large model

@@ -1,10 +1,10 @@
 """Passes of a small UNet on the CPU, recorded once and replayed without Python, the batch divided among the cores.
 
-Python takes a third of a pass of Lumen: 70 modules, a thousand operations, each waiting for the interpreter, which the
-page's threads need too. TorchScript replays the same operations on the same weights, bit for bit, and without the
-interpreter's lock, so each core can take its own part of the batch. If the cores shared each operation instead,
-they would wait for one another a thousand times per pass, and a browser that draws on one of them would delay both.
-`python -m dev.unet_pass` measures it. A large UNet does not gain from it.
+A third of a pass of Lumen is Python's: 70 modules, a thousand operations, each waiting for the interpreter, which the
+page's threads want too. TorchScript replays the same operations on the same weights, bit for bit, and without the
+interpreter's lock, so each core can take its own part of the batch. If the cores share each operation instead,
+they wait for one another a thousand times a pass, and a browser that draws on one of them holds up both.
+`python -m dev.unet_pass` measures it. A large UNet gains nothing by it.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class _Recordings:
             if self._seen[key] <= MIN_CALLS:
                 return None
             with warnings.catch_warnings():
-                # TorchScript is deprecated, without a successor that needs no compiler; and it warns that
-                # shapes are fixed, which is intended here: there is one recording per shape.
+                # TorchScript is deprecated, without a successor that needs no compiler; and that it
+                # keeps what depends on shapes, which here are the recording's own.
                 warnings.simplefilter("ignore")
                 self._made[key] = torch.jit.trace(_Pass(unet), given, check_trace=False)
             if len(self._made) > MAX_SHAPES:

@@ -49,7 +49,8 @@ _UNUSED = re.compile(
 def load_single_file(path: Path, dtype: torch.dtype) -> Any:
     """The pipeline in a file, StableDiffusionPipeline or StableDiffusionXLPipeline, its weights in `dtype`.
 
-    Raises StudioError as `family_of`, and if tensors are missing, have wrong shapes, or are unknown.
+    The VAE stays in float32: a fingerprint is taken of it, and the CPU decodes with it.
+    Raises StudioError as `family_of`, and if tensors are missing, misshapen or too many.
     """
     family = family_of(path)
     what = f"{path} looks like {TITLES[family]} but cannot be read as such"
@@ -103,8 +104,11 @@ class _Reader:
         tensor: torch.Tensor = self._file.get_tensor(name)
         return tensor.double()
 
-    def fill(self, part: str, model: torch.nn.Module, take: Callable[[str], torch.Tensor]) -> Any:
-        """The model, built without weights, then filled with what take(key of its state dict) returns.
+    def fill(
+        self, part: str, model: torch.nn.Module, take: Callable[[str], torch.Tensor], dtype: torch.dtype | None = None
+    ) -> Any:
+        """The model, built without weights, with those that take(key of its state dict) gives, in `dtype`, else the
+        reader's.
 
         Raises StudioError for missing tensors and wrong shapes. take raises KeyError with the missing name.
         """
@@ -124,7 +128,7 @@ class _Reader:
                         "it is another architecture, or damaged: download it again"
                     )
                 tensor = tensor.reshape(empty.shape)
-            state[key] = tensor.to(self.dtype).contiguous()
+            state[key] = tensor.to(dtype or self.dtype).contiguous()
         if missing:
             raise StudioError(
                 f"{self.title} but its {part} is incomplete ({_list(missing)} missing): "
@@ -187,7 +191,7 @@ def _vae(reader: _Reader) -> Any:
         )
     with init_empty_weights():
         vae = AutoencoderKL.from_config(AutoencoderKL.load_config(_config(reader.family, "vae")))
-    return reader.fill("VAE", vae, _renamed(reader, VAE, vae_names(vae)))
+    return reader.fill("VAE", vae, _renamed(reader, VAE, vae_names(vae)), torch.float32)
 
 
 def _text_encoders(reader: _Reader) -> dict[str, Any]:

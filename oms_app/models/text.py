@@ -39,8 +39,8 @@ class Embedding:
 class TextEncoder:
     """A CLIP or T5 text encoder with its tokenizer. `key` tells encoders apart in caches.
 
-    waits: while unused, the model is kept in the host's memory. Embeddings are cached, so it is rarely needed, and an
-    encoder half as large as a UNet would take much of the device's memory.
+    waits: between two texts the model is in the host's memory. Embeddings are cached, so it is seldom wanted, and an
+    encoder as large as half a UNet would crowd the device.
     """
 
     def __init__(
@@ -121,11 +121,12 @@ class SdxlTextEncoder(TextEncoder):
 
 
 def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> TextEncoder:
-    """The encoder of a pipeline folder (text_encoder/ and tokenizer/) or of a module's folder (the same names with its
-    kind as prefix), or one in a folder of its own, such as T5.
+    """The encoder of a pipeline folder, text_encoder/ and tokenizer/, or of a module's, the same with its kind before;
+    or one in a folder by itself, as T5's are.
 
-    A config of type t5 gives T5's encoder, any other CLIP's; for a folder of SDXL, both of its encoders, as a module
-    uses them. safetensors only, no network. Raises StudioError if a part cannot be read.
+    A config of the type t5 gives T5's encoder, every other one CLIP's; if the folder is SDXL's, both of its
+    encoders, as a module reads them. safetensors only, nothing from the network. Raises StudioError if a part cannot
+    be read.
     """
     prefix = next((p for p in ("oms_", "singdiffusion_") if (folder / f"{p}text_encoder").is_dir()), "")
     alone = (folder / "config.json").is_file() and not (folder / f"{prefix}text_encoder").is_dir()

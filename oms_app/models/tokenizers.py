@@ -33,7 +33,7 @@ def clip_tokenizer(*, zero_padded: bool = False) -> CLIPTokenizer:
 
 
 def whole_tokenizer(tokenizer: Any, tokens: int, where: str) -> Any:
-    """The tokenizer, if it is complete. If "!" is its padding, one that reads "!" as a letter, as in training.
+    """The tokenizer, if it is whole. If "!" is its padding, one that reads "!" as a letter, as in training.
 
     tokens: of its text encoder's vocabulary. Raises StudioError for a tokenizer without its vocabulary or merges:
     transformers would build an empty one from the rest, and all prompts would be equal.

@@ -37,8 +37,8 @@ def add(catalog: Catalog, source: str, title: str | None = None) -> Entry:
     with _LOCK:
         taken = set(catalog.entries)
         name = next(n for n in _names(entry.id) if n not in taken)
-        told = {"id": name, "title": title or entry.title, "licence": LICENCE, "size": _size(path) or None}
-        entry = entry.model_copy(update=told)
+        changes = {"id": name, "title": title or entry.title, "licence": LICENCE, "size": _size(path) or None}
+        entry = entry.model_copy(update=changes)
         catalog.include(entry)
         try:
             _write(catalog)
@@ -52,8 +52,8 @@ def keep(catalog: Catalog, dropped: Path) -> Entry:
     """As `add`, for a file that was uploaded to a temporary place: it is moved to own/ in the folder of downloads."""
     path = _locate(str(dropped))
     try:
-        _examine(catalog, path)  # refused files are not kept
-    except StudioError as error:  # the temporary path means nothing to the user
+        _examine(catalog, path)  # what is refused is not kept
+    except StudioError as error:  # the temporary path means nothing to the person
         raise StudioError(str(error).replace(str(path), path.name)) from error
     folder = catalog.downloads / "own"
     try:
@@ -66,7 +66,7 @@ def keep(catalog: Catalog, dropped: Path) -> Entry:
 
 
 def forget(catalog: Catalog, name: str) -> Entry:
-    """Removes one of the user's models from the list; its files stay. Raises StudioError if the user did not add it."""
+    """Takes a model of the user's own off the list; its files stay. Raises StudioError if it is none of theirs."""
     with _LOCK:
         if name not in catalog.own:
             raise StudioError(f"{name!r} is not a model that you added: only those can be removed")

@@ -112,6 +112,7 @@ def read(path: Path, models: Collection[str]) -> Restored:
     except ValidationError as error:
         raise StudioError(f"the settings in {path.name} are not valid: {describe(error)}") from error
     named = {restored.request.model, *(v.module for v in restored.request.variants if v.module is not None)}
+    named |= {lora.id for lora in restored.request.loras}
     if unknown := sorted(named - set(models)):
         raise StudioError(f"{path.name} was made with {unknown[0]!r}, which is not in the catalogue: choose another")
     return restored
@@ -166,11 +167,16 @@ def settings_json(request: GenerateRequest, image: ImageResult) -> str:
     settings["model"] = _name(settings["model"])
     for variant in settings["variants"]:
         variant["module"] = _name(variant["module"]) if variant["module"] else None
+    for lora in settings["loras"]:
+        lora["id"] = _name(lora["id"])
     return json.dumps({"version": VERSION, "request": settings, "variant": image.variant, "index": image.index})
 
 
 def a1111_text(request: GenerateRequest, image: ImageResult) -> str:
-    """`prompt`, `Negative prompt: …`, then one line of `Name: value` pairs: the settings that were used."""
+    """`prompt`, `Negative prompt: …`, then one line of `Name: value` pairs: the settings that were used.
+
+    LoRAs follow the prompt as A1111 writes them: `<lora:style:0.8>`.
+    """
     variant = next(v for v in request.variants if v.name == image.variant)
     pairs = {
         "Steps": request.num_inference_steps,
@@ -182,7 +188,8 @@ def a1111_text(request: GenerateRequest, image: ImageResult) -> str:
         "Correction": variant.correction,
         **variant.spec.metadata(variant, request.prompt),
     }
-    lines = [request.prompt]
+    loras = [f"<lora:{_name(lora.id).removesuffix('.safetensors')}:{lora.scale:g}>" for lora in request.loras]
+    lines = [" ".join([request.prompt, *loras])]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
     lines.append(", ".join(f"{name}: {value}" for name, value in pairs.items()))
@@ -190,4 +197,5 @@ def a1111_text(request: GenerateRequest, image: ImageResult) -> str:
 
 
 def _name(model: str) -> str:
-    return Path(model).name if ("/" in model or "\\" in model) else model
+    """A catalogue id, or the last part of a path of any system."""
+    return model.replace("\\", "/").rstrip("/").rpartition("/")[2]

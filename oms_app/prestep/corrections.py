@@ -61,6 +61,11 @@ class CorrectionSpec:
     needs: ModelKind | None = None
     has_x0: bool = False
 
+    @property
+    def options(self) -> tuple[RequestField, ...]:
+        """The settings that a command or a page offers for it. Its module is chosen there only among OMS modules."""
+        return tuple(field for field in self.settings if field.name != "module" or self.needs == "oms")
+
     def read(self, variant: Any) -> dict[str, Any]:
         """The values of its settings in a variant, by name."""
         return {field.name: getattr(variant, field.name, field.default) for field in self.settings}
@@ -70,22 +75,31 @@ class CorrectionSpec:
         chosen = {field.name for field in self.settings if field.chooses_model}
         return self.build(**{name: value for name, value in self.read(variant).items() if name not in chosen})
 
-    def metadata(self, variant: Any, prompt: str) -> dict[str, Any]:
-        """What a picture's text chunk says of the settings that were used. prompt: the request's main prompt."""
-        values = self.read(variant)
-        if values.get("mix", None) == 0:
-            values.pop("mix")
+    def used(self, variant: Any, prompt: str) -> dict[str, Any]:
+        """The settings that affect the picture, by name, without those that choose the model.
+
+        prompt: the request's main prompt, which takes the place of an absent OMS prompt.
+        """
+        chosen = {field.name for field in self.settings if field.chooses_model}
+        values = {name: value for name, value in self.read(variant).items() if name not in chosen}
+        if values.get("mix") == 0:
+            del values["mix"]
             values.pop("prompt_b", None)
         if "prompt" in values and values["prompt"] is None:
             values["prompt"] = prompt
-        named = {field.metadata or field.label: values[field.name] for field in self.settings
-                 if field.name in values and not field.chooses_model}  # fmt: skip
-        return {name: _quoted(value) for name, value in named.items() if value is not None}
+        return values
 
-
-def _quoted(value: Any) -> Any:
-    """A prompt in quotes, because the text chunk separates its pairs by commas; names and numbers unchanged."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) and not value.isidentifier() else value
+    def metadata(self, variant: Any, prompt: str) -> dict[str, Any]:
+        """What a picture's text chunk says of the settings that were used. prompt: the request's main prompt."""
+        used = self.used(variant, prompt)
+        fields = [field for field in self.settings if used.get(field.name) is not None]
+        # Texts are quoted, because the chunk separates its pairs by commas.
+        return {
+            field.metadata or field.label: json.dumps(used[field.name], ensure_ascii=False)
+            if field.kind is str and not field.choices
+            else used[field.name]
+            for field in fields
+        }
 
 
 _registry: dict[str, CorrectionSpec] = {}
@@ -154,7 +168,7 @@ register(
 register(
     CorrectionSpec(
         "oms-sde",
-        "OMS, fresh noise",
+        "OMS (fresh noise)",
         "One More Step with a second draw of noise, so that the composition changes (Eq. 17).",
         _method("OmsSde"),
         _OMS_SETTINGS,
@@ -165,7 +179,7 @@ register(
 register(
     CorrectionSpec(
         "oms-reference",
-        "OMS, published code",
+        "OMS (published code)",
         "The arithmetic of the published code, for comparison.",
         _method("OmsReference"),
         _OMS_SETTINGS,

@@ -69,11 +69,15 @@ def copy_of(generator: Generator) -> Generator:
     return copied
 
 
-class Raw:
-    """The unchanged noise: what every sampler starts from, and the reference for the others."""
+class WithoutTexts:
+    """A correction that needs no prediction for a text."""
 
     def texts(self, prompt: str, guidance_scale: float) -> tuple[str, ...]:
         return ()
+
+
+class Raw(WithoutTexts):
+    """The unchanged noise: what every sampler starts from, and the reference for the others."""
 
     def correct(self, start: Start) -> Tensor:
         return start.x_s
@@ -148,7 +152,7 @@ class SingDiffusion(Oms):
         return normalised_guide(start.prediction(""), x0, start.guidance_scale)
 
 
-class SignalLeak(Raw):
+class SignalLeak(WithoutTexts):
     """OMS's step; x̂0 is drawn from statistics of many pictures, whatever the prompt (arXiv 2309.15842)."""
 
     def x0(self, start: Start) -> Tensor:
@@ -162,7 +166,7 @@ class SignalLeak(Raw):
 
 
 @dataclass(frozen=True)
-class OffsetNoise(Raw):
+class OffsetNoise(WithoutTexts):
     """One random value for all of a channel, or of a picture, added to the noise: random light (Guttenberg 2023)."""
 
     offset_strength: float = 0.1

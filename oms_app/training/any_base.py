@@ -59,7 +59,7 @@ class Settings:
 @dataclass(frozen=True)
 class Trained:
     """out: the module's folder. pictures: how many it learned from. skipped: that could not be read or had no caption.
-    truncated: captions longer than the encoder reads. batch: pictures a step, as it came out."""
+    truncated: captions longer than the encoder reads. batch: pictures a step, after rounding."""
 
     out: str
     pictures: int
@@ -72,13 +72,13 @@ class Trained:
 
 
 def train(catalog: Catalog, entry: Entry, data: Path, out: Path, *, device: str, settings: Settings) -> Trained:
-    """Trains a module for the base `entry` and writes it to `out`, in the published layout. The same call resumes.
+    """Train a module for the base `entry` and write it to `out`, in the published layout. The same call resumes.
 
-    Checkpoints, latents and embeddings lie beside `out`. Every process of `accelerate launch` calls it.
-    Raises StudioError for unusable data, base or encoder, and if `out` was begun with other settings.
+    Checkpoints, latents and embeddings are kept beside `out`. Every process of `accelerate launch` calls it.
+    Raises StudioError for data, a base or an encoder that cannot be used, and if `out` was begun otherwise.
     """
     torch.manual_seed(0)
-    # None waits long for the slowest but in encoding, where it may take hours; minutes are the default.
+    # A process that has encoded its share waits for the slowest, perhaps for hours; the default limit is minutes.
     processes = PartialState(cpu=torch.device(device).type == "cpu", timeout=timedelta(days=1))
     listing = find(data)
     if listing.uncaptioned and processes.is_main_process:
@@ -98,7 +98,7 @@ def train(catalog: Catalog, entry: Entry, data: Path, out: Path, *, device: str,
     kind = "sdxl" if is_sdxl else "t5" if isinstance(text.model, T5EncoderModel) else "clip"
     batch, learning_rate = settings.batch or RATES[kind][0], settings.learning_rate or RATES[kind][1]
     work = work_folder(out, False)
-    # What latents, embeddings and weights hang on: with another base or size a run cannot go on.
+    # Latents, embeddings and weights depend on these: with others a run cannot go on.
     begun = {
         "model": entry.id,
         "autoencoder": vae_key(vae),
@@ -184,7 +184,7 @@ def _encoder(
 
 
 def _require_same_run(work: Path, begun: dict[str, Any], out: Path) -> None:
-    """Stores a run's settings. Raises StudioError if those of an earlier run differ."""
+    """Record what a run was begun with. Raises StudioError if an earlier one was begun otherwise."""
     path = work / "settings.json"
     if path.is_file():
         before = json.loads(path.read_text())

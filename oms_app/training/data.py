@@ -72,7 +72,7 @@ def find(data: Path) -> Listing:
     """Every captioned picture of a folder and the folders in it.
 
     Captions come from a metadata.jsonl or metadata.csv (`file_name`, `text`) of the picture's own folder or one above
-    it, from a .txt beside the picture, or lie beside it in a .tar shard as KEY.txt or KEY.json (`caption` or `text`).
+    it, from a .txt beside the picture, or in a .tar shard from KEY.txt or KEY.json (`caption` or `text`).
     Raises StudioError, naming the file, if there is none, if metadata cannot be read, and for a path that leads
     outside.
     """
@@ -153,7 +153,7 @@ def some(names: Sequence[str], most: int = 5) -> str:
 
 
 def _inside(root: Path, path: Path) -> Path:
-    """The resolved path. Raises StudioError if it is outside `root`, as a link's can be."""
+    """The resolved path. Raises StudioError if it is outside `root`, as a link's target may be."""
     true = path.resolve()
     if not true.is_relative_to(root):
         raise StudioError(f"{path} leads outside {root}, which is not read: copy it into the folder")
@@ -221,7 +221,7 @@ def _from_shard(path: Path, shown: str) -> tuple[list[Captioned], list[str]]:
         raise
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
         raise StudioError(
-            f"{path} cannot be read as an uncompressed .tar shard ({one_line(error)}): create it again"
+            f"{path} cannot be read as an uncompressed .tar shard ({one_line(error)}): write it again"
         ) from error
     found = [
         Captioned(f"{shown}/{member.name}", captions[key], path, member.offset_data, member.size)

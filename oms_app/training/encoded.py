@@ -98,7 +98,7 @@ def encode(
 
 
 def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """A float16 array on disk, created if missing; parts of it may be written by several processes."""
+    """A float16 array on disk, created if it is missing; several processes may write parts of it."""
     if not path.is_file():
         need, free = 2 * math.prod(shape), shutil.disk_usage(path.parent).free
         if need > free:  # writing to a mapped file on a full disk would end the process without a message

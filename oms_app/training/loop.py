@@ -94,7 +94,7 @@ def pick_device(name: str) -> torch.device:
 def bfloat16_pays(device: torch.device) -> bool:
     """Whether a convolution is faster in bfloat16 than in float32. CPUs without instructions for it are 15 × slower."""
     if device.type != "cpu":
-        return device.type == "cuda"
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     x, weight = torch.randn(4, 64, 32, 32), torch.randn(64, 64, 3, 3)
 
     def seconds(dtype: torch.dtype) -> float:
@@ -106,6 +106,11 @@ def bfloat16_pays(device: torch.device) -> bool:
         return time.perf_counter() - began
 
     return seconds(torch.bfloat16) < 0.8 * seconds(torch.float32)
+
+
+def compiles(device: torch.device) -> bool:
+    """Whether torch.compile pays. On CPUs it took minutes and made a step slower (dev/LOG.md)."""
+    return device.type == "cuda"
 
 
 def optimizers(models: torch.nn.ModuleDict, plan: Plan, device: torch.device) -> list[torch.optim.Optimizer]:
@@ -194,7 +199,7 @@ class _Run:
             self._resume()
         seed = 1_000_003 * self.state.step + self.accelerator.process_index
         torch.manual_seed(seed)  # noise and timesteps, different in each process
-        if device.type == "cuda":
+        if compiles(device):
             self._compile()
         self.objective, *self.steppers = self.accelerator.prepare(Objective(models, loss), *self.steppers)
         self.averages.to(self.accelerator.device)
@@ -213,16 +218,24 @@ class _Run:
     def _compile(self) -> None:
         """Let torch.compile fuse the many small operations; what it cannot compile runs as it is."""
         torch._dynamo.config.suppress_errors = True
+        for part in self._compiled_parts():
+            part.compile()
+
+    def _compiled_parts(self) -> list[torch.nn.Module]:
+        """An autoencoder's halves are called by themselves, every other model as a whole."""
+        parts: list[torch.nn.Module] = []
         for model in self.models.values():
-            model.compile()
+            halves = [model.encoder, model.decoder] if hasattr(model, "decoder") else [model]
+            parts += halves  # type: ignore[arg-type]
+        return parts
 
     def finish(self, score: Callable[[], float] | None) -> torch.nn.ModuleDict:
         """Save, put the chosen average into the models, and give them back on the CPU, no longer compiled."""
         self.save()
         self.objective.eval()
         self.averages.choose(score)
-        for model in self.models.values():
-            model._compiled_call_impl = None  # or the CPU would compile it once more
+        for part in self._compiled_parts():
+            part._compiled_call_impl = None  # or the CPU would compile it once more
         return self.models.to("cpu").eval()
 
     def save(self) -> None:

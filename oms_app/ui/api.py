@@ -14,15 +14,16 @@ from gradio.processing_utils import save_pil_to_cache
 from pydantic import ValidationError
 
 from oms_app.engine.service import StudioService
-from oms_app.errors import StudioError, describe, label_of
+from oms_app.errors import StudioError, argument_of, describe, unread_notes
 from oms_app.fields import REQUEST_FIELDS, VARIANT_FIELDS, RequestField
 from oms_app.prestep.corrections import CORRECTIONS, variant_settings
-from oms_app.schema import GenerateRequest, ImageResult, variant_of, variants_of
+from oms_app.schema import GenerateRequest, ImageResult, unread_settings, variant_of, variants_of
 from oms_app.ui.events import DEVICE
 from oms_app.ui.generation import save
 from oms_app.ui.model_choice import available_models
 
-# Names of fields in the order of the endpoint's arguments, which callers may give without names.
+# Names of fields in the order of the endpoint's arguments. gradio_client takes them without names too. Over HTTP they
+# must be named, because a registered correction may add some.
 TEXTS = ("prompt", "negative_prompt")
 OMS = ("prompt", "prompt_b", "mix", "guidance_scale")
 PICTURE = ("model", "guidance_scale", "num_inference_steps", "scheduler", "width", "height", "seed")
@@ -38,23 +39,24 @@ def add_endpoints(service: StudioService) -> None:
 def _add_generate(service: StudioService) -> None:
     def generate(values: dict[str, Any]) -> dict[str, Any]:
         variants = values["variants"] or (["raw", "oms"] if values["oms"] else ["raw"])
-        settings = {name: values[argument(field)] for name, field in _settings().items()}
+        settings = {name: values[field.argument_name] for name, field in _settings().items()}
         request = {name: values[name] for name in (*TEXTS, *PICTURE, "guidance_rescale")}
         request |= {"model": _known(service, values["model"]), "variants": variants_of(variants, settings)}
         result = save(service, service.generate(GenerateRequest.model_validate(request)))
+        unread = unread_settings(request["variants"], settings)
         pictures = [{"variant": image.variant, **_answer(image)} for image in result.images]
-        return {"seed": result.seed, "images": pictures, "notes": list(result.notes)}
+        return {"seed": result.seed, "images": pictures, "notes": [*result.notes, *unread_notes(unread, argument_of)]}
 
     settings = _settings()
     first = [settings.pop(name) for name in OMS]
     parameters = [
         *(_parameter(REQUEST_FIELDS[name]) for name in TEXTS),
         Parameter("oms", Parameter.POSITIONAL_OR_KEYWORD, default=True, annotation=bool),
-        *(_parameter(field, argument(field)) for field in first),
+        *(_parameter(field, field.argument_name) for field in first),
         *(_parameter(REQUEST_FIELDS[name]) for name in PICTURE),
         Parameter("variants", Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=list[str] | None),
         _parameter(REQUEST_FIELDS["guidance_rescale"]),
-        *(_parameter(field, argument(field)) for field in settings.values()),
+        *(_parameter(field, field.argument_name) for field in settings.values()),
     ]
     description = f"""Generates one picture for each variant, all from the same noise.
 
@@ -68,7 +70,7 @@ def _add_generate(service: StudioService) -> None:
 
 def _add_preview(service: StudioService) -> None:
     def preview(values: dict[str, Any]) -> dict[str, Any]:
-        settings = {name: values[argument(VARIANT_FIELDS[name])] for name in OMS}
+        settings = {name: values[VARIANT_FIELDS[name].argument_name] for name in OMS}
         request = {name: values[name] for name in ("prompt", "width", "height", "seed")}
         request |= {"model": _known(service, values["model"]), "variants": (variant_of("oms", settings),)}
         found = service.preview(GenerateRequest.model_validate(request))
@@ -78,7 +80,7 @@ def _add_preview(service: StudioService) -> None:
 
     parameters = [
         _parameter(REQUEST_FIELDS["prompt"]),
-        *(_parameter(VARIANT_FIELDS[name], argument(VARIANT_FIELDS[name])) for name in OMS),
+        *(_parameter(VARIANT_FIELDS[name], VARIANT_FIELDS[name].argument_name) for name in OMS),
         *(_parameter(REQUEST_FIELDS[name]) for name in ("model", "width", "height")),
         _parameter(REQUEST_FIELDS["seed"]).replace(default=0, annotation=int),
     ]
@@ -87,11 +89,6 @@ def _add_preview(service: StudioService) -> None:
     Returns {"seed", "mean", "lightness", "image"}; the image is a PNG file. An error if the device is busy.
     Left out or null: the model's default; for oms_prompt the main prompt."""
     gr.api(_endpoint(preview, parameters, description), api_name="preview")
-
-
-def argument(field: RequestField) -> str:
-    """A variant setting's name in the API: the command line's, such as `oms_prompt`."""
-    return field.option_name.removeprefix("--").replace("-", "_")
 
 
 def _settings() -> dict[str, RequestField]:
@@ -137,7 +134,7 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        raise gr.Error(describe(error, label_of), print_exception=False) from error
+        raise gr.Error(describe(error, argument_of), print_exception=False) from error
     except StudioError as error:
         raise gr.Error(str(error), print_exception=False) from error
 

@@ -73,7 +73,7 @@ class CompareTab(Tab):
         """A control for every setting that some correction reads."""
         found = {}
         for name, field in variant_settings().items():
-            readers = [spec.title for spec in CORRECTIONS.values() if field in spec.settings]
+            readers = [spec.title for spec in CORRECTIONS.values() if field in spec.options]
             info = f"{field.help} For: {', '.join(readers)}."
             if name == "module":
                 found[name] = controls.choice(field, choices=self._modules(), value=AUTOMATIC, info=info)

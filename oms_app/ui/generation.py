@@ -90,8 +90,10 @@ class PictureJob(GenerationJob):
         return {}
 
     def end(self, error: Exception | None) -> Updates:
-        message = {self._controls.status: error_message(error)} if error else {}
-        return {**self._live(None), **message}
+        if error is None:
+            return self._live(None)
+        self._results.clear()  # `show` will not take them
+        return {**self._live(None), self._controls.status: error_message(error)}
 
     def show(self) -> Updates:
         results, self._results = self._results, []  # an open page must not keep them in memory
@@ -206,7 +208,7 @@ def save(service: StudioService, result: GenerateResult) -> GenerateResult:
 
 
 def error_message(error: Exception) -> str:
-    """Why a job ended early, for the visitor. To be called while the error is handled: an unexpected one is logged."""
+    """Why a job ended early, for the visitor. An unexpected one is logged."""
     if isinstance(error, Stopped):
         return markup.note("Stopped. Your settings are unchanged.")
     if isinstance(error, StudioError):

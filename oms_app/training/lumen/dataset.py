@@ -147,7 +147,7 @@ def unet_batches(
     """Random scenes, each with one of its captions; a tenth of the captions is empty, for guidance.
 
     named_share: of each batch, its first scenes, those drawn from the captions that name a ground's colour ("named").
-    All captions are tokenized once, and everything lies on `device`: a step copies only its indices there.
+    All captions are tokenized once, and everything is kept on `device`: a step copies only its indices there.
     """
     captions = encoded.captions
     flat = [caption for several in captions for caption in several]

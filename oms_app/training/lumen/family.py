@@ -21,8 +21,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
 from transformers import CLIPTokenizer
 
 from oms_app.measure.color import srgb_to_lab
@@ -39,7 +37,7 @@ log = logging.getLogger(__name__)
 Member = Literal["lcm", "v", "zsnr", "offset", "woodcut"]
 FAMILY: tuple[Member, ...] = get_args(Member)
 LEARNING_RATE = 2e-3
-RANKS: dict[Member, int] = {"lcm": 16, "v": 32, "zsnr": 32, "offset": 8, "woodcut": 8}
+RANKS: dict[Member, int] = {"lcm": 8, "v": 8, "zsnr": 8, "offset": 4, "woodcut": 4}  # 4.2 MB in all, in float16
 # LCM-LoRA's layers, and the first and last ones, which a new prediction type needs most.
 LAYERS = (
     *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2"),
@@ -87,6 +85,8 @@ def train(
 
 def add_lora(unet: UNet2DConditionModel, rank: int) -> None:
     """Freeze the UNet and give it low-rank matrices to train, which change nothing at first."""
+    from peft import LoraConfig  # of the extra `train`
+
     unet.requires_grad_(False)
     unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LAYERS)))
 
@@ -184,6 +184,8 @@ def woodcut(picture: np.ndarray) -> np.ndarray:
 
 def export(out: Path, unet: UNet2DConditionModel, config: dict[str, Any]) -> None:
     """Write `pytorch_lora_weights.safetensors` in float16, which diffusers loads, and the scheduler's configuration."""
+    from peft.utils import get_peft_model_state_dict
+
     layers = {name: value.half() for name, value in get_peft_model_state_dict(unet).items()}
     StableDiffusionPipeline.save_lora_weights(out, unet_lora_layers=layers)
     kept = {name: value for name, value in config.items() if not name.startswith("_use")}

@@ -53,9 +53,10 @@ def work_folder(model: Path, smoke: bool) -> Path:
 
 
 def load(folder: Path) -> StableDiffusionPipeline:
-    """A finished pipeline folder in float32; its parts are trained on."""
+    """A pipeline folder in float32, whose parts are trained further. Without a folder `unet` it has no UNet yet."""
+    absent = {} if (folder / "unet").is_dir() else {"unet": None}
     return StableDiffusionPipeline.from_pretrained(
-        folder, safety_checker=None, local_files_only=True, use_safetensors=True
+        folder, safety_checker=None, local_files_only=True, use_safetensors=True, **absent
     ).to(torch.float32)
 
 
@@ -109,10 +110,10 @@ def train(
 
     minutes: the budget of the stage, or of each stage that trains, over all runs with the same work folder.
     work: checkpoints, scenes and latents; None puts them beside `out`.
-    start_from: a finished Lumen folder whose weights the first run starts from. Its autoencoder and its text encoder
-    are kept unless their stages are asked for by name, because latents and the OMS module depend on them. A stage of
-    the family needs it.
-    Raises ValueError for an unknown stage, and for one without the weights that it starts from.
+    start_from: a Lumen folder, with or without a UNet, whose weights the first run starts from. Its autoencoder and
+    its text encoder are kept unless their stages are asked for by name, because latents and the OMS module depend on
+    them. A stage of the family needs it.
+    Raises ValueError for an unknown stage, and for one that lacks what it starts from.
     """
     if stage is not None and stage not in STAGES:
         raise ValueError(f"stage {stage!r} is unknown: choose one of {', '.join(STAGES)}")
@@ -233,19 +234,20 @@ def _unet(
 ) -> UNet2DConditionModel:
     """The UNet with averaged weights. Without `encoded` it is as an earlier run of the stage left it."""
     weights = run.work / "unet-ema.pt"
-    unet = run.started.unet if run.started else build_unet(run.recipe)
+    begun = run.started.unet if run.started else None
+    unet = build_unet(run.recipe) if begun is None else begun
     if encoded is None or not run.wants("unet"):
         if weights.exists():
             unet.load_state_dict(torch.load(weights, weights_only=True))
         return unet
     alphas = scheduler().alphas_cumprod
-    growth = run.recipe.growth[-1:] if run.started else run.recipe.growth
+    growth = run.recipe.growth if begun is None else run.recipe.growth[-1:]
     plan = run.plan("unet", learning_rate=1e-3, ema_decays=(0.999, 0.9998), decay=0.3, muon=True)
     strength = vae.config.scaling_factor
 
     def loss(models: torch.nn.ModuleDict, batch: Batch, used: float) -> torch.Tensor:
         known = alphas.to(batch["latents"].device)
-        offset = 0.0 if run.started else offset_strength(used)  # what was started from reads the words already
+        offset = offset_strength(used) if begun is None else 0.0  # what was started from reads the words already
         return unet_loss(models, batch, known, grown(growth, used)[0], strength, offset)
 
     def batches(where: torch.device, state: State) -> Iterator[Batch]:

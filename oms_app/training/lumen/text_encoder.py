@@ -164,7 +164,7 @@ def save_text_encoder(text: CLIPTextModel, folder: Path) -> None:
 
 
 def tidy_config(folder: Path) -> None:
-    """Drop where a part was loaded from, and have a text encoder computed in float32.
+    """Remove the path that a part was loaded from, and have a text encoder computed in float32.
 
     transformers takes the type of its work from the config, so float16 weights would meet a float32 UNet.
     """

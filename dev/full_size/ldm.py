@@ -18,8 +18,7 @@ EDGES = {
     "mid_block.resnets.0": "middle_block.0", "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
 }  # fmt: skip
-
-
+VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 XL_EDGES = {"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
 
 
@@ -53,6 +52,8 @@ def vae_name(name: str, blocks: int) -> str:
     name = name.replace("mid_block.resnets.0", "mid.block_1").replace("mid_block.resnets.1", "mid.block_2")
     name = name.replace("downsamplers.0", "downsample").replace("upsamplers.0", "upsample")
     name = name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")
+    for ours, theirs in VAE_ATTENTION.items():
+        name = name.replace(f"mid_block.attentions.0.{ours}.", f"mid.attn_1.{theirs}.")
     return "first_stage_model." + name
 
 
