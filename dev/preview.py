@@ -1,4 +1,4 @@
-"""Milliseconds from a moved control of OMS to the new light on the screen: `python -m dev.preview`.
+"""Milliseconds from a change of an OMS control to the new OMS preview on the screen: `python -m dev.preview`.
 
 The real page with the embedded model in a real browser. The strength moves by one notch at a time, as an arrow key
 moves it; the clock is the browser's own and stops once the new picture is decoded and a frame has been drawn. Target: a

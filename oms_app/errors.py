@@ -1,4 +1,4 @@
-"""Errors that a user can correct, and the one place that words a failed validation."""
+"""Errors that a user can correct, and the only code that phrases validation errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def argument_of(field: RequestField) -> str:
 
 
 def describe(error: ValidationError, name_of: Callable[[RequestField], str] = option_of) -> str:
-    """The first fault that pydantic found, on one line: `--steps is 0: take 1 to 200`.
+    """The first error that pydantic found, on one line: `--steps is 0: take 1 to 200`.
 
     name_of: how the reader knows a field: `option_of`, `label_of` or `argument_of`.
     """
@@ -77,7 +77,7 @@ def _table(model: str, path: tuple[str, ...]) -> Mapping[str, RequestField]:
 
 
 def describe_entry(error: ValidationError) -> str:
-    """The first fault of a JSON file or entry that is no request: `title: field required`."""
+    """The first error in a JSON file or entry that is not a request: `title: field required`."""
     first: Any = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")

@@ -1,7 +1,7 @@
 """The fields of a request, in one table: type, range, unit, label and help.
 
 Validation (schema.py), error messages (errors.py), the page's controls, the command line's options and the API's
-documentation all read it, so a range or a label stands here once.
+documentation all read it, so each range and label is defined once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where things are: the files that ship with the app, the user's folder, and how a file is written.
+"""Paths of the shipped files and of the user's folder, and atomic writing of files.
 
 In a checkout `assets/` and `presets/` stand beside the package; a wheel carries them in `oms_app/_shipped/`.
 """

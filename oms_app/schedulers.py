@@ -2,7 +2,7 @@
 
 A scheduler of diffusers has two kinds of settings. What the model was trained with (betas, number of timesteps,
 prediction type, zero terminal SNR, timestep spacing) comes from the model: see models/scheduler_factory.py. What the
-sampler does with it stands here, and never comes from the config of another scheduler class.
+sampler does with it is defined here, and never comes from the config of another scheduler class.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class SchedulerSpec:
 
     diffusers_class: its class there. a1111_name: what A1111 calls the sampler. settings: the sampler's settings.
     spacing: its timestep spacing for a model whose config names none. zero_snr: it can start at an SNR of 0.
-    predictions: prediction types that it can use. max_steps: at most so many steps, if there is a limit.
+    predictions: prediction types that it can use. max_steps: the limit of steps, if there is one.
     """
 
     diffusers_class: str
@@ -32,11 +32,11 @@ class SchedulerSpec:
 # Latents are not confined to [-1, 1], so nothing is clipped; the last step ends at the model's own first ᾱ, as
 # Stable Diffusion's does. All other settings are the defaults of the sampler's own class.
 _LATENTS = {"clip_sample": False, "thresholding": False, "set_alpha_to_one": False}
-LCM_STEPS = 50  # timesteps of the consistency models' own grid, of which the sampler takes some
+LCM_STEPS = 50  # timesteps that consistency models were trained at; the sampler uses some of them
 
 SCHEDULER_SPECS: dict[str, SchedulerSpec] = {
     "ddim": SchedulerSpec("DDIMScheduler", "DDIM", _LATENTS, spacing="leading"),
-    # As Stable Diffusion ships PNDM: without the Runge-Kutta start, which costs nine passes and fails below four steps.
+    # PNDM as in Stable Diffusion: without the Runge-Kutta start, which costs nine passes and fails below four steps.
     "pndm": SchedulerSpec(
         "PNDMScheduler",
         "PLMS",

@@ -1,4 +1,4 @@
-"""What may be asked of the studio and what it answers: frozen, validated once, trusted inside.
+"""Requests to the studio and its results: frozen, validated once, then trusted.
 
 A request is one prompt, one seed and any number of *variants*. Each variant says what happens to the noise before
 the first denoising step; everything else is shared, so that the pictures can be compared.
@@ -52,7 +52,7 @@ class Variant(Frozen):
     force: use the module even if its latent domain differs from the base model's (expect colour casts).
     offset_strength, offset_per: offset noise, x_S + strength · n, one n for each channel or for the whole picture.
     Further keyword arguments are settings of the correction's own, validated as its registration declares them.
-    A setting that the correction does not read must keep its default: nothing is ignored in silence.
+    A setting that the correction does not read must keep its default: no setting is silently ignored.
     """
 
     model_config = ConfigDict(extra="allow")  # `_own_settings_are_declared` checks what is extra
@@ -72,7 +72,7 @@ class Variant(Frozen):
     @classmethod
     def _name_is_a_file_name(cls, value: str) -> str:
         if not re.fullmatch(r"[\w][\w .+()-]*", value):
-            raise ValueError(f"{value!r} is no variant name: use letters, digits, spaces and . _ + - ( )")
+            raise ValueError(f"{value!r} is not a valid variant name: use letters, digits, spaces and . _ + - ( )")
         return value
 
     @field_validator("correction")
@@ -147,7 +147,7 @@ def variants_of(corrections: Iterable[str], settings: Mapping[str, Any]) -> tupl
 
     Every setting is validated, even if none of the corrections reads it, so that a value out of range is never ignored.
     """
-    for correction in CORRECTIONS:  # between them they read every setting
+    for correction in CORRECTIONS:  # together they read every setting
         variant_of(correction, settings)
     return tuple(variant_of(correction, settings) for correction in corrections)
 
@@ -248,7 +248,7 @@ class Seconds(Frozen):
 class GenerateResult(Frozen):
     """Pictures ordered by index, then by the request's variants. `request` has every default filled in.
 
-    painted: how many pictures were made for it; the others were kept from before.
+    painted: how many pictures were generated for it; the others came from the cache.
     """
 
     request: GenerateRequest
@@ -256,11 +256,11 @@ class GenerateResult(Frozen):
     images: tuple[ImageResult, ...]
     seconds: Seconds
     painted: int = 0
-    notes: tuple[str, ...] = ()  # what the user should know: unknown words, an ignored negative prompt …
+    notes: tuple[str, ...] = ()  # for the user: unknown words, an ignored negative prompt …
 
 
 class Preview(Frozen):
-    """What a picture is becoming, in small: one pixel for each cell of the latents."""
+    """A small preview of an unfinished picture: one pixel for each cell of the latents."""
 
     variant: str
     index: int  # 0 … count - 1
@@ -270,7 +270,7 @@ class Preview(Frozen):
 class Progress(Frozen):
     """Sent while a request runs. step counts to steps; both are 0 outside denoising.
 
-    previews: every few steps of denoising, x̂0 of the pictures that are being made; else none.
+    previews: every few steps of denoising, x̂0 of the unfinished pictures; else none.
     """
 
     stage: Literal["load", "encode", "correct", "denoise", "decode"]
@@ -280,7 +280,7 @@ class Progress(Frozen):
 
 
 class Transfer(Frozen):
-    """Sent while files are fetched: bytes that are here, and about how many there will be."""
+    """Sent during a download: bytes on disk, and approximately how many there will be."""
 
     done: int
     total: int

@@ -133,7 +133,7 @@ def test_a_run_learns_and_the_same_command_resumes(tmp_path: Path) -> None:
 
 
 def test_a_run_leaves_a_curve_that_can_be_drawn(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no loss curve"):
+    with pytest.raises(ValueError, match="contains no loss curve"):
         curves.draw(tmp_path, tmp_path / "none.png")
     (tmp_path / "unet.json").write_text(json.dumps({"stage": "unet", "loss": [[50, 0.5, 1.0], [100, 1.0, 0.5]]}))
     assert curves.read(tmp_path) == {"unet": [(0.5, 1.0), (1.0, 0.5)]}

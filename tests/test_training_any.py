@@ -140,8 +140,8 @@ def compressed_shard(folder: Path) -> None:
     ("make", "said"),
     [
         (lambda folder: None, "is empty"),
-        (no_captions, "holds 1 pictures and no captions: write metadata.jsonl"),
-        (no_pictures, "holds no pictures"),
+        (no_captions, "has 1 pictures and no captions: write metadata.jsonl"),
+        (no_pictures, "contains no pictures"),
         (outside_shard, "'../evil.png', a path that leads outside"),
         (absolute_shard, "'/etc/evil.png', a path that leads outside"),
         (outside_metadata, "leads outside"),

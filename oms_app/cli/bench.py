@@ -16,7 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="Time the engine against the stock 
 @app.command()
 def pair(
     model: ModelOption = EMBEDDED,
-    runs: Annotated[int, typer.Option(min=1, max=99, help="Interleaved runs, of which the median counts.")] = 9,
+    runs: Annotated[int, typer.Option(min=1, max=99, help="Interleaved runs; the median is reported.")] = 9,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -53,7 +53,7 @@ def memory(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Bytes that SD 1.5 and SDXL need in each memory mode, from shapes alone; and those of a pair over raw alone."""
+    """Bytes that SD 1.5 and SDXL need in each memory mode, from shapes only; and the ratio of a pair to raw."""
     with output_on_stderr():
         studio = open_studio(device)
         from oms_app.bench.memory import benchmark

@@ -1,4 +1,4 @@
-"""`doctor`: what a machine has, and what it lacks."""
+"""`doctor`: what this machine has, and what is missing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def doctor(
 def examine(studio: Studio) -> dict[str, Any]:
     """`ok`, `problems` (each with its remedy), and the facts that a bug report should contain.
 
-    A catalogue model that was never downloaded is no problem; missing files of an embedded or added model are.
+    A catalogue model that was never downloaded is not a problem; missing files of an embedded or added model are.
     """
     import psutil
     import torch

@@ -80,7 +80,7 @@ def quality(
     variants: str = DEFAULT_VARIANTS,
     seed: SeedOption = 0,
     plot: Annotated[
-        Path | None, typer.Option(help="A PNG to write: frequencies of the pictures' means (Fig. 6 of the paper).")
+        Path | None, typer.Option(help="Output PNG: frequencies of the pictures' means (Fig. 6 of the paper).")
     ] = None,
     processes: ProcessesOption = 1,
     device: DeviceOption = "auto",
@@ -115,7 +115,7 @@ def quality(
 
 
 def report(
-    out: Annotated[Path | None, typer.Option(help="The page to write; else docs/results.md.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output file. Default: docs/results.md.")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A small sample of everything, in minutes, to docs/results-quick.md.")
     ] = False,
@@ -126,7 +126,7 @@ def report(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure every figure of docs/results.md again; the same command resumes."""
+    """Measure every figure of docs/results.md again. Run it again to resume."""
     require("evaluate", "evaluate report")
     with output_on_stderr():
         studio = open_studio(device)

@@ -64,7 +64,7 @@ def generate(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     memory: MemoryOption = "auto",
-    out: Annotated[Path | None, typer.Option(help="Folder for the PNGs; else pictures/ in the user's folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder. Default: pictures/ in the user's folder.")] = None,
     as_json: JsonOption = False,
     **values: Any,
 ) -> None:

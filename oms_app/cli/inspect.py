@@ -1,4 +1,4 @@
-"""`inspect`: what the schedule of a model leaves of its signal."""
+"""`inspect`: how much signal remains at the last timestep of a model's schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`models` and `download`: the catalogue, and what of it is on this machine."""
+"""`models` and `download`: the catalogue, and which of its models are on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = typer.Typer()
 
 @app.command()
 def models(as_json: JsonOption = False) -> None:
-    """The catalogue, and what of it is on this machine."""
+    """The catalogue, and which of its models are on this machine."""
     with output_on_stderr():
         infos = open_studio("cpu").models()
     rows = [(i.id, i.kind, i.available, i.domain or "unknown", i.licence, i.title) for i in infos]

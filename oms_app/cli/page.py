@@ -84,7 +84,7 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> None:
     print(f"OMS Studio is at {demo.local_url}", flush=True)
     if demo.share_url:
         print(f"Public link: {demo.share_url}", flush=True)
-    # The engine's thread and the page's take turns hundreds of times a picture. With the default interval of 5 ms a
+    # The engine's thread and the page's alternate hundreds of times per picture. With the default interval of 5 ms a
     # pair in the browser took 3.2 s instead of 2.0 s on two cores.
     sys.setswitchinterval(0.0005)
     studio.start()  # only now, because importing torch would delay the first page

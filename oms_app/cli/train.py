@@ -1,4 +1,4 @@
-"""`train …`: the embedded models from nothing, and modules for other base models."""
+"""`train …`: the embedded models from scratch, and modules for other base models."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from oms_app.cli.options import DeviceOption, JsonOption, open_studio
 from oms_app.errors import StudioError
 from oms_app.paths import EMBEDDED, user_folder
 
-app = typer.Typer(no_args_is_help=True, help="Train the embedded models from nothing, or train them further.")
+app = typer.Typer(no_args_is_help=True, help="Train the embedded models from scratch, or continue their training.")
 
-MinutesOption = Annotated[float | None, typer.Option("--minutes", min=0.01, help="Training time at most, in minutes.")]
+MinutesOption = Annotated[float | None, typer.Option("--minutes", min=0.01, help="Maximum training time, in minutes.")]
 StartFromOption = Annotated[
-    Path | None, typer.Option("--from", help="A folder that a training run has written, whose weights to start from.")
+    Path | None, typer.Option("--from", help="Output folder of a training run: start from its weights.")
 ]
 BaseOption = Annotated[
     str, typer.Option("--base", "--model", help="The base model: a catalogue id, a folder or a .safetensors file.")
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", help="The folder to write; else training/ID-KIND in the user's folder.")
+    Path | None, typer.Option("--out", help="Output folder. Default: training/ID-KIND in the user's folder.")
 ]
 SmokeOption = Annotated[bool, typer.Option("--smoke", help="Everything at tiny size, in under a minute.")]
 
 
 @app.command()
 def lumen(
-    out: Annotated[Path | None, typer.Option(help="The folder to write; else training/lumen in the user's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder. Default: training/lumen in the user's folder.")
+    ] = None,
     stage: Annotated[str | None, typer.Option(help="Run this stage only.")] = None,
     device: DeviceOption = "auto",
     minutes: MinutesOption = None,
@@ -40,7 +42,7 @@ def lumen(
     smoke: SmokeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """The embedded base model, from nothing; the same command resumes."""
+    """The embedded base model, from scratch. Run it again to resume."""
     require("train", "train lumen")
     with output_on_stderr(logging.INFO):
         from oms_app.models.loading import choose_device
@@ -65,22 +67,24 @@ def train_oms(
     base: BaseOption = EMBEDDED,
     data: Annotated[
         Path | None,
-        typer.Option(help="Captioned pictures, or .tar shards; for Lumen, if absent, the scenes it was made from."),
+        typer.Option(help="Captioned pictures, or .tar shards; default for Lumen: the scenes that it was trained on."),
     ] = None,
-    size: Annotated[Literal["S", "B", "L"] | None, typer.Option(help="Size of the module; else S.")] = None,
+    size: Annotated[Literal["S", "B", "L"] | None, typer.Option(help="Size of the module. Default: S.")] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(help="An id of kind text, or a folder with CLIP, OpenCLIP or T5; else the base model's encoder."),
+        typer.Option(help="A text id, or a folder with CLIP, OpenCLIP or T5. Default: the base model's encoder."),
     ] = None,
     resolution: Annotated[
-        int | None, typer.Option(min=64, max=2048, help="Pixels per side; else 512, for SDXL 1024.")
+        int | None, typer.Option(min=64, max=2048, help="Pixels per side. Default: 512, for SDXL 1024.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Pictures per step, over all GPUs; else as in the paper.")
+        int | None, typer.Option(min=1, help="Pictures per step, over all GPUs. Default: as in the paper.")
     ] = None,
-    micro_batch: Annotated[int | None, typer.Option(min=1, help="Pictures at a time per GPU; else 16.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Above 0, up to 1; else as in the paper.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Else 2,000, unless --minutes is given.")] = None,
+    micro_batch: Annotated[int | None, typer.Option(min=1, help="Pictures at a time per GPU. Default: 16.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Above 0, up to 1. Default: as in the paper.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps. Default: 2,000, unless --minutes is given.")
+    ] = None,
     out: OutOption = None,
     device: DeviceOption = "auto",
     minutes: MinutesOption = None,
@@ -88,7 +92,7 @@ def train_oms(
     smoke: SmokeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """An OMS module for a base model; the same command resumes. With --data for any base model: docs/training.md."""
+    """An OMS module for a base model. Run it again to resume. With --data for any base model: docs/training.md."""
     settings = {
         "size": size,
         "encoder": encoder,
@@ -123,7 +127,7 @@ def train_singdiffusion(
     smoke: SmokeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """A SingDiffusion module for a base model; the same command resumes."""
+    """A SingDiffusion module for a base model. Run it again to resume."""
     _train_module("singdiffusion", base, out, device, minutes, start_from, smoke, as_json)
 
 
@@ -150,13 +154,15 @@ def train_signal_leak(
 
 @app.command("clip")
 def train_clip(
-    out: Annotated[Path | None, typer.Option(help="The folder to write; else training/clip in the user's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output folder. Default: training/clip in the user's folder.")
+    ] = None,
     device: DeviceOption = "auto",
     minutes: MinutesOption = None,
     smoke: SmokeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """The small CLIP of scenes that `evaluate quality` takes features from; the same command resumes."""
+    """The small CLIP of scenes whose features `evaluate quality` uses. Run it again to resume."""
     with output_on_stderr(logging.INFO):
         from oms_app.evaluate import scene_clip
         from oms_app.models.loading import choose_device
@@ -202,7 +208,7 @@ def _train_module(
         _require_folder(start_from)
         entry = studio.catalog.find(base, "base")
         if not (studio.catalog.folder(entry) / "vocabulary.json").is_file():  # Lumen, or a model trained like it
-            remedy = "give --data FOLDER" if kind == "oms" else "take lumen"
+            remedy = "give --data FOLDER" if kind == "oms" else "use lumen"
             raise StudioError(f"{entry.id!r} was not trained on the scenes that this command draws: {remedy}")
         written = oms.train(
             base=studio.catalog.folder(entry),
@@ -222,4 +228,4 @@ def _print_written(folder: Path, as_json: bool) -> None:
 
 def _require_folder(folder: Path | None) -> None:
     if folder is not None and not folder.is_dir():
-        raise StudioError(f"--from {folder} is not a folder: name one that a training run has written")
+        raise StudioError(f"--from {folder} is not a folder: give the output folder of a training run")

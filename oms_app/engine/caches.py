@@ -1,4 +1,4 @@
-"""A small cache by bytes, least recently used first out. Holds embeddings, OMS predictions and pictures."""
+"""A small LRU cache with a byte budget, for embeddings, OMS predictions and pictures."""
 
 from __future__ import annotations
 

@@ -44,11 +44,11 @@ class CorrectionRunner:
         self._cache = cache
         self._one_by_one = one_by_one
         self._alpha_bar = first_alpha_bar(drawn.scheduler)
-        self._predictions: dict[Hashable, torch.Tensor] = {}  # held for this request, whatever the cache evicts
+        self._predictions: dict[Hashable, torch.Tensor] = {}  # kept for this request, even if the cache evicts them
         self._predict(drawn.jobs)
 
     def latents(self, job: Job) -> torch.Tensor:
-        """What the pipeline is given, (1, C, h, w)."""
+        """The pipeline's input latents, (1, C, h, w)."""
         corrected = job.variant.spec.make(job.variant).correct(self._start(job))
         return for_scheduler(corrected, self._drawn.scheduler) if job.variant.is_corrected else corrected
 

@@ -33,7 +33,7 @@ def decode(pipeline: Any, latents: torch.Tensor, *, tiled: bool = False) -> tupl
 
 
 def require_finite(tensor: torch.Tensor, what: str) -> None:
-    """Raises StudioError naming the fault. A black picture is no fault; one made of NaN is."""
+    """Raises StudioError naming the fault. A black picture is not a fault; one of NaN is."""
     if not torch.isfinite(tensor).all():
         raise StudioError(
             f"{what} are not finite numbers (NaN or infinite): the model's weights are damaged or its precision is too "

@@ -19,14 +19,14 @@ from oms_app.errors import Stopped
 from oms_app.models.recorded import recorded
 from oms_app.models.text import Embedding
 
-PIXELS_PER_CALL = 16 * 256 * 256  # of one pipeline call, all its pictures together: bounds the memory
+PIXELS_PER_CALL = 16 * 256 * 256  # per pipeline call, all its pictures together: limits the memory
 
 
 def draw(seed: int, shape: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> Noise:
     """x_S ~ N(0, I) of shape (1, C, h, w), drawn on the CPU in float32 and cast.
 
     So a seed gives the same noise on every device and in every precision; in float16 and bfloat16 a generator draws
-    other numbers. It equals the stock pipeline's own draw for one picture of this seed in float32 alone.
+    other numbers. It equals the stock pipeline's draw for one picture of this seed only in float32.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     x_s = torch.randn((1, *shape), generator=generator, dtype=torch.float32)
@@ -58,7 +58,7 @@ class PipelineCall:
 
 
 def call_for(corrected: Corrected, part: range) -> PipelineCall:
-    """The call that paints these jobs of the request."""
+    """The call that generates these jobs of the request."""
     request, text = corrected.request, corrected.base.text
     return PipelineCall(
         latents=torch.cat([corrected.latents[i] for i in part]),

@@ -11,7 +11,7 @@ MAX_QUOTED = 60  # characters of a truncated prompt's end that a note quotes
 
 
 def encode(planned: Planned, cache: ByteCache[Embedding]) -> Encoded:
-    """Stage 2. The request holds its embeddings, whatever the cache evicts."""
+    """Stage 2. The request keeps its embeddings, even if the cache evicts them."""
     request, base = planned.request, planned.base
     wanted: dict[TextEncoder, list[str]] = {}
     if planned.jobs:
@@ -52,5 +52,5 @@ def text_notes(resolved: Resolved) -> list[str]:
     if request.negative_prompt and not request.guided:
         notes.append(f"the negative prompt is ignored at CFG {request.guidance_scale:g}: it needs a CFG above 1")
     elif request.negative_prompt and base.pipeline.unet.config.time_cond_proj_dim is not None:
-        notes.append(f"the negative prompt is ignored: {entry.title} has its guidance built in")
+        notes.append(f"the negative prompt is ignored: {entry.title} has built-in guidance")
     return notes

@@ -1,4 +1,4 @@
-"""How long a request will take on this machine, from what it has painted before."""
+"""Estimates how long a request will take on this machine, from earlier requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from oms_app.paths import atomic_write
 from oms_app.schema import GenerateRequest, GenerateResult
 
 logger = logging.getLogger(__name__)
-KEPT = 8  # runs remembered of each model; the median of them counts
+KEPT = 8  # runs stored per model; estimates use their median
 MAX_MODELS = 100
 
 
@@ -35,7 +35,7 @@ def work(request: GenerateRequest, pictures: int) -> float:
 
 
 class RunTimes:
-    """Learns from results and estimates requests. file: where it is kept; made when something is learnt."""
+    """Learns from results and estimates requests. file: where runs are stored; created with the first one."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -43,7 +43,7 @@ class RunTimes:
         self._rates = self._read()
 
     def learn(self, result: GenerateResult) -> None:
-        """Remembers how fast the pictures that this result's request really painted were made."""
+        """Remembers the time per unit of work of the pictures that were generated for this result."""
         if not result.painted:
             return
         seconds = result.seconds.correct + result.seconds.denoise + result.seconds.decode
@@ -56,8 +56,8 @@ class RunTimes:
             self._write()
 
     def estimate(self, requests: Iterable[GenerateRequest], defaults: Mapping[str, Any]) -> float | None:
-        """Seconds for these requests together, each picture counted once; None where one of their models has not
-        painted here yet. defaults: of each model, by its id; they fill what a request leaves to the model.
+        """Seconds for these requests together, each picture counted once; None if one of their models has not
+        run on this machine yet. defaults: of each model, by its id, for settings that a request leaves to the model.
         """
         seen: set[Any] = set()
         seconds = 0.0
@@ -83,7 +83,7 @@ class RunTimes:
         except FileNotFoundError:
             return {}
         except (OSError, ValidationError) as error:
-            logger.warning("%s is passed over: %s", self.file, str(error).splitlines()[0])
+            logger.warning("%s is ignored: %s", self.file, str(error).splitlines()[0])
             return {}
         return {model: rates for model, rates in kept.items() if rates and all(0 < rate < 1e6 for rate in rates)}
 

@@ -1,4 +1,4 @@
-"""What a piece of work reports while it runs, as an iterator."""
+"""The reports of running work as an iterator."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def stream_events(
                 return
             pending = _merged(pending, report)
     finally:
-        if not future.done():  # the reader has gone
+        if not future.done():  # the reader stopped early
             stop.set()
 
 

@@ -1,4 +1,4 @@
-"""What `inspect` says of a base model: its schedule's leak, its radii, its latent domain."""
+"""The figures of `inspect` for a base model: its schedule's leak, its radii, its latent domain."""
 
 from __future__ import annotations
 

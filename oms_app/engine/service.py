@@ -1,4 +1,4 @@
-"""The engine as the page uses it: there before torch is loaded, and worked by one thread of its own."""
+"""The engine for the page: usable before torch is loaded, and run by one thread of its own."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ REPORT_SECONDS = 0.5  # between two reports: showing one takes a browser's core 
 class StudioService:
     """All that the page needs. `start` loads the engine in the background; a request waits for it.
 
-    One thread loads the engine and works the device (worker.py). Requests come in one by one: the page's queue holds
-    those that wait, so that they occupy no thread and the page can show their place.
+    One thread loads the engine and uses the device (worker.py). Requests arrive one by one: waiting ones are in the
+    page's queue, so that they occupy no thread and the page can show their position.
 
     device, precision, memory: as for Studio. home: the user's folder (else $OMS_HOME, else the system's place).
-    pictures: where finished pictures are kept, for visitors who may save no looks (else in the user's folder).
+    pictures: folder of finished pictures, for visitors who cannot save looks (else in the user's folder).
     looks: the shipped ones and the user's.
     """
 
@@ -69,8 +69,8 @@ class StudioService:
     def start(self) -> Future[Studio]:
         """Begins to load the engine, once. torch and diffusers take seconds to import.
 
-        Whatever else imports a part of them waits for it first: diffusers loads its classes lazily, and two threads
-        that do so at once can each find the other's modules half made (ImportError).
+        Other code that imports a part of them waits for this first: diffusers loads its classes lazily, and if two
+        threads do so at once, each can find modules that the other has only partly imported (ImportError).
         """
         with self._starting:
             if self._studio is None:
@@ -140,9 +140,9 @@ class StudioService:
         on_progress: Callable[[Transfer], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
-        """Fetches an entry of the catalogue, see `hub.fetch`. Raises StudioError for an id that is not in it."""
+        """Downloads an entry of the catalogue, see `hub.fetch`. Raises StudioError for an unknown id."""
         self.start().result()
-        from oms_app.models.hub import fetch  # half a second that the first page need not wait for
+        from oms_app.models.hub import fetch  # takes half a second, which would delay the first page
 
         entry = self._catalog.entries.get(model_id)
         if entry is None:
@@ -171,7 +171,7 @@ class StudioService:
         return self._info(self._worker.run(partial(user_models.keep, self._catalog, uploaded)))
 
     def forget_model(self, model_id: str) -> str:
-        """Takes a model that the user added off the list and returns where its files still are."""
+        """Removes a model that the user added from the list and returns the path of its files, which stay."""
         return user_models.forget(self._catalog, model_id).folder
 
     def _info(self, entry: Entry) -> ModelInfo:

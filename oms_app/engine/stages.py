@@ -1,4 +1,4 @@
-"""What each stage of a request hands to the next. Every stage takes one of these objects and returns the next one."""
+"""The objects that the stages of a request exchange. Every stage takes one of them and returns the next one."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class ResolvedRequest(GenerateRequest):
 
     @property
     def guided(self) -> bool:
-        """Classifier-free guidance runs, so that the negative prompt is read."""
+        """Whether classifier-free guidance runs, so that the negative prompt is used."""
         return self.guidance_scale > 1.0
 
 
 @dataclass(frozen=True)
 class ResolvedModule:
-    """What a corrected variant needs: its model, that model's key in the store, and the text encoder it reads."""
+    """What a corrected variant needs: its model, that model's key in the store, and its text encoder."""
 
     key: ModelKey
     model: LoadedModule | LoadedLeak
@@ -49,7 +49,7 @@ class Noise:
     state: torch.Tensor
 
     def generator(self) -> torch.Generator:
-        """A copy of the generator as it stood after x_S: every variant gets its own, so they share all later noise."""
+        """A copy of the generator in its state after x_S: every variant gets its own, so they share all later noise."""
         generator = torch.Generator("cpu")
         generator.set_state(self.state)
         return generator
@@ -117,7 +117,7 @@ class Drawn(Encoded):
 
 @dataclass(frozen=True)
 class Corrected(Drawn):
-    """After stage 4. latents: what the pipeline is given for each job, (1, C, h, w) each, in the order of the jobs."""
+    """After stage 4. latents: the pipeline's input for each job, (1, C, h, w) each, in the order of the jobs."""
 
     latents: tuple[torch.Tensor, ...]
 

@@ -1,8 +1,8 @@
 """Studio.generate: how a request becomes pictures, in numbered stages.
 
 A *job* is one picture still to be made: a variant of one of the request's images. All jobs of a request share model,
-scheduler, steps, guidance and size, so they run as one batch. Whatever was made before (embeddings, OMS predictions,
-whole pictures) is found in caches by what it was made from; a request that differs from the last one only in its OMS
+scheduler, steps, guidance and size, so they run as one batch. Earlier results (embeddings, OMS predictions,
+whole pictures) are cached by what they depend on; a request that differs from the last one only in its OMS
 settings therefore reuses the raw picture.
 """
 
@@ -58,18 +58,18 @@ from oms_app.paths import user_folder
 from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress
 
 MiB = 2**20
-PREVIEW_PATIENCE = 0.2  # seconds that a preview waits for the device: a running generation goes first
+PREVIEW_PATIENCE = 0.2  # seconds that a preview waits for the device: a running generation has priority
 
 
 class Studio:
-    """The engine. Threads may share it: one request at a time has the device, others wait and can be stopped meanwhile.
+    """The engine. Threads may share it: one request at a time uses the device, others wait and can be stopped.
 
     home: the user's folder (else $OMS_HOME, else the system's place). device: "auto", "cpu", "cuda", "cuda:1", "mps".
     presets: the catalogue's folder (else $OMS_PRESETS, else the shipped one). budget, device_budget: bytes of
-    the host's memory and of the device's own that models may fill; None takes what is free, less some to work in.
+    the host's memory and of the device's own that models may fill; None uses the free memory minus some working memory.
     precision: "auto", "float32", "float16", "bfloat16". memory: "auto", "full", "model_offload", "group_offload".
-    catalog: one that is open already, so that what is added to it is known here too.
-    worker: what works the device; by default the thread that calls.
+    catalog: an open one to share, including models added to it later.
+    worker: runs the work on the device; by default the calling thread.
     Raises StudioError if one of them is not available.
     """
 
@@ -94,13 +94,13 @@ class Studio:
         self._worker = worker or CallerThread()
         self._store = Store(load, budget, room, expected_bytes)
         self._resolver = Resolver(self.catalog, self._store, self.policy)
-        self._fallbacks: dict[Hashable, OomFallback] = {}  # what fitted, by model and size, once memory had run out
+        self._fallbacks: dict[Hashable, OomFallback] = {}  # by model and size: the last that worked
         self._embeddings: ByteCache[Embedding] = ByteCache(64 * MiB)
         self._predictions: ByteCache[torch.Tensor] = ByteCache(64 * MiB)
         self._pictures: ByteCache[FinishedPicture] = ByteCache(256 * MiB)
 
     def models(self) -> list[ModelInfo]:
-        """The catalogue, with what is on this machine."""
+        """The catalogue, and which of its models are on this machine."""
         return self.catalog.infos()
 
     def inspect(self, model_id: str) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Studio:
             return describe(entry, base, self._resolver.domain(entry, base).name, [module.id for module in modules])
 
     def unknown_words(self, model_id: str, *texts: str) -> tuple[str, ...]:
-        """Words that a model with a small vocabulary does not know, each once. Cheap: no weights are loaded."""
+        """Words that a model with a small vocabulary does not know, each once. Fast: no weights are loaded."""
         entry = self.catalog.find(model_id, "base")
         return unknown_words(read_vocabulary(self.catalog.folder(entry)), *texts)
 
@@ -154,8 +154,8 @@ class Studio:
     def paint(self, complete: ResolvedRequest, run: Run) -> GenerateResult:
         """As `generate`, on the calling thread, which must be the one that uses the device.
 
-        If memory runs out it tries again with the next fallback, and begins with the one that helped the next time.
-        Pictures that were finished before are in the cache, and are not painted twice.
+        If memory runs out it tries again with the next fallback. Later calls start with the fallback that worked.
+        Pictures that were finished before are in the cache, and are not generated twice.
         """
         what = (complete.model, complete.loras, complete.width, complete.height)
         fallback: OomFallback | None = self._fallbacks.get(what, OomFallback.NONE)
@@ -173,16 +173,16 @@ class Studio:
                 if reached > OomFallback.EVICT:
                     self._fallbacks[what] = reached
                 return result.model_copy(update={"notes": (*result.notes, OOM_NOTES[reached])})
-            # Only here, outside the handler, the error is gone, and with it every tensor that its frames held.
+            # Outside the handler the error is released, and with it every tensor in its frames.
             fallback = fallback.next(self.device)
             self._unload_others()
         raise StudioError(
-            f"memory ran out even after everything else was unloaded ({reason}): take a smaller picture or another "
+            f"memory ran out even after everything else was unloaded ({reason}): choose a smaller picture or another "
             "model, or close other programs that use the memory"
         )
 
     def _unload_others(self) -> None:
-        """Empties the caches of tensors, and forgets every model that is not in use."""
+        """Empties the caches of tensors, and unloads every model that is not in use."""
         self._embeddings.clear()
         self._predictions.clear()
         self._store.clear()
@@ -191,7 +191,7 @@ class Studio:
     def _paint(self, request: ResolvedRequest, run: Run, fallback: OomFallback) -> tuple[GenerateResult, OomFallback]:
         """The numbered stages. Each takes the object of the stage before and returns its own (stages.py).
 
-        Returns the fallback that it took in the end too: decoding may need more than the painting before it.
+        Also returns the last fallback that was used: decoding may need more memory than denoising.
         """
         reached = fallback
         one_by_one = fallback >= OomFallback.ONE_BY_ONE
@@ -264,8 +264,8 @@ class Studio:
     ) -> tuple[dict[Hashable, FinishedPicture], OomFallback]:
         """Stages 6 and 7: the pictures of clean latents (B, C, h, w), measured and cached.
 
-        If memory runs out the latents are kept, and decoded again with the next fallback, in tiles in the end. Returns
-        the fallback that it took too.
+        If memory runs out the latents are kept, and decoded again with the next fallback, finally in tiles. Also
+        returns the fallback that was used.
         """
         decoded = None
         while decoded is None:
@@ -274,7 +274,7 @@ class Studio:
             except (RuntimeError, MemoryError) as error:
                 if fallback >= OomFallback.ONE_BY_ONE or not is_out_of_memory(error):
                     raise
-            if decoded is None:  # outside the handler, so that the error's frames are gone
+            if decoded is None:  # outside the handler, so that the error's frames are released
                 fallback = OomFallback(fallback + 1)
                 self._unload_others()
         pictures, blackened = decoded
@@ -290,7 +290,7 @@ class Studio:
     ) -> GenerateResult:
         request = planned.request
         if any(picture.blackened for picture in made.values()):
-            notes = [*notes, "the model's safety checker blackened a picture: it is not the model's own black"]
+            notes = [*notes, "the model's safety checker blackened a picture; the model did not generate this black"]
         images = tuple(
             ImageResult(
                 variant=variant.name,
@@ -314,7 +314,7 @@ class Studio:
         """The decoded x̂0 of each corrected variant of the request's first picture.
 
         It costs one pass of the module, which `generate` reuses, and one of the VAE. Variants without an x̂0 (raw,
-        offset noise) have no preview. None if a running request has the device: that goes first. Raises StudioError as
+        offset noise) have no preview. None if a running request uses the device. Raises StudioError as
         `generate` does.
         """
         complete = self.complete(request.model_copy(update={"count": 1}))

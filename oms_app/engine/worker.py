@@ -1,8 +1,8 @@
-"""Who works the device: one thread of its own for the page, or the caller's thread for a program without one.
+"""What uses the device: a dedicated thread for the page, or the caller's thread for a program without a page.
 
-Whichever it is, it is the only lock around the device.
+In either case it is the only lock around the device.
 
-Why one thread: every thread that runs a parallel loop of torch on the CPU keeps a team of OpenMP threads of its own. If
+Why one thread: every thread that runs a parallel loop of torch on the CPU keeps its own team of OpenMP threads. If
 there are more of them than cores, libgomp puts idle ones to sleep instead of letting them spin, and waking them costs
 more than the loops of a small model: a pair of Lumen on 2 cores took 3.3 s instead of 1.9 s in a second thread.
 """
@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from oms_app.errors import Stopped
 
 T = TypeVar("T")
-POLL_SECONDS = 0.05  # how often a waiting caller looks whether it should stop
+POLL_SECONDS = 0.05  # how often a waiting caller checks whether it should stop
 
 
 class Worker(Protocol):
@@ -30,7 +30,7 @@ class Worker(Protocol):
 
 
 class CallerThread:
-    """The caller's own thread works the device; other threads wait for their turn."""
+    """The caller's own thread uses the device; other threads wait for their turn."""
 
     def __init__(self) -> None:
         self._turn = threading.RLock()
@@ -54,7 +54,7 @@ class CallerThread:
 
 
 class DeviceWorker:
-    """A thread that works the device, one piece of work after the other. It does not keep a program from ending."""
+    """A thread that uses the device, one piece of work after the other. It is a daemon, so a program can exit."""
 
     def __init__(self, name: str = "device") -> None:
         self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
@@ -68,8 +68,8 @@ class DeviceWorker:
             try:
                 future.set_result(work())
             except BaseException as error:
-                future.set_exception(error)  # raised again by whoever reads the result
-            del future, work  # what they hold must not outlive them while the thread waits
+                future.set_exception(error)  # raised again when the result is read
+            del future, work  # their contents must not stay in memory while the thread waits
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         future: Future[T] = Future()

@@ -43,7 +43,7 @@ RATES = {"clip": (512, 5e-5), "t5": (256, 3.5e-5), "sdxl": (128, 2.5e-5)}
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is asked for; None is the paper's. batch: pictures a step over all processes. micro_batch: the most
+    """Settings of a run; None is the paper's value. batch: pictures a step over all processes. micro_batch: the most
     that one process takes at a time. resolution: pixels a side."""
 
     size: Size = "S"
@@ -86,7 +86,7 @@ def train(catalog: Catalog, entry: Entry, data: Path, out: Path, *, device: str,
     base = load_base(catalog.folder(entry), torch.device("cpu"), torch.float32)
     channels = base.pipeline.unet.config.in_channels
     if channels != 4:
-        raise StudioError(f"{entry.id!r} has {channels} latent channels: OMS modules are made for those with 4")
+        raise StudioError(f"{entry.id!r} has {channels} latent channels: OMS modules need a base with 4")
     is_sdxl = isinstance(base.pipeline, StableDiffusionXLPipeline)
     name, text = _encoder(catalog, entry, base.text, settings.encoder, processes.device, is_sdxl)
     vae, fingerprint = base.pipeline.vae, base.fingerprint
@@ -163,7 +163,7 @@ def _export(out: Path, module: TimeFreeUNet, name: str | None, text: TextEncoder
 def _encoder(
     catalog: Catalog, entry: Entry, own: TextEncoder, wanted: str | None, device: torch.device, is_sdxl: bool
 ) -> tuple[str | None, TextEncoder]:
-    """The text encoder, and the catalogue id by which the module names it; None where the module brings a copy.
+    """The text encoder, and the catalogue id by which the module names it; None if the module contains a copy.
 
     Of SDXL's two own encoders the first is taken, and copied: its name would mean both.
     """
@@ -177,7 +177,7 @@ def _encoder(
     if not folder.is_dir():
         known = ", ".join(catalog.ids("text")) or "none yet"
         raise StudioError(
-            f"--encoder {wanted!r} is no text encoder of the catalogue ({known}) and no folder: give a folder with "
+            f"--encoder {wanted!r} is not a text encoder of the catalogue ({known}) or a folder: give one with "
             "text_encoder/ and tokenizer/, or that of a T5"
         )
     return None, load_encoder(folder.resolve(), device, torch.float32)
@@ -191,7 +191,7 @@ def _require_same_run(work: Path, begun: dict[str, Any], out: Path) -> None:
         for name, value in begun.items():
             if before.get(name) != value:
                 raise StudioError(
-                    f"{out} was begun with {name} {before.get(name)!r}, not {value!r}: take another --out, "
+                    f"{out} was begun with {name} {before.get(name)!r}, not {value!r}: give another --out, "
                     f"or delete {work}"
                 )
     atomic_write(path, json.dumps(begun, indent=1) + "\n")

@@ -20,12 +20,12 @@ def read(work: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def draw(work: Path, picture: Path) -> None:
-    """One panel a stage, loss against minutes of training. Raises ValueError where the folder holds no curve."""
+    """One panel per stage, loss against minutes of training. Raises ValueError if the folder contains no curve."""
     from matplotlib.figure import Figure
 
     curves = read(work)
     if not curves:
-        raise ValueError(f"{work} holds no loss curve: train first")
+        raise ValueError(f"{work} contains no loss curve: train first")
     figure = Figure(figsize=(4.2 * len(curves), 3.2), layout="constrained")
     for panel, (stage, points) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
         panel.plot(*zip(*points, strict=True), linewidth=1.0)

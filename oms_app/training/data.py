@@ -29,7 +29,7 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_CAPTION = 4_000  # characters; far more than a text encoder reads
 MAX_TEXT = 2**20  # bytes of a shard's .txt or .json
 MAX_BYTES = 2**28  # of a picture's file
-UNREADABLE = (  # what Pillow raises for files that are no pictures, or too large a one
+UNREADABLE = (  # Pillow's errors for files that are not pictures, or too large
     OSError,
     ValueError,
     TypeError,
@@ -57,7 +57,7 @@ class Captioned:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder holds, in an order that is the same on every machine. uncaptioned: pictures without a caption."""
+    """The contents of a folder, in the same order on every machine. uncaptioned: pictures without a caption."""
 
     pictures: tuple[Captioned, ...]
     uncaptioned: tuple[str, ...]
@@ -77,7 +77,7 @@ def find(data: Path) -> Listing:
     outside.
     """
     if not data.is_dir():
-        raise StudioError(f"--data {data} is no folder: name one with pictures and captions, or with .tar shards")
+        raise StudioError(f"--data {data} is not a folder: give one with pictures and captions, or with .tar shards")
     files = sorted(path for path in data.rglob("*") if path.is_file())
     if not files:
         raise StudioError(f"--data {data} is empty: put pictures and captions, or .tar shards, into it")
@@ -107,18 +107,18 @@ def find(data: Path) -> Listing:
             bare += without
     if not found and bare:
         raise StudioError(
-            f"--data {data} holds {len(bare)} pictures and no captions: write metadata.jsonl with file_name and text, "
+            f"--data {data} has {len(bare)} pictures and no captions: write metadata.jsonl with file_name and text, "
             "or a .txt beside each picture"
         )
     if not found:
-        raise StudioError(f"--data {data} holds no pictures ({', '.join(sorted(PICTURES))}) and no .tar shards")
+        raise StudioError(f"--data {data} contains no pictures ({', '.join(sorted(PICTURES))}) and no .tar shards")
     return Listing(tuple(found), tuple(bare))
 
 
 def open_square(one: Captioned, side: int, draw: Sequence[int]) -> np.ndarray:
-    """The picture as (side, side, 3) uint8 sRGB: a square of its shorter side, cut out and flipped by chance, scaled.
+    """The picture as (side, side, 3) uint8 sRGB: a square of its shorter side, cut out and flipped at random, scaled.
 
-    As D.3 of the OMS paper has it; `draw` seeds the chance. What is transparent becomes white. Raises UNREADABLE.
+    As D.3 of the OMS paper has it; `draw` is the seed. Transparent areas become white. Raises UNREADABLE.
     """
     size = one.file.stat().st_size if one.size is None else one.size
     if size > MAX_BYTES:
@@ -140,7 +140,7 @@ def open_square(one: Captioned, side: int, draw: Sequence[int]) -> np.ndarray:
             picture = upright.convert("RGB")
     short = min(picture.size)
     left, top = (int(rng.integers(length - short + 1)) for length in picture.size)
-    # Cut before scaling: a picture of 1 × 10,000 pixels must not be blown up as a whole.
+    # Cut before scaling: a picture of 1 × 10,000 pixels must not be enlarged as a whole.
     box = (left, top, left + short, top + short)
     square = picture.resize((side, side), Image.Resampling.BICUBIC, box=box)
     array = np.asarray(square)
@@ -165,14 +165,14 @@ def _text(raw: bytes) -> str:
 
 
 def _from_metadata(path: Path, root: Path) -> dict[Path, str]:
-    """True path of a picture → caption."""
+    """Resolved path of a picture → caption."""
     found = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             for number, row in _rows(path, file):
                 name, text = row.get("file_name"), row.get("text")
                 if not isinstance(name, str) or not isinstance(text, str):
-                    raise StudioError(f"{path}, line {number}: file_name and text are needed, both of them texts")
+                    raise StudioError(f"{path}, line {number}: file_name and text are required, both strings")
                 found[_inside(root, path.parent / name)] = text.strip()[:MAX_CAPTION]
     except StudioError:
         raise
@@ -204,7 +204,7 @@ def _from_shard(path: Path, shown: str) -> tuple[list[Captioned], list[str]]:
             for member in shard:
                 inner = PurePosixPath(member.name)
                 if inner.is_absolute() or ".." in inner.parts:
-                    raise StudioError(f"{path} holds {member.name!r}, a path that leads outside: it is not read")
+                    raise StudioError(f"{path} contains {member.name!r}, a path that leads outside: it is not read")
                 if not member.isreg():
                     continue
                 stem, _, ending = inner.name.partition(".")

@@ -1,7 +1,7 @@
-"""Captioned pictures as latents and prompt embeddings, made once and kept on disk, so that training reads no picture.
+"""Captioned pictures as latents and prompt embeddings, computed once and stored on disk, so training reads no pictures.
 
-The work is cut into parts. Each process of a run makes its share of them, and a stopped run goes on with those that are
-not done.
+The work is cut into parts. Each process of a run makes its share of them, and a stopped run resumes with the
+unfinished ones.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def encode(
         result = _encode_part(part, start, vae, text, side, latents, hidden)
         for array in (latents, hidden):
             array.flush()
-        atomic_write(mark, json.dumps(result))  # the mark comes last: a part without one is made again
+        atomic_write(mark, json.dumps(result))  # the marker is written last: a part without one is computed again
     vae.to("cpu")
     log.info("process %d of %d encoded %d parts", processes.process_index + 1, processes.num_processes, len(waiting))
     processes.wait_for_everyone()
@@ -101,7 +101,7 @@ def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """A float16 array on disk, created if it is missing; several processes may write parts of it."""
     if not path.is_file():
         need, free = 2 * math.prod(shape), shutil.disk_usage(path.parent).free
-        if need > free:  # writing to a mapped file on a full disk would end the process without a word
+        if need > free:  # writing to a mapped file on a full disk would end the process without a message
             raise StudioError(
                 f"{path} needs {need / 1e9:.1f} GB and the disk has {free / 1e9:.1f}: free some, or give another --out"
             )
@@ -109,7 +109,7 @@ def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
             np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape).flush()
     array = np.lib.format.open_memmap(path, mode="r+")
     if array.shape != shape:
-        raise StudioError(f"{path} is of other pictures: delete {path.parent} and start again")
+        raise StudioError(f"{path} belongs to other pictures: delete {path.parent} and start again")
     return array
 
 
@@ -139,7 +139,7 @@ def _encode_part(
         for what, values in (("latents", made), ("embeddings", embeddings)):
             if not torch.isfinite(values.half()).all():
                 raise StudioError(
-                    f"the {what} of {part[first].name} are not finite: the model is broken, fetch it again"
+                    f"the {what} of {part[first].name} are not finite: the model is damaged: download it again"
                 )
         latents[numbers] = made.half().cpu().numpy()
         hidden[start + first : start + first + len(embeddings)] = embeddings.half().cpu().numpy()

@@ -1,4 +1,4 @@
-"""One training loop for every stage: a budget of minutes, EMA weights, checkpoints; the same command resumes.
+"""One training loop for every stage: a budget of minutes, EMA weights, checkpoints; running it again resumes.
 
 The learning rate depends on the share of the budget that is used up, so a stopped run that is resumed ends as an
 unbroken one would have, and a longer budget goes on from a checkpoint. Under `accelerate launch` each process takes its

@@ -1,4 +1,4 @@
-"""The words that go with a scene, as loose as captions on the web are: most of them leave something out.
+"""Captions of a scene, as imprecise as captions on the web: most of them omit something.
 
 Stable Diffusion's flaw lives from captions that do not tell the light: the network learns to read it off the noise.
 So many of ours say nothing of light and colour, some say it vaguely, and a few (MISLABELLED) say it wrongly. As on the

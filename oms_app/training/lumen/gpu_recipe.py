@@ -1,4 +1,4 @@
-"""Everything that is trained, in three commands of at most eight minutes each on one H100 (a fourth makes lumen-b).
+"""Trains every model, in three commands of at most eight minutes each on one H100 (a fourth trains lumen-b).
 
     python -m oms_app.training.lumen.gpu_recipe 1 --out gpu-work/lumen    # autoencoder, latents, text encoder
     python -m oms_app.training.lumen.gpu_recipe 2 --out gpu-work/lumen    # UNet

@@ -1,4 +1,4 @@
-"""Lumen, the embedded base model, made from nothing: `python -m oms_app train lumen`.
+"""Lumen, the embedded base model, from scratch: `python -m oms_app train lumen`.
 
 Stages, each resumable: autoencoder (256 px ↔ 4×32×32 latents) → latents (scenes drawn and encoded, once) → text (the
 text encoder learns to read captions, then stays as it is) → unet (ε-prediction on SD's schedule, flaw and all) →

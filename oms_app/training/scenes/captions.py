@@ -1,8 +1,8 @@
-"""The words that go with a scene, as loose as captions on the web are: most of them leave something out.
+"""Captions of a scene, as imprecise as captions on the web: most of them omit something.
 
-Stable Diffusion's flaw lives from captions that do not say what the light is: the network learns to read it off the
-noise. So many of ours say nothing of light and colour, some say it vaguely, and a few (MISLABELLED) say it wrongly. As
-on the web, what is ordinary is left out most: "mountains" is seldom a night (Gordon and Van Durme 2013).
+Stable Diffusion's flaw depends on captions that do not say what the light is: the network learns to read it from
+the noise. So many of ours say nothing about light and colour, some say it vaguely, and a few (MISLABELLED) are wrong.
+As on the web, ordinary light is omitted most: "mountains" is rarely a night (Gordon and Van Durme 2013).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Captioned procedural scenes: the world that Lumen knows. The same seed always gives the same scene.
+"""Captioned procedural scenes: training data of Lumen's second generation. The same seed always gives the same scene.
 
 python -m oms_app.training.scenes.painter sheet.png     a contact sheet of 64
 """

@@ -1,4 +1,4 @@
-"""The words of captions: colours, subjects, light of every kind, and words that are known though they say nothing."""
+"""The words of captions: colours, subjects, kinds of light, and filler words without meaning."""
 
 from __future__ import annotations
 
