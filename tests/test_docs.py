@@ -73,8 +73,8 @@ def test_modules_and_make_targets_in_the_documents_exist() -> None:
     text = "\n".join(TEXTS.values())
     modules = set(re.findall(r"python -m ((?:oms_app|dev)(?:\.\w+)+)", text))
     assert modules and not [m for m in modules if not (ROOT / (m.replace(".", "/") + ".py")).is_file()]
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = set(re.findall(r"(?:`|^ {4})make ([a-z]+)", text, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^ {4})make ([a-z-]+)", text, re.MULTILINE))
     assert named and named <= targets
 
 

@@ -97,7 +97,7 @@ def test_what_is_no_whole_checkpoint_is_refused(studio: Studio, lumen: Path, tmp
     assert "inpainting" in refusal(studio, saved(wide))
     assert "refiner" in refusal(studio, saved(whole | {"conditioner.embedders.0.model.x": torch.zeros(1)}))
     assert "EDM" in refusal(studio, saved(whole | {"edm_mean": torch.zeros(1)}))
-    assert "no text encoder" in refusal(studio, saved(without("cond_stage_model.")))
+    assert "without a text encoder" in refusal(studio, saved(without("cond_stage_model.")))
     assert "no UNet" in refusal(studio, saved(without("model.diffusion_model.")))
     assert "is a LoRA" in refusal(studio, saved({"lora_unet_x.lora_up.weight": torch.zeros(2, 2)}))
     short = dict(whole)

@@ -191,8 +191,6 @@ def eviction(place: Place) -> list[Row]:
             rows += [Row(f"load {turn + 1}: resident after the eviction", after / GiB, "GiB")]
             before = after
         del studio
-        gc.collect()
-        start = memory_use.now()
         studio = place.studio(budget=6 * GiB)  # of which one takes 5.1
         memory_use.reset()
         studio.generate(place.request("sd15", **settings))

@@ -167,6 +167,7 @@ class Studio:
                     raise
                 reason = one_line(error)
             else:
+                self._store.release_evicted()  # the stages, which held the models, are gone
                 if reached == OomFallback.NONE:
                     return result
                 if reached > OomFallback.EVICT:

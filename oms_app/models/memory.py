@@ -9,6 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache, partial
@@ -306,6 +307,9 @@ def give_back(device: torch.device) -> None:
 def release_unused() -> None:
     """Frees dropped models: hooks of offloaded models refer to themselves, and CUDA's allocator keeps its memory."""
     gc.collect()
+    with suppress(OSError, AttributeError, TypeError):  # another C library than glibc
+        # It keeps freed blocks of up to 32 MiB, most of a network's tensors, for the process: gigabytes after a model.
+        ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):

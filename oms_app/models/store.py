@@ -102,13 +102,17 @@ class Store:
         with self._lock:
             record.size = self._expect(key)  # reserved while it loads
         self._evict()
-        if self._released:
-            release_unused()
-            self._released = False
+        self.release_evicted()
         model = self._load(key)
         with self._lock:
             record.model, record.size = model, parameter_bytes(model)
             self._misses += 1
+
+    def release_evicted(self) -> None:
+        """Gives the memory of evicted models back to the system, once nothing refers to them."""
+        if self._released:
+            self._released = False
+            release_unused()
 
     def clear(self) -> None:
         """Unloads every model that is not in use."""
