@@ -48,7 +48,7 @@ def describe(error: ValidationError, name_of: Callable[[RequestField], str] = op
     if isinstance(fault, FieldError):
         other = name_of(fault.other) if fault.other else ""
         return f"{name_of(fault.field)} is {str(fault.value)[:60]}: {fault.remedy.replace('{other}', other)}"
-    if first["type"] == "value_error":  # a validator of ours, whose message is complete
+    if first["type"] == "value_error":  # one of our validators, whose message is complete
         return str(first["msg"]).removeprefix("Value error, ")
     path = tuple(str(part) for part in first["loc"])
     field = _table(error.title, path).get(path[-1] if path else "")

@@ -28,7 +28,7 @@ def download(
     model: Annotated[str, typer.Argument(help="A catalogue id, as `models` lists it.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Download a model from the Hugging Face hub; the same command resumes."""
+    """Download a model from the Hugging Face hub. Run it again to resume."""
     with output_on_stderr() as progress:
         from oms_app.models.catalog import open_catalog
         from oms_app.models.hub import fetch

@@ -24,7 +24,7 @@ def decode(pipeline: Any, latents: torch.Tensor, *, tiled: bool = False) -> tupl
         if hasattr(pipeline, "run_safety_checker"):
             image, flagged = pipeline.run_safety_checker(image, latents.device, latents.dtype)
     finally:
-        pipeline.maybe_free_model_hooks()  # nothing of an offloaded model stays on the device
+        pipeline.maybe_free_model_hooks()  # no part of an offloaded model stays on the device
     blackened = [bool(flag) for flag in flagged] if flagged is not None else [False] * len(latents)
     pictures = pipeline.image_processor.postprocess(
         image, output_type="pil", do_denormalize=[not flag for flag in blackened]

@@ -130,7 +130,7 @@ class StudioService:
         return self._catalog.infos()
 
     def catalog_warnings(self) -> list[str]:
-        """What is wrong with the list of the user's own models."""
+        """Errors in the list of the user's own models."""
         return self._catalog.warnings
 
     def download(

@@ -18,7 +18,7 @@ from oms_app.paths import PRESETS, user_folder
 from oms_app.schema import Frozen
 
 MARKER = "download.json"  # in a folder whose download is complete
-OWN = "own.json"  # the user's own models, in the folder of downloads: entries as here, with an absolute folder or file
+OWN = "own.json"  # the user's own models, in the folder of downloads: entries with an absolute folder or file
 Kind = Literal["base", "oms", "singdiffusion", "signal_leak", "lora", "text"]
 OWN_KINDS: tuple[Kind, ...] = ("base", "oms", "lora")
 # Of a VAE's scaling_factor: what a folder's latents most likely are. If a module has a fingerprint, that decides.
@@ -106,8 +106,8 @@ class ModelInfo(Frozen):
 
 
 class Catalog:
-    """The entries of a presets folder, by id; `root` is what their folders are relative to, `downloads` where fetched
-    ones lie. A base may be a single file (models/single_file.py). `own`: ids of those that the user added (own.py);
+    """The entries of a presets folder, by id; their folders are in `root`, downloaded ones in
+    `downloads`. A base may be a single file (models/single_file.py). `own`: ids of those that the user added (own.py);
     what their list holds that is not valid is left out, and `warnings` says why.
 
     Raises StudioError if a file is not a valid entry or two share an id.

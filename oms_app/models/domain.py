@@ -70,7 +70,7 @@ def matches(module: Domain | None, base: Domain) -> bool:
 
 
 def write(folder: Path, domain: Domain) -> None:
-    """Keeps a module's domain beside it; `training/oms.py` calls this once the module is trained."""
+    """Writes a module's domain into its folder, after training."""
     atomic_write(folder / FILE, domain.model_dump_json(indent=1) + "\n")
 
 

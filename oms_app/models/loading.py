@@ -146,8 +146,8 @@ def load_base(
     """A stock pipeline from a diffusers folder or a single .safetensors file, with LoRAs fused into it."""
     pipeline = load_single_file(folder, dtype) if folder.is_file() else load_folder(folder, dtype)
     fuse_loras(pipeline, adapters)
-    known = domains.fingerprint(pipeline.vae)  # in full precision: the same whatever the model is run in
-    # A preview under offload would call the VAE while the UNet runs, so its map is fitted while all is in one place.
+    known = domains.fingerprint(pipeline.vae)  # in full precision: independent of the precision that the model runs in
+    # With offloading, a preview would call the VAE while the UNet runs, so its map is fitted before the parts move.
     rgb_map = None if mode == "full" else rgb_map_of(pipeline)
     # SDXL's own VAE overflows in float16, and on a CPU half precision may take minutes: it stays in float32.
     overflows = isinstance(pipeline, StableDiffusionXLPipeline) and pipeline.vae.config.force_upcast

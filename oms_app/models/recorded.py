@@ -1,10 +1,10 @@
 """Passes of a small UNet on the CPU, recorded once and replayed without Python, the batch divided among the cores.
 
-A third of a pass of Lumen is Python's: 70 modules, a thousand operations, each waiting for the interpreter, which the
-page's threads want too. TorchScript replays the same operations on the same weights, bit for bit, and without the
+Python takes a third of a pass of Lumen: 70 modules, a thousand operations, each waiting for the interpreter, which the
+page's threads need too. TorchScript replays the same operations on the same weights, bit for bit, and without the
 interpreter's lock, so each core can take its own part of the batch. If the cores share each operation instead,
 they wait for one another a thousand times a pass, and a browser that draws on one of them holds up both.
-`python -m dev.unet_pass` measures it. A large UNet gains nothing by it.
+`python -m dev.unet_pass` measures it. A large UNet does not gain from it.
 """
 
 from __future__ import annotations

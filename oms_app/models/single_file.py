@@ -50,7 +50,7 @@ def load_single_file(path: Path, dtype: torch.dtype) -> Any:
     """The pipeline in a file, StableDiffusionPipeline or StableDiffusionXLPipeline, its weights in `dtype`.
 
     The VAE stays in float32: a fingerprint is taken of it, and the CPU decodes with it.
-    Raises StudioError as `family_of`, and if tensors are missing, misshapen or too many.
+    Raises StudioError as `family_of`, and if tensors are missing, have wrong shapes, or are unknown.
     """
     family = family_of(path)
     what = f"{path} looks like {TITLES[family]} but cannot be read as such"

@@ -52,7 +52,7 @@ def keep(catalog: Catalog, dropped: Path) -> Entry:
     """As `add`, for a file that was uploaded to a temporary place: it is moved to own/ in the folder of downloads."""
     path = _locate(str(dropped))
     try:
-        _examine(catalog, path)  # what is refused is not kept
+        _examine(catalog, path)  # refused files are not kept
     except StudioError as error:  # the temporary path means nothing to the person
         raise StudioError(str(error).replace(str(path), path.name)) from error
     folder = catalog.downloads / "own"

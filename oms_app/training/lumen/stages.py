@@ -113,7 +113,7 @@ def train(
     start_from: a Lumen folder, with or without a UNet, whose weights the first run starts from. Its autoencoder and
     its text encoder are kept unless their stages are asked for by name, because latents and the OMS module depend on
     them. A stage of the family needs it.
-    Raises ValueError for an unknown stage, and for one that lacks what it starts from.
+    Raises ValueError for an unknown stage, and for one without the weights that it starts from.
     """
     if stage is not None and stage not in STAGES:
         raise ValueError(f"stage {stage!r} is unknown: choose one of {', '.join(STAGES)}")
