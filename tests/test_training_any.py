@@ -146,7 +146,7 @@ def compressed_shard(folder: Path) -> None:
         (absolute_shard, "'/etc/evil.png', a path that leads outside"),
         (outside_metadata, "leads outside"),
         (link_outside, "leads outside"),
-        (metadata_without_text, "line 2: file_name and text are needed"),
+        (metadata_without_text, "line 2: file_name and text are required"),
         (broken_metadata, "cannot be read as captions"),
         (compressed_shard, "cannot be read as an uncompressed .tar shard"),
     ],
@@ -174,8 +174,8 @@ def test_data_that_cannot_be_used_says_why_and_ends_with_2(
     [
         (["--model", "lumen-oms", "--data", "DATA"], "'lumen-oms' is a model of kind oms, not base"),
         (["--model", "FLUX", "--data", "DATA"], "is a FluxPipeline"),
-        (["--data", "/nowhere"], "--data /nowhere is no folder"),
-        (["--data", "DATA", "--encoder", "/nowhere/t5"], "--encoder '/nowhere/t5' is no text encoder"),
+        (["--data", "/nowhere"], "--data /nowhere is not a folder"),
+        (["--data", "DATA", "--encoder", "/nowhere/t5"], "--encoder '/nowhere/t5' is not a text encoder"),
         (["--data", "DATA", "--encoder", "DATA"], "cannot be read"),
         (["--data", "DATA", "--resolution", "100"], "--resolution is 100: take 64 to 2048 in steps of 8"),
         (["--data", "DATA", "--learning-rate", "nan"], "--learning-rate is nan: take a value above 0, up to 1"),
@@ -280,7 +280,7 @@ def test_from_pictures_to_a_module_that_paints(
     assert (work / "latents.npy").stat().st_mtime_ns == before
     assert json.loads((work / "oms.json").read_text())["pictures"] == 12
     assert cli.main(["train", "oms", "--device", "cpu", *command, "--size", "B"]) == 2
-    assert "was begun with size 'S', not 'B': take another --out" in capsys.readouterr().err
+    assert "was begun with size 'S', not 'B': give another --out" in capsys.readouterr().err
 
 
 def test_a_stopped_encoding_goes_on_and_the_light_is_learned(

@@ -79,7 +79,9 @@ def load_part(model_class: Any, part: Path, dtype: torch.dtype) -> Any:
         output_loading_info=True,
         **{_dtype_argument(model_class): dtype},
     )
-    _require_none(part, "has missing tensors", [name for name in info["missing_keys"] if not _UNREAD.search(name)])
+    _require_none(
+        part, "has missing tensors", [name for name in info["missing_keys"] if not name.endswith("position_ids")]
+    )
     _require_none(part, "has tensors of another shape", [str(name) for name in info["mismatched_keys"]])
     _require_none(part, "has unknown tensors", [name for name in info["unexpected_keys"] if not _UNREAD.search(name)])
     return model

@@ -81,9 +81,7 @@ def _add(target: torch.nn.Module, name: str, delta: Tensor) -> None:
 
 def _scale(module: LoraModule, tensors: dict[str, Tensor]) -> float:
     """α/r; 1 if no α is given, and for formats without a rank."""
-    if module.rank == 0:
-        return 1.0
-    if "alpha" in tensors:
+    if "alpha" in tensors and module.rank:
         return float(tensors["alpha"]) / module.rank
     return 1.0 if module.scale is None else module.scale
 
@@ -92,6 +90,8 @@ def _place(file: LoraFile, targets: dict[str, Target]) -> list[Target]:
     """The module of the pipeline that each of the file's modules changes. Raises StudioError if one has none."""
     placed = [targets.get(_canonical(module.stem)) for module in file.modules]
     found = [target for target in placed if target is not None]
+    if len({id(module) for _, module in found}) < len(found):
+        raise StudioError(f"the LoRA {file.path.name} names a module twice: use a file with one adapter")
     if len(found) == len(placed):
         return found
     missing = [module.stem for module, target in zip(file.modules, placed, strict=True) if target is None]

@@ -88,6 +88,12 @@ class LoraFile:
     made_for: str = ""
 
 
+_PEFT_PREFIX = "base_model.model."
+_PARTS = ("unet", "text_encoder_2", "text_encoder")
+# Initial factors that PEFT takes out of the base model's weights when it loads them.
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
 @dataclass
 class _Metadata:
     """Ranks and alphas as PEFT keeps them beside its tensors; of one part of the pipeline, or of all."""
@@ -95,17 +101,34 @@ class _Metadata:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def scale(self, stem: str, rank: int) -> float | None:
-        """α/r of a module, None if it is not given."""
-        part, _, module = stem.partition(".")
-        own = {name.removeprefix(f"{part}."): value for name, value in self.config.items() if name.startswith(part)}
-        config = own or {name: value for name, value in self.config.items() if "." not in name}
-        alpha = config.get("lora_alpha")
-        for pattern, value in (config.get("alpha_pattern") or {}).items():
-            if re.match(rf"(.*\.)?({pattern})$", module):
-                alpha = value
+        """α/r of a module, None if it is not given. The first pattern that matches counts, as in PEFT."""
+        config, module = self._of(stem)
+        alpha = _first_match(config.get("alpha_pattern"), module, config.get("lora_alpha", config.get("alpha")))
+        if config.get("peft_type") == "LOKR":  # PEFT divides by the config's rank even if both factors are whole
+            rank = _first_match(config.get("rank_pattern"), module, config.get("r")) or rank
         if not isinstance(alpha, (int, float)) or rank == 0:
             return None
         return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+    def _of(self, stem: str) -> tuple[dict[str, Any], str]:
+        """The config of the module's part of the pipeline, and the module's name in that part."""
+        module = stem.removeprefix(_PEFT_PREFIX)
+        part = next((part for part in _PARTS if module.startswith(f"{part}.")), "")
+        own = {
+            name.removeprefix(f"{part}."): value
+            for name, value in self.config.items()
+            if part and name.startswith(f"{part}.")
+        }
+        config = own or {name: value for name, value in self.config.items() if "." not in name}
+        return config, module.removeprefix(f"{part}.") if part else module
+
+
+def _first_match(patterns: Any, module: str, otherwise: Any) -> Any:
+    """The value of the first pattern that matches the end of the module's name."""
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return otherwise
 
 
 def read_lora(path: Path) -> LoraFile:
@@ -130,6 +153,11 @@ def read_lora(path: Path) -> LoraFile:
         shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
         raise StudioError(f"the LoRA {path.name} has unknown tensors ({shown}): use another")
     metadata = _metadata(path, header)
+    is_peft = all(stem.startswith(_PEFT_PREFIX) for stem in grouped)
+    if is_peft and not metadata.config and not any("alpha" in roles for roles in grouped.values()):
+        raise StudioError(
+            f"the LoRA {path.name} is a PEFT adapter, whose strength is in adapter_config.json: put that file beside it"
+        )
     modules = [_module(path, stem, roles, header.tensors, metadata) for stem, roles in grouped.items()]
     return LoraFile(path, tuple(modules), _made_for(header, modules))
 
@@ -153,7 +181,12 @@ def _metadata(path: Path, header: Header) -> _Metadata:
             raise StudioError(f"the LoRA {path.name} has metadata that are not JSON: use another") from error
         return _Metadata(config if isinstance(config, dict) else {})
     beside = path.with_name("adapter_config.json")
-    return _Metadata(read_json(beside) if path.stem.startswith("adapter_model") and beside.is_file() else {})
+    is_peft = path.stem.startswith("adapter_model") or any(name.startswith(_PEFT_PREFIX) for name in header.tensors)
+    config = read_json(beside) if is_peft and beside.is_file() else {}
+    start = str(config.get("init_lora_weights", "")).lower()
+    if start.startswith(_CHANGES_BASE):
+        raise StudioError(f"the LoRA {path.name} is a PEFT adapter that changes the base model ({start}): use another")
+    return _Metadata(config)
 
 
 def _module(
@@ -172,7 +205,7 @@ def _module(
     if kron and present - kron <= {"alpha", "dora_scale", "diff_b"} and _is_whole_kronecker(kron):
         # The rank of the last factor that has one; two full factors have none, and no α.
         rank = next((rank_of(role) for role in ("lokr_w2_b", "lokr_w1_b") if role in roles), 0)
-        return LoraModule(stem, "LoKr", roles, rank)
+        return LoraModule(stem, "LoKr", roles, rank, metadata.scale(stem, rank))
     raise StudioError(
         f"the LoRA {path.name} is incomplete: {stem} has only {', '.join(sorted(present))}; download it again"
     )

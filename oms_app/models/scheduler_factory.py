@@ -15,6 +15,7 @@ import diffusers
 import torch
 
 from oms_app.errors import StudioError, one_line
+from oms_app.prestep.step import MIN_TERMINAL_SNR
 from oms_app.schedulers import SCHEDULER_SPECS
 
 # Stable Diffusion's, for a config without a class that has defaults.
@@ -51,7 +52,9 @@ def model_schedule(config: Mapping[str, Any]) -> ModelSchedule:
 
     betas = _betas(value)
     final = float(torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0)[-1])
-    zero = bool(config.get("rescale_betas_zero_snr")) or final == 0.0  # betas that were rescaled before
+    # Betas of the model's own that were rescaled before may end just above 0; a cosine schedule ends there unrescaled.
+    rescaled = final < MIN_TERMINAL_SNR if config.get("trained_betas") is not None else final == 0.0
+    zero = bool(config.get("rescale_betas_zero_snr")) or rescaled
     offset = stated("steps_offset")
     return ModelSchedule(
         betas=betas,

@@ -1,0 +1,96 @@
+"""LoRAs that PEFT itself writes, against what PEFT itself merges; and adapters that must be refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+
+from oms_app import StudioError
+from oms_app.models.lora import fuse_loras
+
+TO_Q = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+
+
+def adapter(lumen: Path, folder: Path, config: Any) -> tuple[Path, dict[str, torch.Tensor]]:
+    """The file that PEFT saves with random factors, and the UNet's weights as PEFT merges them."""
+    pipeline = StableDiffusionPipeline.from_pretrained(lumen, local_files_only=True)
+    model = peft.get_peft_model(pipeline.unet, config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad and "magnitude" not in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    model.save_pretrained(folder)
+    return folder / "adapter_model.safetensors", model.merge_and_unload().state_dict()
+
+
+CONFIGS = {
+    "alpha": peft.LoraConfig(r=4, lora_alpha=8, target_modules=["to_q", "to_out.0"]),
+    "rslora": peft.LoraConfig(r=4, lora_alpha=8, use_rslora=True, target_modules=["to_q"]),
+    "convolutions": peft.LoraConfig(r=2, lora_alpha=6, target_modules=["conv1", "to_k"]),
+    "dora": peft.LoraConfig(r=4, lora_alpha=8, use_dora=True, target_modules=["to_q"]),
+    "first pattern": peft.LoraConfig(
+        r=4, lora_alpha=4, alpha_pattern={"attn1.to_q": 8, "to_q": 2}, target_modules=["to_q"]
+    ),
+    "anchored pattern": peft.LoraConfig(r=4, lora_alpha=4, alpha_pattern={f"^{TO_Q}": 8}, target_modules=["to_q"]),
+    "loha": peft.LoHaConfig(r=4, alpha=8, target_modules=["to_q"]),
+    "lokr": peft.LoKrConfig(r=2, alpha=8, target_modules=["to_q"]),
+    "lokr of whole factors": peft.LoKrConfig(r=64, alpha=4, target_modules=["to_q"]),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.filterwarnings("ignore")  # of PEFT, about ranks larger than a module
+def test_the_weights_are_those_that_peft_merges(name: str, lumen: Path, tmp_path: Path) -> None:
+    path, merged = adapter(lumen, tmp_path, CONFIGS[name])
+    pipeline = StableDiffusionPipeline.from_pretrained(lumen, local_files_only=True)
+    before = {key: value.clone() for key, value in pipeline.unet.state_dict().items()}
+    fuse_loras(pipeline, [(path, 1.0)])
+    changed = 0
+    for key, value in pipeline.unet.state_dict().items():
+        change = merged[key] - before[key]
+        torch.testing.assert_close(value, merged[key], rtol=1e-5, atol=1e-6)
+        changed += int(change.abs().max() > 1e-4)
+    assert changed
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_peft_keeps_beside_its_file_is_needed(lumen: Path, tmp_path: Path) -> None:
+    path, _ = adapter(lumen, tmp_path, CONFIGS["alpha"])
+    pipeline = StableDiffusionPipeline.from_pretrained(lumen, local_files_only=True)
+    renamed = path.rename(tmp_path / "style.safetensors")
+    fuse_loras(pipeline, [(renamed, 0.5)])  # the config is still beside it
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(StudioError, match=r"is a PEFT adapter.*adapter_config\.json"):
+        fuse_loras(pipeline, [(renamed, 1.0)])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_that_changes_the_base_is_refused(lumen: Path, tmp_path: Path) -> None:
+    config = peft.LoraConfig(r=4, init_lora_weights="olora", target_modules=["to_q"])
+    path, _ = adapter(lumen, tmp_path, config)
+    pipeline = StableDiffusionPipeline.from_pretrained(lumen, local_files_only=True)
+    with pytest.raises(StudioError, match="changes the base model"):
+        fuse_loras(pipeline, [(path, 1.0)])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_module_under_two_names_is_refused(lumen: Path, tmp_path: Path) -> None:
+    path, _ = adapter(lumen, tmp_path, CONFIGS["alpha"])
+    tensors = load_file(path)
+    stem = f"base_model.model.{TO_Q}"
+    two = {f"unet.{TO_Q}.lora_{kind}.weight": tensors[f"{stem}.lora_{kind}.weight"] for kind in "AB"}
+    two |= {
+        f"lora_unet_{TO_Q.replace('.', '_')}.lora_{name}.weight": tensors[f"{stem}.lora_{kind}.weight"].clone()
+        for name, kind in (("down", "A"), ("up", "B"))
+    }
+    save_file(two, tmp_path / "twice.safetensors")
+    pipeline = StableDiffusionPipeline.from_pretrained(lumen, local_files_only=True)
+    with pytest.raises(StudioError, match="names a module twice"):
+        fuse_loras(pipeline, [(tmp_path / "twice.safetensors", 1.0)])
