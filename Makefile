@@ -32,7 +32,7 @@ wheel: $(VENV)/.installed-dev
 	$(PY) -m pip wheel --no-build-isolation --no-deps --wheel-dir dist .
 
 screenshots: $(VENV)/.installed-dev
-	$(PY) dev/screenshots.py
+	$(PY) -m dev.screenshots
 
 stress: $(VENV)/.installed-dev
 	$(PY) -m pytest -m slow --timeout=3600

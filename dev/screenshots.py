@@ -32,7 +32,7 @@ def _screenshots(browser: Browser, address: str, device: str, theme: str, out: P
     width, height = WIDTHS[device]
     view = browser.new_page(viewport={"width": width, "height": height})
     view.set_default_timeout(60_000)
-    view.goto(f"{address}/?__theme={theme}")
+    view.goto(f"{address.rstrip('/')}/?__theme={theme}")
     tour = view.locator(".oms-tour")
     expect(tour).to_be_visible()
     view.wait_for_timeout(1500)  # the page's last parts are drawn
