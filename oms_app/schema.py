@@ -27,6 +27,7 @@ from oms_app.fields import (
 from oms_app.prestep.corrections import CORRECTIONS, CorrectionSpec, variant_settings
 
 MAX_VARIANTS = 64
+RunStage = Literal["load", "encode", "correct", "denoise", "decode"]
 
 
 def draw_seed(count: int = 1) -> int:
@@ -273,7 +274,7 @@ class Progress(Frozen):
     previews: every few steps of denoising, x̂0 of the unfinished pictures; else none.
     """
 
-    stage: Literal["load", "encode", "correct", "denoise", "decode"]
+    stage: RunStage
     step: int = 0
     steps: int = 0
     previews: tuple[Preview, ...] = ()

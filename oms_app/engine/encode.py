@@ -34,7 +34,7 @@ def encode(planned: Planned, cache: ByteCache[Embedding]) -> Encoded:
 
 def text_notes(resolved: Resolved) -> list[str]:
     """What the user should know of the texts: unknown words, ignored settings, text beyond the encoder's limit."""
-    request, entry, base = resolved.request, resolved.entry, resolved.base
+    request, entry, base = resolved.request, resolved.request.entry, resolved.base
     notes = []
     encoders = {request.prompt: base.text, request.negative_prompt: base.text}
     for variant in request.variants:

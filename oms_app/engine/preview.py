@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,12 +18,12 @@ from torch.nn.functional import adaptive_avg_pool2d
 from oms_app.engine.caches import ByteCache
 from oms_app.engine.correct import CorrectionRunner
 from oms_app.engine.decode import decode
+from oms_app.engine.image_stats import image_stats
 from oms_app.engine.stages import Drawn, Job
-from oms_app.measure.picture import measure
 from oms_app.models.loading import LoadedBase
 from oms_app.models.vae import rgb_map_of
 from oms_app.prestep.schedule import x0_of_step
-from oms_app.schema import ImageResult, ImageStats, Preview
+from oms_app.schema import ImageResult, Preview
 
 MOST_CELLS = 64  # of the latents of a decoded preview, in each direction; light is smooth, and decoding costs by area
 LOOKS = 8  # approximate number of previews per run
@@ -45,7 +43,7 @@ def preview_x0(drawn: Drawn, cache: ByteCache[Tensor]) -> tuple[ImageResult, ...
             index=job.index,
             seed=drawn.request.seed + job.index,
             image=picture,
-            stats=ImageStats(**asdict(measure(np.asarray(picture)))),
+            stats=image_stats(picture),
         )
         for job, picture in zip(drawn.jobs, pictures, strict=True)
     )

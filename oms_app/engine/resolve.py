@@ -49,7 +49,7 @@ def apply_defaults(request: GenerateRequest, entry: Entry) -> ResolvedRequest:
             values[name] = getattr(defaults, name)
     if request.seed is None:
         values["seed"] = draw_seed(request.count)
-    resolved = ResolvedRequest(**values)
+    resolved = ResolvedRequest(**values, entry=entry)
     for name, value in (("width", resolved.width), ("height", resolved.height)):
         if not defaults.min_size <= value <= defaults.max_size:
             low, high = defaults.min_size, defaults.max_size
@@ -84,14 +84,13 @@ class Resolver:
     def domain(self, entry: Entry, base: LoadedBase) -> domains.Domain:
         return domains.Domain(name=entry.domain or f"that of {entry.id}", fingerprint=base.fingerprint)
 
-    def resolve(
-        self, request: ResolvedRequest, entry: Entry, used: ExitStack, fallback: OomFallback = OomFallback.NONE
-    ) -> Resolved:
+    def resolve(self, request: ResolvedRequest, used: ExitStack, fallback: OomFallback = OomFallback.NONE) -> Resolved:
         """Stage 1. The models stay locked in the store as long as `used` is open.
 
         Raises StudioError for an unknown module, for one of another latent domain, naming both, unless the variant says
         force, and for a scheduler or a base that cannot be corrected.
         """
+        entry = request.entry
         key = self.base_key(entry, request.loras, fallback)
         base: LoadedBase = used.enter_context(self.store.use(key))
         notes: dict[str, None] = dict.fromkeys(base.notes)
@@ -108,7 +107,7 @@ class Resolver:
             variants.append(variant)
         request = request.model_copy(update={"variants": tuple(variants)})
         scheduler = self._scheduler(request, base)
-        return Resolved(request, entry, key, base, modules, scheduler, tuple(notes))
+        return Resolved(request, key, base, modules, scheduler, tuple(notes))
 
     def _module(
         self, chosen: Entry, kind: ModelKind, request: ResolvedRequest, entry: Entry, base: LoadedBase, used: ExitStack

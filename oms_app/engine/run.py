@@ -5,24 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import get_args
 
 from oms_app.errors import Stopped
-from oms_app.schema import Preview, Progress, Seconds
-
-Stage = Literal["load", "encode", "correct", "denoise", "decode"]
-STAGES: tuple[Stage, ...] = ("load", "encode", "correct", "denoise", "decode")
+from oms_app.schema import Preview, Progress, RunStage, Seconds
 
 
 class Run:
     def __init__(self, on_progress: Callable[[Progress], None] | None, should_stop: Callable[[], bool] | None) -> None:
         self._on_progress = on_progress
         self.should_stop = should_stop or (lambda: False)
-        self._seconds = dict.fromkeys(STAGES, 0.0)
+        self._seconds = dict.fromkeys(get_args(RunStage), 0.0)
         self._started = time.perf_counter()
 
     @contextmanager
-    def stage(self, name: Stage) -> Iterator[None]:
+    def stage(self, name: RunStage) -> Iterator[None]:
         """Reports the stage, times it, and raises Stopped if Stop was pressed before it."""
         self.check()
         self.report(name)
@@ -30,12 +27,12 @@ class Run:
         yield
         self._seconds[name] += time.perf_counter() - started
 
-    def report(self, stage: Stage, step: int = 0, steps: int = 0, previews: tuple[Preview, ...] = ()) -> None:
+    def report(self, stage: RunStage, step: int = 0, steps: int = 0, previews: tuple[Preview, ...] = ()) -> None:
         if self._on_progress is not None:
             self._on_progress(Progress(stage=stage, step=step, steps=steps, previews=previews))
 
     def counter(
-        self, total: int, part: range, look: Callable[[int, int], tuple[Preview, ...]] = lambda step, steps: ()
+        self, total: int, part: range, look: Callable[[int, int], tuple[Preview, ...]]
     ) -> Callable[[int, int], None]:
         """(step, steps) → progress over all chunks, weighted by their pictures, so that the bar moves evenly.
 

@@ -10,16 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
 from oms_app.engine.estimates import RunTimes
 from oms_app.engine.events import in_thread, stream_events
+from oms_app.engine.image_stats import image_stats
 from oms_app.engine.run import Run
 from oms_app.engine.worker import DeviceWorker
 from oms_app.errors import StudioError
 from oms_app.looks import LookLibrary
-from oms_app.measure.picture import measure
 from oms_app.models import user_models
 from oms_app.models.catalog import Entry, ModelInfo, open_catalog
 from oms_app.output import png
@@ -189,4 +188,4 @@ class StudioService:
 
     @staticmethod
     def measure(image: Image.Image) -> ImageStats:
-        return ImageStats(**vars(measure(np.asarray(image.convert("RGB")))))
+        return image_stats(image)

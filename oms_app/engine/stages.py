@@ -16,7 +16,9 @@ from oms_app.schema import GenerateRequest, ImageStats, Variant
 
 
 class ResolvedRequest(GenerateRequest):
-    """A request with the model's defaults and a seed applied."""
+    """A request with the model's defaults and a seed applied. entry: the model's, found once."""
+
+    entry: Entry
 
     seed: int
     num_inference_steps: int
@@ -81,7 +83,6 @@ class Resolved:
     """
 
     request: ResolvedRequest
-    entry: Entry
     key: ModelKey
     base: LoadedBase
     modules: Mapping[str, ResolvedModule]

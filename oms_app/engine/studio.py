@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from oms_app.engine.caches import ByteCache
@@ -23,6 +22,7 @@ from oms_app.engine.correct import correct, picture_settings
 from oms_app.engine.decode import decode
 from oms_app.engine.denoise import call_for, chunks, denoise, draw
 from oms_app.engine.encode import encode, text_notes
+from oms_app.engine.image_stats import image_stats
 from oms_app.engine.inspection import describe
 from oms_app.engine.preview import StepPreviewer, preview_x0
 from oms_app.engine.resolve import Resolver, apply_defaults
@@ -39,8 +39,8 @@ from oms_app.engine.stages import (
 )
 from oms_app.engine.worker import CallerThread, Worker
 from oms_app.errors import StudioError, one_line
-from oms_app.measure.picture import measure
 from oms_app.models.catalog import Catalog, ModelInfo, open_catalog
+from oms_app.models.failures import is_out_of_memory
 from oms_app.models.loading import choose_device, expected_bytes, load, read_vocabulary
 from oms_app.models.memory import (
     OOM_NOTES,
@@ -50,12 +50,11 @@ from oms_app.models.memory import (
     RequestedMode,
     automatic_device_budget,
     give_back,
-    is_out_of_memory,
 )
 from oms_app.models.store import Store, StoreStatistics
 from oms_app.models.text import Embedding, unknown_words
 from oms_app.paths import user_folder
-from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress
+from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, Progress
 
 MiB = 2**20
 PREVIEW_PATIENCE = 0.2  # seconds that a preview waits for the device: a running generation has priority
@@ -197,8 +196,7 @@ class Studio:
         one_by_one = fallback >= OomFallback.ONE_BY_ONE
         with ExitStack() as used:
             with run.stage("load"):
-                entry = self.catalog.find(request.model, "base")
-                resolved = self._resolver.resolve(request, entry, used, fallback)  # 1
+                resolved = self._resolver.resolve(request, used, fallback)  # 1
                 planned = self._plan(resolved)
             with run.stage("encode"):
                 notes = [*resolved.notes, *text_notes(resolved)]
@@ -280,7 +278,7 @@ class Studio:
         pictures, blackened = decoded
         finished = {}
         for job, image, black in zip(jobs, pictures, blackened, strict=True):
-            stats = ImageStats(**asdict(measure(np.asarray(image))))
+            stats = image_stats(image)
             finished[job.key] = FinishedPicture(image, stats, black)
             self._pictures.put(job.key, finished[job.key], image.width * image.height * 3)
         return finished, fallback
@@ -327,7 +325,7 @@ class Studio:
 
     def _preview(self, request: ResolvedRequest) -> tuple[ImageResult, ...]:
         with ExitStack() as used:
-            resolved = self._resolver.resolve(request, self.catalog.find(request.model, "base"), used)
+            resolved = self._resolver.resolve(request, used)
             jobs = tuple(Job(v.name, v, 0) for v in resolved.request.variants if v.spec.has_x0)
             planned = extend(resolved, Planned, keys={}, found={}, jobs=jobs)
             return preview_x0(self._draw(encode(planned, self._embeddings)), self._predictions)

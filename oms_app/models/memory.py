@@ -9,7 +9,6 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache, partial
@@ -22,7 +21,6 @@ import torch
 import torch.nn.functional as F
 
 from oms_app.errors import StudioError, one_line
-from oms_app.models.failures import is_out_of_memory as is_out_of_memory
 from oms_app.models.file_kinds import NATIVE, UNET, VAE, identify
 from oms_app.models.folder_kinds import part_weights, parts_of
 from oms_app.models.reading import read_header, read_json, weight_files
@@ -307,10 +305,7 @@ def give_back(device: torch.device) -> None:
 def release_unused() -> None:
     """Frees dropped models: hooks of offloaded models refer to themselves, and CUDA's allocator keeps its memory."""
     gc.collect()
-    with suppress(OSError, AttributeError, TypeError):  # another C library than glibc
-        # It keeps freed blocks of up to 32 MiB, most of a network's tensors, for the process: gigabytes after a model.
-        ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)  # glibc keeps freed blocks of up to 32 MiB, a third of a large model
+        trim(0)  # glibc keeps freed blocks of up to 32 MiB, most of a network's tensors: gigabytes after a model

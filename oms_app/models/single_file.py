@@ -21,8 +21,6 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from oms_app.errors import StudioError
 from oms_app.models.failures import library_errors
-from oms_app.models.file_kinds import FIRST_CONVOLUTION as FIRST_CONVOLUTION
-from oms_app.models.file_kinds import NATIVE as NATIVE
 from oms_app.models.file_kinds import SUPPORTED, TITLES, UNET, VAE, Family, family_of
 from oms_app.models.ldm_names import OPEN_CLIP_EDGES, clip_name, open_clip_name, unet_names, vae_names
 from oms_app.models.prediction import prediction_type

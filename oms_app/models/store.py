@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from oms_app.models.memory import Bytes as Bytes
-from oms_app.models.memory import automatic_budget, release_unused
+from oms_app.models.memory import Bytes, automatic_budget, release_unused
 
 
 def parameter_bytes(model: Any) -> Bytes:
@@ -120,8 +119,7 @@ class Store:
             idle = [key for key, record in self._records.items() if record.users == 0]
             for key in idle:
                 self._drop(key)
-        if idle:
-            release_unused()
+        self.release_evicted()
 
     def statistics(self) -> StoreStatistics:
         with self._lock:

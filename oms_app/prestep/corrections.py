@@ -70,18 +70,21 @@ class CorrectionSpec:
         """The values of its settings in a variant, by name."""
         return {field.name: getattr(variant, field.name, field.default) for field in self.settings}
 
+    def _own(self, variant: Any) -> dict[str, Any]:
+        """As `read`, without the settings that choose the model."""
+        chosen = {field.name for field in self.settings if field.chooses_model}
+        return {name: value for name, value in self.read(variant).items() if name not in chosen}
+
     def make(self, variant: Any) -> Correction:
         """The correction with the variant's settings."""
-        chosen = {field.name for field in self.settings if field.chooses_model}
-        return self.build(**{name: value for name, value in self.read(variant).items() if name not in chosen})
+        return self.build(**self._own(variant))
 
     def used(self, variant: Any, prompt: str) -> dict[str, Any]:
         """The settings that affect the picture, by name, without those that choose the model.
 
         prompt: the request's main prompt, which takes the place of an absent OMS prompt.
         """
-        chosen = {field.name for field in self.settings if field.chooses_model}
-        values = {name: value for name, value in self.read(variant).items() if name not in chosen}
+        values = self._own(variant)
         if values.get("mix") == 0:
             del values["mix"]
             values.pop("prompt_b", None)

@@ -45,7 +45,7 @@ def control(field: RequestField, **settings: Any) -> Any:
 
 def slider_range(field: RequestField) -> tuple[float, float]:
     """The ends of the field's slider."""
-    low, high = field.slider or (field.low, field.high)
+    low, high = field.on_page.low, field.on_page.high
     assert low is not None and high is not None, f"{field.name} has no range"
     return low, high
 
