@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from oms_app.engine.service import StudioService
 
 ROOT = Path(__file__).resolve().parents[1]
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -55,6 +60,22 @@ def studio(_shared_studio) -> Iterator:  # type: ignore[no-untyped-def]
     """A Studio over the tiny world: its models stay loaded from test to test, its other caches start cold."""
     _shared_studio.forget()
     yield _shared_studio
+
+
+@pytest.fixture
+def late(presets: Path, monkeypatch: pytest.MonkeyPatch) -> StudioService:
+    """The page's service over the tiny world; its engine loads with the first request."""
+    from oms_app.engine.service import StudioService
+
+    monkeypatch.setenv("OMS_PRESETS", str(presets))
+    return StudioService(device="cpu")
+
+
+@pytest.fixture
+def base(lumen: Path, tmp_path: Path) -> Path:
+    """A diffusers folder of the user's own."""
+    parts = shutil.ignore_patterns("oms", "singdiffusion", "signal_leak", "examples")
+    return Path(shutil.copytree(lumen, tmp_path / "My Model", ignore=parts))
 
 
 @pytest.fixture(scope="session")

@@ -281,12 +281,6 @@ def test_a_new_tab_is_one_class_and_one_entry(presets: Path) -> None:
     assert [title for title in titles if title in ("Create", "Explore", "Compare", "Models", "Toy")][-1] == "Toy"
 
 
-@pytest.fixture
-def late(presets: Path, monkeypatch: pytest.MonkeyPatch) -> StudioService:
-    monkeypatch.setenv("OMS_PRESETS", str(presets))
-    return StudioService(device="cpu")
-
-
 def test_the_late_studio_paints_and_keeps_pictures(late: StudioService, own_home: Path) -> None:
     assert late._studio is None, "the engine waits until it is asked for"
     result = late.save(late.generate(GenerateRequest(prompt="night", num_inference_steps=1, seed=1)))

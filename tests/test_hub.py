@@ -25,6 +25,9 @@ STALL = 11 * 2**20  # bytes: a piece of huggingface_hub's and some more
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+PIECE = 10 * 2**20  # bytes: what huggingface_hub reads at a time
+
+
 class Hub(ThreadingHTTPServer):
     """Serves folders as repositories: what huggingface_hub asks of the true one, and no more."""
 

@@ -22,6 +22,7 @@ from oms_app.bench.memory import Allocations
 from oms_app.bench.memory import peak as allocated
 from oms_app.engine import denoise as denoising
 from oms_app.models import vae as vae_module
+from oms_app.models.failures import is_out_of_memory
 from oms_app.models.loading import load_base
 from oms_app.models.memory import (
     OOM_NOTES,
@@ -30,7 +31,6 @@ from oms_app.models.memory import (
     OomFallback,
     Policy,
     choose_attention,
-    is_out_of_memory,
     size_on_disk,
 )
 from oms_app.paths import PRESETS

@@ -61,7 +61,7 @@ def test_a_single_file_paints_as_its_folder_does(
 ) -> None:
     shutil.copytree(sdxl, tmp_path / "configs/sdxl", ignore=shutil.ignore_patterns("*.safetensors"))
     monkeypatch.setattr(single_file, "CONFIGS", tmp_path / "configs")
-    monkeypatch.setattr(single_file, "NATIVE", {"sdxl": IMAGE})
+    monkeypatch.setattr("oms_app.models.catalog.NATIVE", {"sdxl": IMAGE})
     pipeline = StableDiffusionXLPipeline.from_pretrained(sdxl, local_files_only=True, add_watermarker=False)
     file = tmp_path / "xl.safetensors"
     save_file(to_single_file(pipeline, "sdxl"), file)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from dev.full_size.ldm import open_clip_text, to_single_file
 from oms_app import GenerateRequest, Studio, StudioError, Variant
 from oms_app.models import single_file
+from oms_app.models.file_kinds import FIRST_CONVOLUTION
 from oms_app.models.tokenizers import clip_tokenizer
 from oms_app.paths import EMBEDDED_FOLDER, PRESETS
 
@@ -37,7 +38,7 @@ def configs(lumen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _tiny_families(configs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(single_file, "CONFIGS", configs)
-    monkeypatch.setattr(single_file, "NATIVE", {"sd15": 64, "sd21": 64})
+    monkeypatch.setattr("oms_app.models.catalog.NATIVE", {"sd15": 64, "sd21": 64})
     yield
 
 
@@ -93,7 +94,7 @@ def test_what_is_no_whole_checkpoint_is_refused(studio: Studio, lumen: Path, tmp
     def without(prefix: str) -> dict[str, torch.Tensor]:
         return {name: value for name, value in whole.items() if not name.startswith(prefix)}
 
-    wide = whole | {single_file.FIRST_CONVOLUTION: torch.zeros(16, 9, 3, 3)}
+    wide = whole | {FIRST_CONVOLUTION: torch.zeros(16, 9, 3, 3)}
     assert "inpainting" in refusal(studio, saved(wide))
     assert "refiner" in refusal(studio, saved(whole | {"conditioner.embedders.0.model.x": torch.zeros(1)}))
     assert "EDM" in refusal(studio, saved(whole | {"edm_mean": torch.zeros(1)}))

@@ -20,7 +20,8 @@ from oms_app import GenerateRequest, Studio
 from oms_app.engine.caches import ByteCache
 from oms_app.models.loading import ModelKey, expected_bytes
 from oms_app.models.loading import load as load_model
-from oms_app.models.store import Bytes, Store, parameter_bytes
+from oms_app.models.memory import Bytes
+from oms_app.models.store import Store, parameter_bytes
 from oms_app.schema import Progress
 
 KILOBYTE = 1_024

@@ -288,3 +288,18 @@ def make_refused(presets: Path) -> Path:
         named = entry | {"id": name, "title": title, "folder": f"assets/{name}"}
         (presets / f"{name}.json").write_text(json.dumps(named))
     return presets
+
+
+def make_lora(path: Path, module: str = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k") -> Path:
+    """A LoRA of the tiny base in kohya's key format, strong enough to be seen."""
+    torch.manual_seed(0)
+    stem = "lora_unet_" + module.replace(".", "_")
+    save_file(
+        {
+            f"{stem}.lora_down.weight": torch.randn(2, 32),
+            f"{stem}.lora_up.weight": torch.randn(32, 2),
+            f"{stem}.alpha": torch.tensor(2.0),
+        },
+        path,
+    )
+    return path
