@@ -149,18 +149,17 @@ def switching(place: Place) -> list[Row]:
         with patch.object(engine, "load", partial(_counted, engine.load, loads)):
             studio = place.studio(precision="bfloat16", budget=budget)
         for turn, model in enumerate(("sd15", "lcm-dreamshaper-v7", "sd15")):
-            before = compare.bytes_read()
             sampler = "lcm" if turn == 1 else "ddim"
             settings = {"num_inference_steps": 1, "guidance_scale": 1.0, "scheduler": sampler, "seed": turn}
-            seconds = studio.generate(place.request(model, variants=(OMS,), **settings)).seconds.load
-            read = compare.bytes_read() - before
+            with compare.BytesRead() as read:
+                seconds = studio.generate(place.request(model, variants=(OMS,), **settings)).seconds.load
         bases = 3 if budget == ONE_BASE else 2
         rows += [
             Row(f"a budget for {title}: loads of the module", loads["oms"], "", 1),
             Row(f"a budget for {title}: loads of its encoder", loads["text"], "", 1),
             Row(f"a budget for {title}: loads of a base", loads["base"], "", bases),
             Row(f"a budget for {title}: second switch", 1000 * seconds, "ms", 50.0 if bases == 2 else None),
-            Row(f"a budget for {title}: read by it", read, "bytes", 0.0 if bases == 2 else None),
+            Row(f"a budget for {title}: read by it", read.count, "bytes", 0.0 if bases == 2 else None),
         ]
         studio.forget(models=True)
         del studio

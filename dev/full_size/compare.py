@@ -169,8 +169,21 @@ class PeakMemory:
             thread.join()
 
 
-def bytes_read() -> int:
-    """By this process so far, with read() or from mapped files that were not in memory."""
+class BytesRead:
+    """count: bytes that this process read inside `with`, with read() or from mapped files that were not in memory."""
+
+    def __enter__(self) -> BytesRead:
+        self.count = 0
+        before = _read_so_far()
+        self._before = _read_so_far()
+        self._own = self._before - before  # reading the counters counts too
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.count = _read_so_far() - self._before - self._own
+
+
+def _read_so_far() -> int:
     with open("/proc/self/io", encoding="ascii") as file:
         counts = dict(line.split(": ") for line in file.read().splitlines())
     return int(counts["rchar"]) + int(counts["read_bytes"])

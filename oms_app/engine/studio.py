@@ -110,7 +110,10 @@ class Studio:
         entry = self.catalog.find(model_id, "base")
         with self._store.use(self._resolver.base_key(entry)) as base:
             modules = self._resolver.modules_for(entry, base)
-            return describe(entry, base, self._resolver.domain(entry, base).name, [module.id for module in modules])
+            found = describe(entry, base, self._resolver.domain(entry, base).name, [module.id for module in modules])
+        del base
+        self._store.release_evicted()
+        return found
 
     def unknown_words(self, model_id: str, *texts: str) -> tuple[str, ...]:
         """Words that a model with a small vocabulary does not know, each once. Fast: no weights are loaded."""

@@ -17,6 +17,7 @@ from diffusers import AutoencoderKL
 from pydantic import Field, ValidationError
 
 from oms_app.errors import StudioError
+from oms_app.models.reading import read_text
 from oms_app.paths import atomic_write
 from oms_app.schema import Frozen
 
@@ -80,7 +81,7 @@ def read(folder: Path) -> Domain | None:
     if not path.is_file():
         return None
     try:
-        return Domain.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return Domain.model_validate(json.loads(read_text(path)))
     except (ValidationError, ValueError) as error:
         raise StudioError(f"{path} is not a valid latent domain: restore it or train the module again") from error
 

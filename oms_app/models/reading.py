@@ -77,10 +77,20 @@ def stamp_of(*paths: Path) -> Stamp:
     return tuple(found)
 
 
+def read_text(path: Path) -> str:
+    """A small text file; it is read again only after it changed. Raises OSError, UnicodeDecodeError."""
+    return _text(path, stamp_of(path))
+
+
+@lru_cache(maxsize=256)
+def _text(path: Path, stamp: Stamp) -> str:
+    return path.read_text(encoding="utf-8")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises StudioError if the file is missing or contains anything else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise StudioError(f"{path} cannot be read ({one_line(error)}): restore it") from error
     if not isinstance(value, dict):

@@ -98,8 +98,9 @@ class Store:
             with self._lock:
                 self._hits += 1
             return
+        expected = self._expect(key)  # reads the headers of its files
         with self._lock:
-            record.size = self._expect(key)  # reserved while it loads
+            record.size = expected  # reserved while it loads
         self._evict()
         self.release_evicted()
         model = self._load(key)
