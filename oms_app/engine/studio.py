@@ -24,7 +24,8 @@ from oms_app.engine.denoise import call_for, chunks, denoise, draw
 from oms_app.engine.encode import encode, text_notes
 from oms_app.engine.image_stats import image_stats
 from oms_app.engine.inspection import describe
-from oms_app.engine.preview import StepPreviewer, preview_x0
+from oms_app.engine.observe import StepObserver
+from oms_app.engine.preview import preview_x0
 from oms_app.engine.resolve import Resolver, apply_defaults
 from oms_app.engine.run import Run
 from oms_app.engine.stages import (
@@ -205,11 +206,12 @@ class Studio:
             with run.stage("correct"):
                 corrected = correct(drawn, self._predictions, one_by_one=one_by_one)  # 4
             made = dict(planned.found)
-            with StepPreviewer(resolved.base, resolved.scheduler) as previewer:
+            with StepObserver(resolved.base, resolved.scheduler) as observer:
                 for part in chunks(len(corrected.jobs), request.width, request.height, one_by_one=one_by_one):
                     jobs = [corrected.jobs[i] for i in part]
                     with run.stage("denoise"):
-                        count = run.counter(len(corrected.jobs), part, partial(previewer.previews, jobs))
+                        observer.begin(jobs, [corrected.steerings[i] for i in part])
+                        count = run.counter(len(corrected.jobs), part, observer.previews)
                         call = call_for(corrected, part)
                         clean = denoise(resolved.base.pipeline, resolved.scheduler, call, count, run.should_stop)  # 5
                     with run.stage("decode"):
