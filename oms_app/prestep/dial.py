@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,12 +67,12 @@ class Target:
         """Whether only the brightness is set, so that the colour stays the sampler's own."""
         return self.tint is None and self.warmth == 0
 
-    def error(self, got: Tensor, free: Tensor) -> Tensor:
+    def error(self, got: np.ndarray, free: Tensor) -> np.ndarray:
         """(3,): how far a picture's mean colour is from what was set, in each channel; all alike for brightness."""
         if self.follows:
             assert self.luminance is not None
-            return (got.mean() - self.luminance / 100).expand(3)
-        return got - self.colour(free)[0]
+            return np.full(3, got.mean() - self.luminance / 100)
+        return got - self.colour(free.cpu())[0].numpy()
 
 
 @dataclass
