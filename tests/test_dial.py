@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from oms_app import GenerateRequest, GenerateResult, Studio, Variant
 from oms_app.cli.options import parse_variants
+from oms_app.engine import calibration
 from oms_app.engine.observe import StepObserver
 from oms_app.errors import describe
 from oms_app.light import LIGHTS, layout_text, layout_values
@@ -70,7 +71,7 @@ def test_at_zero_snr_x0_comes_from_v_alone() -> None:
 
 
 def test_a_move_reaches_the_mean_that_the_cells_show() -> None:
-    x0 = 0.3 * torch.randn((4, 8, 8), generator=torch.Generator().manual_seed(2))
+    x0 = 0.05 * torch.randn((4, 8, 8), generator=torch.Generator().manual_seed(2))
     for target, wanted in (
         (Target(luminance=30), torch.tensor(0.3)),
         (Target(luminance=85), torch.tensor(0.85)),
@@ -292,6 +293,17 @@ def test_a_png_restores_the_dials(studio: Studio, tmp_path: Path) -> None:
     assert restored.exact and restored.variants[0].light == variant.light and restored.variants[0].luminance == 30
     with Image.open(path) as opened:
         assert 'Mean brightness: 30.0, Tint: "#3060ff"' in opened.info["parameters"]
+
+
+def test_a_calibration_is_stored_and_found(studio: Studio) -> None:
+    assert calibration.expected("absent", studio.home) is None
+    measured = calibration.calibrate(studio, "lumen", prompts=("sea", "night"))
+    assert calibration.expected("lumen", studio.home) == measured and measured.pictures == 10
+    assert measured.median_error <= measured.p90_error
+    path = studio.home / calibration.FILE
+    path.write_text("{broken")
+    assert calibration.expected("lumen", studio.home) == calibration.read(calibration.SHIPPED).get("lumen")
+    path.unlink()
 
 
 @trained

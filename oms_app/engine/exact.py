@@ -6,6 +6,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from PIL import Image
 
 from oms_app.engine.stages import Corrected, FinishedPicture, Job
@@ -55,7 +56,8 @@ class ExactRuns:
             if steering is None or not steering.target.sets_mean or steering.free is None:
                 continue
             trials = self._trials.setdefault(job.key, _Trials())
-            error = steering.target.error(mean_rgb(made[job.key].image), steering.free)
+            got = torch.from_numpy(mean_rgb(made[job.key].image))
+            error = steering.target.error(got, steering.free).numpy()
             trials.add(np.array(job.aim), error, made[job.key])
             if self.runs <= MORE_RUNS and np.abs(error).max() > TOLERANCE:
                 red, green, blue = trials.next_aim().tolist()

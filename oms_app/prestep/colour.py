@@ -34,12 +34,12 @@ class ColourMap:
         return torch.einsum("chw,cd->dhw", x0, decode[:-1]) + decode[-1].view(3, 1, 1)
 
     def change(self, cells: Tensor) -> Tensor:
-        """The change of latents (C, h, w) that changes the cells by (3, h, w): along `encode`, so that `cells` sees it
-        in full.
+        """The smallest change of latents (C, h, w) that changes the cells by (3, h, w).
+
+        The change between flat colours is larger: it also takes away what makes edges, and with them the subject.
         """
-        along = self.encode[:-1].double()
-        exact = torch.linalg.solve(along @ self.decode[:-1].double(), along)
-        return torch.einsum("dhw,dc->chw", cells, exact.to(cells))
+        smallest = torch.linalg.pinv(self.decode[:-1].double())
+        return torch.einsum("dhw,dc->chw", cells, smallest.to(cells))
 
     def flat(self, colour: Tensor, height: int, width: int) -> Tensor:
         """The latents (C, height, width) of a picture of one colour."""

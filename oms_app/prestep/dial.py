@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +27,11 @@ from oms_app.prestep.step import ode_step
 
 FEEDBACK = 0.7  # share of the steps with feedback
 NEWTON_STEPS = 6  # to find the shift whose clipped mean is the target
+# What the steps without feedback take back, in units of what one step with feedback does: of brightness, of colour.
+LEAD_BRIGHTNESS, LEAD_COLOUR = 0.5, 0.8
+MEMORY = 0.5  # weight of the last step in the mean of what a step takes back
+REACH = 0.02, 0.98  # means of a channel that leave a picture in it
+EXTRA = 0.15  # of full scale: how much further than the mean alone says a shift may go to make up for clipping
 MIN_OPEN = 0.1  # the share of cells within 0…1 that is assumed at least, so that a step of the search stays small
 
 
@@ -67,12 +71,12 @@ class Target:
         """Whether only the brightness is set, so that the colour stays the sampler's own."""
         return self.tint is None and self.warmth == 0
 
-    def error(self, got: np.ndarray, free: Tensor) -> np.ndarray:
+    def error(self, got: Tensor, free: Tensor) -> Tensor:
         """(3,): how far a picture's mean colour is from what was set, in each channel; all alike for brightness."""
         if self.follows:
             assert self.luminance is not None
-            return np.full(3, got.mean() - self.luminance / 100)
-        return got - self.colour(free.cpu())[0].numpy()
+            return (got.mean() - self.luminance / 100).expand(3)
+        return got - self.colour(free.to(got))[0]
 
 
 @dataclass
@@ -90,6 +94,8 @@ class Steering:
     free: Tensor | None = None
     modes: Tensor | None = None
     bias: Tensor = field(default_factory=lambda: torch.zeros(3))
+    pull: Tensor = field(default_factory=lambda: torch.zeros(3))
+    _left_at: Tensor | None = None
 
     def observes(self, step: int, steps: int) -> bool:
         """Whether x̂0 is moved at this step, 0 … steps - 1."""
@@ -128,8 +134,14 @@ class Steering:
         return self._with_mean(cells) if target.sets_mean else cells
 
     def _with_mean(self, cells: Tensor) -> Tensor:
-        """Cells shifted, the same everywhere, until their clipped mean, plus the bias, is the target."""
+        """Cells shifted, the same everywhere, until their clipped mean, plus the bias, is the target.
+
+        The aim is beyond it, by what the network will take back in the steps without feedback.
+        """
         bias, aim = self.bias.to(cells), self.aim.to(cells)
+        if self._left_at is not None:
+            self.pull = torch.lerp(self.pull.to(cells), mean_colour(cells) - self._left_at, MEMORY)
+            aim = aim - (LEAD_BRIGHTNESS if self.target.follows else LEAD_COLOUR) * self.pull
         if self.target.follows:
             assert self.target.luminance is not None
             seen = (mean_colour(cells) + bias).clamp(0, 1)
@@ -137,13 +149,17 @@ class Steering:
         else:
             assert self.free is not None
             wanted = self.target.colour(self.free.to(cells))[0]
-        wanted = wanted + aim - bias
+        wanted = (wanted + aim - bias).clamp(*REACH)
+        plain = wanted - cells.mean((1, 2))
         shift = torch.zeros_like(wanted)
         for _ in range(NEWTON_STEPS):
             moved = cells + shift.view(3, 1, 1)
             open_share = ((moved > 0) & (moved < 1)).float().mean((1, 2)).clamp(min=MIN_OPEN)
             shift = shift + (wanted - mean_colour(moved)) / open_share
-        return cells + shift.clamp(-2, 2).view(3, 1, 1)
+        shift = torch.minimum(torch.maximum(shift, plain - EXTRA), plain + EXTRA)
+        moved = cells + shift.view(3, 1, 1)
+        self._left_at = mean_colour(moved)
+        return moved
 
 
 @dataclass(frozen=True)
