@@ -161,7 +161,7 @@ def load_base(
     pipeline.set_progress_bar_config(disable=True)
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
-            part.eval().requires_grad_(False)
+            part.eval()  # weights keep requires_grad, or torch takes kernels for bfloat16 that round unlike the stock's
     key = encoder_key(folder, adapters)
     text = TextEncoder(key, pipeline.tokenizer, pipeline.text_encoder, device)
     if isinstance(pipeline, StableDiffusionXLPipeline):
