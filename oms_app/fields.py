@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
+from oms_app.light import LIGHTS
 from oms_app.paths import EMBEDDED
 from oms_app.schedulers import SCHEDULERS
 
@@ -30,6 +31,8 @@ class RequestField:
     multiple_of: permitted values are multiples of it. optional: None is allowed. absent: what None means.
     option: the command line's name, if it is not the field's. metadata: the field's name in a picture's text chunk; ""
     leaves it out. chooses_model: the engine reads it to choose a model; it is not a setting of the correction itself.
+    pattern, form: a regular expression that a text must match, and what it asks for as an instruction.
+    part_of: the setting without which this one has no effect, so that it must keep its default.
     """
 
     name: str
@@ -51,6 +54,9 @@ class RequestField:
     option: str = ""
     metadata: str = ""
     chooses_model: bool = False
+    pattern: str | None = None
+    form: str = ""
+    part_of: str = ""
 
     @property
     def argument_name(self) -> str:
@@ -70,7 +76,7 @@ class RequestField:
         else:
             bounds: dict[str, Any] = {"ge": self.low, "le": self.high, "multiple_of": self.multiple_of}
             if self.kind is str:
-                bounds = {"min_length": self.min_length, "max_length": self.max_length}
+                bounds = {"min_length": self.min_length, "max_length": self.max_length, "pattern": self.pattern}
             elif self.kind is float:
                 bounds["allow_inf_nan"] = False
             given = {name: value for name, value in bounds.items() if value is not None}
@@ -95,6 +101,8 @@ class RequestField:
     @property
     def permitted(self) -> str:
         """What a value may be, as an instruction: "take 1 to 200". Empty if anything of the type is permitted."""
+        if self.form:
+            return self.form
         if self.choices:
             return "choose one of " + ", ".join(self.choices)
         if self.low is None or self.high is None:
@@ -223,6 +231,13 @@ REQUEST_FIELDS = _table(
         optional=True,
         absent="the model's default",
     ),
+    RequestField(
+        "exact",
+        bool,
+        "Exact",
+        "The pictures of dial are measured and painted again, at most twice, until brightness and tint are as set.",
+        default=False,
+    ),
 )
 
 CORRECTION_FIELD = RequestField(
@@ -316,6 +331,81 @@ VARIANT_FIELDS = _table(
         default="channel",
         choices=("channel", "picture"),
         metadata="Offset per",
+    ),
+    RequestField(
+        "luminance",
+        float,
+        "Mean brightness",
+        "Brightness of the picture: the average of all R, G and B values.",
+        low=0.0,
+        high=100.0,
+        step=1.0,
+        unit="percent",
+        optional=True,
+        absent="as the prompt says",
+    ),
+    RequestField(
+        "tint",
+        str,
+        "Tint",
+        "Mean colour of the picture; with a mean brightness, its colour at that brightness.",
+        optional=True,
+        pattern=r"^#[0-9a-fA-F]{6}$",
+        form="write #rrggbb, such as #3060ff",
+        absent="as the prompt says",
+    ),
+    RequestField(
+        "tint_strength",
+        float,
+        "Tint strength",
+        "How far the mean colour is moved to the tint: 0 leaves it, 1 sets it.",
+        default=1.0,
+        low=0.0,
+        high=1.0,
+        step=0.05,
+        part_of="tint",
+    ),
+    RequestField(
+        "warmth",
+        float,
+        "Warmth",
+        "Mean colour along the colours of daylight: below 0 cooler, above 0 warmer.",
+        default=0.0,
+        low=-1.0,
+        high=1.0,
+        step=0.05,
+    ),
+    RequestField(
+        "light",
+        str,
+        "Light",
+        "Where the picture is bright: a side, or the light and colour of a picture.",
+        max_length=1_000,
+        optional=True,
+        form=f"choose one of {', '.join(LIGHTS)}, or a picture file",
+        absent="as the prompt says",
+    ),
+    RequestField(
+        "light_strength",
+        float,
+        "Light strength",
+        "Of a direction, 0.5 is 30 percent of full scale from the middle to the edge; of a picture, its share.",
+        default=0.5,
+        low=0.0,
+        high=1.0,
+        step=0.05,
+        part_of="light",
+    ),
+    RequestField(
+        "spread",
+        float,
+        "Spread",
+        "How much the light varies from seed to seed: 0 is the prompt's mean, 1 the variety of the training data.",
+        default=0.0,
+        low=0.0,
+        high=2.0,
+        slider=(0.0, 1.5),
+        step=0.05,
     ),
 )
 

@@ -24,6 +24,7 @@ from oms_app.fields import (
     FieldError,
     RequestField,
 )
+from oms_app.light import LIGHTS, layout_text, layout_values
 from oms_app.prestep.corrections import CORRECTIONS, CorrectionSpec, variant_settings
 
 MAX_VARIANTS = 64
@@ -52,6 +53,11 @@ class Variant(Frozen):
         latent domain.
     force: use the module even if its latent domain differs from the base model's (expect colour casts).
     offset_strength, offset_per: offset noise, x_S + strength · n, one n for each channel or for the whole picture.
+    luminance: of dial, the mean of all R, G and B values in percent; None leaves it to the prompt.
+    tint, tint_strength: the mean colour "#rrggbb", or, with luminance, its chromaticity. warmth: -1 cool … 1 warm.
+    light, light_strength: a direction (light.LIGHTS), or the light of a picture as `light.layout_text` writes it; a
+        PIL image or a Path is read.
+    spread: low frequencies are sampled around OMS's mean: 0 is the mean, 1 the training data's variety.
     Further keyword arguments are settings of the correction's own, validated as its registration declares them.
     A setting that the correction does not read must keep its default: no setting is silently ignored.
     """
@@ -68,6 +74,13 @@ class Variant(Frozen):
     force: Annotated[bool, VARIANT_FIELDS["force"]] = False
     offset_strength: Annotated[float, VARIANT_FIELDS["offset_strength"]] = VARIANT_FIELDS["offset_strength"].default
     offset_per: Annotated[str, VARIANT_FIELDS["offset_per"]] = VARIANT_FIELDS["offset_per"].default
+    luminance: Annotated[float | None, VARIANT_FIELDS["luminance"]] = None
+    tint: Annotated[str | None, VARIANT_FIELDS["tint"]] = None
+    tint_strength: Annotated[float, VARIANT_FIELDS["tint_strength"]] = VARIANT_FIELDS["tint_strength"].default
+    warmth: Annotated[float, VARIANT_FIELDS["warmth"]] = VARIANT_FIELDS["warmth"].default
+    light: Annotated[str | None, VARIANT_FIELDS["light"]] = None
+    light_strength: Annotated[float, VARIANT_FIELDS["light_strength"]] = VARIANT_FIELDS["light_strength"].default
+    spread: Annotated[float, VARIANT_FIELDS["spread"]] = VARIANT_FIELDS["spread"].default
 
     @field_validator("name")
     @classmethod
@@ -81,6 +94,21 @@ class Variant(Frozen):
     def _correction_is_registered(cls, value: str) -> str:
         if value not in CORRECTIONS:
             raise FieldError(CORRECTION_FIELD, value, f"choose one of {', '.join(CORRECTIONS)}")
+        return value
+
+    @field_validator("light", mode="before")
+    @classmethod
+    def _light_is_a_direction_or_a_layout(cls, value: Any) -> Any:
+        """Only a Path is read, never a text: texts come from visitors and from pictures."""
+        field = VARIANT_FIELDS["light"]
+        try:
+            if isinstance(value, Path | Image.Image):
+                return layout_text(value)
+            if isinstance(value, str) and value not in LIGHTS:
+                layout_values(value)
+        except (OSError, ValueError) as error:
+            shown = value.name if isinstance(value, Path) else value
+            raise FieldError(field, shown, field.permitted) from error
         return value
 
     @model_validator(mode="before")
@@ -109,6 +137,15 @@ class Variant(Frozen):
                 "there is no second OMS prompt: give {other}, or set it to 0",
                 VARIANT_FIELDS["prompt_b"],
             )
+        return self
+
+    @model_validator(mode="after")
+    def _parts_have_their_whole(self) -> Variant:
+        for name, field in VARIANT_FIELDS.items():
+            if field.part_of and getattr(self, name) != field.default and getattr(self, field.part_of) is None:
+                whole = VARIANT_FIELDS[field.part_of]
+                remedy = f"there is no {whole.label.lower()}: give {{other}}, or leave this at {field.default}"
+                raise FieldError(field, getattr(self, name), remedy, whole)
         return self
 
     @model_validator(mode="after")
@@ -180,6 +217,7 @@ class GenerateRequest(Frozen):
     None for steps, guidance, scheduler, width or height takes the model's own default from the catalogue; None for
     the seed draws one, which the result reports. Image i of `count` has seed + i.
     guidance_rescale: φ of Lin et al. (arXiv 2305.08891, Eq. 15, 16), for models of zero terminal SNR; 0 is off.
+    exact: pictures with a mean brightness or a tint are measured, and made again up to twice until they have it.
     """
 
     prompt: Annotated[str, REQUEST_FIELDS["prompt"]]
@@ -195,6 +233,7 @@ class GenerateRequest(Frozen):
     scheduler: Annotated[str | None, REQUEST_FIELDS["scheduler"]] = None
     width: Annotated[int | None, REQUEST_FIELDS["width"]] = None
     height: Annotated[int | None, REQUEST_FIELDS["height"]] = None
+    exact: Annotated[bool, REQUEST_FIELDS["exact"]] = False
 
     @field_validator("prompt")
     @classmethod

@@ -24,10 +24,11 @@ LOWEST: dict[str, set[str]] = {
     "paths": set(),
     "schedulers": set(),
     "measure": set(),
-    "fields": {"paths", "schedulers"},
-    "prestep": {"fields", "paths"},
+    "light": set(),
+    "fields": {"light", "paths", "schedulers"},
+    "prestep": {"fields", "light", "paths"},
     "errors": {"fields"},
-    "schema": {"fields", "errors", "schedulers", "prestep.corrections"},
+    "schema": {"fields", "errors", "light", "schedulers", "prestep.corrections"},
 }
 # The other parts, and what each may import besides SHARED.
 SHARED = {"errors", "fields", "paths", "schedulers", "schema"}
@@ -40,7 +41,7 @@ ARROWS: dict[str, set[str]] = {
     "bench": {"engine", "models", "prestep", "training"},
     "evaluate": {"bench", "engine", "measure", "models", "output", "prestep", "training"},
     "ui": {"engine.service", "looks", "models.catalog", "prestep.corrections"},
-    "cli": {"bench", "engine", "evaluate", "looks", "measure", "models", "output", "prestep", "training", "ui"}
+    "cli": {"bench", "engine", "light", "evaluate", "looks", "measure", "models", "output", "prestep", "training", "ui"}
     | {"__init__"},  # the version
     "__main__": {"cli"},
     "__init__": set(),

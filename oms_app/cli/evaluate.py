@@ -12,7 +12,6 @@ import typer
 from oms_app.cli.console import output_on_stderr, print_result, table
 from oms_app.cli.extras import require
 from oms_app.cli.options import (
-    DEFAULT_VARIANTS,
     DeviceOption,
     JsonOption,
     ModelOption,
@@ -47,7 +46,7 @@ def build_app() -> typer.Typer:
 def luminance(
     model: ModelOption = EMBEDDED,
     captions: Annotated[int, typer.Option(min=2, max=1_000, help="Number of held-out captions.")] = 200,
-    variants: str = DEFAULT_VARIANTS,
+    variants: str | None = None,
     seed: SeedOption = 0,
     processes: ProcessesOption = 1,
     device: DeviceOption = "auto",
@@ -77,7 +76,7 @@ def luminance(
 def quality(
     model: ModelOption = EMBEDDED,
     captions: Annotated[int, typer.Option(min=14, max=1_000, help="Number of held-out captions.")] = 200,
-    variants: str = DEFAULT_VARIANTS,
+    variants: str | None = None,
     seed: SeedOption = 0,
     plot: Annotated[
         Path | None, typer.Option(help="Output PNG: frequencies of the pictures' means (Fig. 6 of the paper).")

@@ -10,13 +10,15 @@ import typer
 
 from oms_app.errors import StudioError
 from oms_app.fields import LORA_FIELDS, RequestField
-from oms_app.prestep.corrections import CORRECTIONS
-from oms_app.schema import OMS, RAW, Lora, Variant, variants_of
+from oms_app.light import light_setting
+from oms_app.prestep.corrections import CORRECTIONS, DIAL
+from oms_app.schema import OMS, RAW, Lora, Variant, unread_settings, variants_of
 
 if TYPE_CHECKING:
     from oms_app.engine.studio import Studio
 
 DEFAULT_VARIANTS = f"{RAW.name},{OMS.name}"
+DIAL_VARIANTS = f"{RAW.name},{DIAL}"
 CORRECTIONS_PANEL = "Corrections"  # heading of their options in the help
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else there.")]
@@ -55,9 +57,12 @@ def field_help(field: RequestField) -> str:
 
 def variants_parameter() -> inspect.Parameter:
     """`--variants`, whose help names the registered corrections."""
-    help_text = f"One or more of {', '.join(CORRECTIONS)}, separated by commas."
-    annotation = Annotated[str, typer.Option("--variants", help=help_text, rich_help_panel=CORRECTIONS_PANEL)]
-    return _parameter("variants", annotation, DEFAULT_VARIANTS)
+    help_text = (
+        f"One or more of {', '.join(CORRECTIONS)}, separated by commas. "
+        f"Absent: {DEFAULT_VARIANTS}, or {DIAL_VARIANTS} with a setting of {DIAL}."
+    )
+    annotation = Annotated[str | None, typer.Option("--variants", help=help_text, rich_help_panel=CORRECTIONS_PANEL)]
+    return _parameter("variants", annotation, None)
 
 
 def with_parameters(function: Callable[..., None], parameters: Iterable[inspect.Parameter]) -> Callable[..., None]:
@@ -95,12 +100,19 @@ def open_studio(device: str, **settings: Any) -> Studio:
     return Studio(device=device, **settings)
 
 
-def parse_variants(text: str, settings: Mapping[str, Any]) -> tuple[Variant, ...]:
+def parse_variants(text: str | None, settings: Mapping[str, Any]) -> tuple[Variant, ...]:
     """`raw,oms` → variants with these names, each with those of the `settings` that it reads.
 
+    None is the default: raw and oms, or raw and dial if a setting was given that only dial of these reads.
     Raises StudioError if no name is given, ValidationError for an unknown one and for a setting out of range, even if
     no variant reads that setting: an option with an error is never ignored.
     """
+    settings = dict(settings)
+    if settings.get("light") is not None:
+        settings["light"] = light_setting(settings["light"])
+    if text is None:
+        unread = unread_settings((RAW, OMS), settings)
+        text = DIAL_VARIANTS if any(field in CORRECTIONS[DIAL].options for field in unread) else DEFAULT_VARIANTS
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise StudioError(f"--variants is empty: choose one or more of {', '.join(CORRECTIONS)}")

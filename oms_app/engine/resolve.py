@@ -18,9 +18,9 @@ from oms_app.models.memory import OomFallback, Policy, size_on_disk
 from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.models.store import Store
 from oms_app.models.text import SdxlTextEncoder, TextEncoder, encoder_key
-from oms_app.prestep.corrections import ModelKind
+from oms_app.prestep.corrections import CORRECTIONS, ModelKind
 from oms_app.prestep.schedule import is_flow_matching
-from oms_app.prestep.step import check_hand_over, check_prediction, check_terminal_snr
+from oms_app.prestep.step import check_hand_over, check_prediction, check_terminal_snr, is_without_leak
 from oms_app.schema import GenerateRequest, Lora, Variant, draw_seed
 
 TITLES: dict[ModelKind, str] = {
@@ -96,8 +96,11 @@ class Resolver:
         notes: dict[str, None] = dict.fromkeys(base.notes)
         variants: list[Variant] = []
         modules: dict[str, ResolvedModule] = {}
+        scheduler = self._scheduler(request, base)
         for variant in request.variants:
-            if kind := variant.spec.needs:
+            if reason := self._reason_for_no_module(variant, scheduler, entry, base):
+                notes |= dict.fromkeys(_unused_module_notes(variant, reason))
+            elif kind := variant.spec.needs:
                 chosen = self._choose(variant, kind, entry, base)
                 modules[variant.name] = self._module(chosen, kind, request, entry, base, used)
                 if note := self._domain_note(variant, chosen, modules[variant.name].model, entry, base):
@@ -106,8 +109,18 @@ class Resolver:
                 variant = variant.model_copy(update={"module": name})
             variants.append(variant)
         request = request.model_copy(update={"variants": tuple(variants)})
-        scheduler = self._scheduler(request, base)
         return Resolved(request, key, base, modules, scheduler, tuple(notes))
+
+    def _reason_for_no_module(self, variant: Variant, scheduler: Any, entry: Entry, base: LoadedBase) -> str:
+        """Why a variant that can do without a module runs without one; "" if it has one or cannot do without."""
+        kind = variant.spec.needs
+        if kind is None or not variant.spec.without_model:
+            return ""
+        if is_without_leak(scheduler):
+            return "this schedule starts from pure noise"
+        if variant.module is None and not self.modules_for(entry, base, kind):
+            return f"no {TITLES[kind]} of the latent domain of {entry.id!r} is on this machine"
+        return ""
 
     def _module(
         self, chosen: Entry, kind: ModelKind, request: ResolvedRequest, entry: Entry, base: LoadedBase, used: ExitStack
@@ -153,9 +166,11 @@ class Resolver:
             )
         device = torch.device(self._device)
         scheduler = make_scheduler(own.config, request.scheduler, request.num_inference_steps, device)
-        if any(variant.is_corrected for variant in request.variants):
+        corrected = [variant.spec for variant in request.variants if variant.is_corrected]
+        if corrected:
             try:
-                check_terminal_snr(scheduler)
+                if not all(spec.without_model for spec in corrected):
+                    check_terminal_snr(scheduler)
                 check_hand_over(scheduler)
             except ValueError as error:
                 raise StudioError(str(error)) from error
@@ -222,6 +237,12 @@ class Resolver:
         key = ModelKey("text", folder, self._device, base.pipeline.unet.dtype)
         encoder: TextEncoder = used.enter_context(self.store.use(key))
         return encoder
+
+
+def _unused_module_notes(variant: Variant, reason: str) -> list[str]:
+    """A note if a variant without a module has settings that only a module reads."""
+    fields = [field for field in CORRECTIONS["oms"].settings if getattr(variant, field.name) != field.default]
+    return [f"{variant.name}: {field.label} has no effect: {reason}" for field in fields]
 
 
 def _for_modules(encoder: TextEncoder) -> TextEncoder:

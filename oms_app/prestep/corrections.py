@@ -51,6 +51,7 @@ class CorrectionSpec:
     settings: the fields of a variant that it reads; fields of the table VARIANT_FIELDS, or new ones of its own.
     needs: the kind of model that its predictions come from; None if it needs none.
     has_x0: it is an `X0Correction`.
+    without_model: it also runs without the model that it `needs`, and at zero terminal SNR, where nothing leaks.
     """
 
     id: str
@@ -60,6 +61,7 @@ class CorrectionSpec:
     settings: tuple[RequestField, ...] = ()
     needs: ModelKind | None = None
     has_x0: bool = False
+    without_model: bool = False
 
     @property
     def options(self) -> tuple[RequestField, ...]:
@@ -88,6 +90,9 @@ class CorrectionSpec:
         if values.get("mix") == 0:
             del values["mix"]
             values.pop("prompt_b", None)
+        for field in self.settings:
+            if field.part_of and values.get(field.part_of) is None:
+                values.pop(field.name, None)
         if "prompt" in values and values["prompt"] is None:
             values["prompt"] = prompt
         return values
@@ -150,10 +155,17 @@ def _method(name: str) -> Callable[..., Correction]:
     return build
 
 
+def _dial(**settings: Any) -> Correction:
+    from oms_app.prestep.dial import Dial
+
+    return Dial(**settings)
+
+
 def _fields(*names: str) -> tuple[RequestField, ...]:
     return tuple(VARIANT_FIELDS[name] for name in names)
 
 
+DIAL = "dial"
 _OMS_SETTINGS = _fields("prompt", "prompt_b", "mix", "guidance_scale", "module", "force")
 
 register(CorrectionSpec("raw", "Raw", "The unchanged noise, as in the stock sampler.", _method("Raw")))
@@ -219,5 +231,17 @@ register(
         _fields("module", "force"),
         "signal_leak",
         has_x0=True,
+    )
+)
+register(
+    CorrectionSpec(
+        DIAL,
+        "Dial",
+        "Sets mean brightness, tint and direction of light by number: One More Step, then feedback in the first steps.",
+        _dial,
+        _OMS_SETTINGS + _fields("luminance", "tint", "tint_strength", "warmth", "light", "light_strength", "spread"),
+        "oms",
+        has_x0=True,
+        without_model=True,
     )
 )

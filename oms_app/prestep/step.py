@@ -96,14 +96,19 @@ def check_hand_over(scheduler: Any) -> None:
         )
 
 
+def is_without_leak(scheduler: Any) -> bool:
+    """Whether SNR at the first timestep is below 1e-6, so that nothing leaks. Call `set_timesteps` first."""
+    return snr(first_alpha_bar(scheduler)) < MIN_TERMINAL_SNR
+
+
 def check_terminal_snr(scheduler: Any) -> None:
     """Raise ValueError, with the reason, if there is no leak for OMS to correct at the first timestep.
 
     This is so if SNR(τ) is below 1e-6 (betas rescaled to zero terminal SNR), and for flow matching. Call
     `set_timesteps` first.
     """
-    ratio = snr(first_alpha_bar(scheduler))
-    if ratio < MIN_TERMINAL_SNR:
+    if is_without_leak(scheduler):
+        ratio = snr(first_alpha_bar(scheduler))
         raise ValueError(
             f"SNR at the first timestep is {ratio:.1e}, below {MIN_TERMINAL_SNR:g}: this schedule starts from pure "
             "noise, so One More Step has nothing to correct; use the raw variant, or a model with the usual betas"
@@ -116,8 +121,8 @@ def check_prediction(scheduler: Any) -> None:
     At SNR 0 the input is only noise, so ε says nothing about the picture (Lin et al., arXiv 2305.08891, 3.2).
     Call `set_timesteps` first.
     """
-    ratio = snr(first_alpha_bar(scheduler))
-    if ratio < MIN_TERMINAL_SNR and scheduler.config.prediction_type == "epsilon":
+    if is_without_leak(scheduler) and scheduler.config.prediction_type == "epsilon":
+        ratio = snr(first_alpha_bar(scheduler))
         raise ValueError(
             f"its schedule starts at SNR {ratio:.1e} but it predicts noise, which says nothing of the picture there; "
             "use a model trained for zero terminal SNR (v-prediction), or the usual betas"

@@ -40,7 +40,7 @@ def _add_generate(service: StudioService) -> None:
     def generate(values: dict[str, Any]) -> dict[str, Any]:
         variants = values["variants"] or (["raw", "oms"] if values["oms"] else ["raw"])
         settings = {name: values[field.argument_name] for name, field in _settings().items()}
-        request = {name: values[name] for name in (*TEXTS, *PICTURE, "guidance_rescale")}
+        request = {name: values[name] for name in (*TEXTS, *PICTURE, "guidance_rescale", "exact")}
         request |= {"model": _known(service, values["model"]), "variants": variants_of(variants, settings)}
         result = save(service, service.generate(GenerateRequest.model_validate(request)))
         unread = unread_settings(request["variants"], settings)
@@ -57,6 +57,7 @@ def _add_generate(service: StudioService) -> None:
         Parameter("variants", Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=list[str] | None),
         _parameter(REQUEST_FIELDS["guidance_rescale"]),
         *(_parameter(field, field.argument_name) for field in settings.values()),
+        _parameter(REQUEST_FIELDS["exact"]),
     ]
     description = f"""Generates one picture for each variant, all from the same noise.
 

@@ -40,7 +40,8 @@ def control(field: RequestField, **settings: Any) -> Any:
         return choice(field, **settings)
     if field.kind is str:
         return text(field, **settings)
-    return slider(field, **settings) if field.low is not None and field.high is not None else number(field, **settings)
+    bounded = field.low is not None and field.high is not None
+    return slider(field, **settings) if bounded and not field.optional else number(field, **settings)
 
 
 def slider_range(field: RequestField) -> tuple[float, float]:

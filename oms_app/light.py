@@ -1,0 +1,59 @@
+"""Where a picture is bright: directions by name, and the light of any picture as a short text, without torch.
+
+The text holds the picture's lowest frequencies, so that a request carries no path and no pixels, and a saved picture
+restores it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+LIGHTS = ("left", "right", "top", "bottom", "centre", "vignette")
+MODES = 4  # cosines per side
+SIDE = 64  # pixels that a picture is reduced to
+MAX_PIXELS = 64_000_000
+PREFIX = "picture:"
+
+
+def layout_text(picture: Image.Image | Path) -> str:
+    """The lowest 4 × 4 cosines of a picture's R, G and B values, in thousandths of full scale, as `picture:1,2,…`.
+
+    Amplitudes as in prestep/leak.py, by channel, row and column; [0, 0] is the channel's mean. Raises OSError or
+    ValueError for a file that is not a picture, or too large.
+    """
+    import numpy as np
+
+    if isinstance(picture, Path):
+        try:
+            with Image.open(picture) as opened:
+                if opened.width * opened.height > MAX_PIXELS:
+                    raise ValueError(f"{picture.name} has more than {MAX_PIXELS:,} pixels")
+                return layout_text(opened.convert("RGB"))
+        except (SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{picture.name} is damaged or too large") from error
+    small = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
+    values = np.asarray(small, np.float64).transpose(2, 0, 1) / 255
+    cosines = np.cos(np.pi * np.arange(MODES)[:, None] * (np.arange(SIDE) + 0.5) / SIDE)
+    twice = np.where(np.arange(MODES) == 0, 1.0, 2.0)
+    modes = np.einsum("chw,ih,jw->cij", values, cosines, cosines) / SIDE**2 * twice[:, None] * twice
+    return PREFIX + ",".join(str(round(1000 * value)) for value in modes.ravel())
+
+
+def layout_values(text: str) -> Sequence[float]:
+    """The 3 · 4 · 4 amplitudes in a text of `layout_text`, in full scale. Raises ValueError for another text."""
+    numbers = text.removeprefix(PREFIX).split(",")
+    if not text.startswith(PREFIX) or len(numbers) != 3 * MODES * MODES:
+        raise ValueError(f"{text[:40]!r} is not the light of a picture")
+    found = [int(number) for number in numbers]
+    if any(abs(value) > 4000 for value in found):
+        raise ValueError(f"{text[:40]!r} has values out of range")
+    return [value / 1000 for value in found]
+
+
+def light_setting(text: str) -> Any:
+    """What the command line gives a variant for --light TEXT: a direction or layout as it is, else a Path to read."""
+    return text if text in LIGHTS or text.startswith(PREFIX) else Path(text)
