@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from typer.exceptions import TyperException
 
 from oms_app import __version__
-from oms_app.cli import bench, doctor, evaluate, generate, inspect, models, train
+from oms_app.cli import bench, calibrate, doctor, evaluate, generate, inspect, models, train
 from oms_app.cli.console import print_error
 from oms_app.errors import StudioError, describe
 
@@ -32,7 +32,7 @@ def build_app() -> typer.Typer:
     """All commands. `generate` and `evaluate` have options for the corrections that are registered now."""
     app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(_version_option)
-    for group in (generate.build_app(), inspect.app, models.app, doctor.app):
+    for group in (generate.build_app(), inspect.app, models.app, doctor.app, calibrate.app):
         app.add_typer(group)
     app.add_typer(evaluate.build_app(), name="evaluate")
     app.add_typer(train.app, name="train")

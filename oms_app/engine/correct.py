@@ -11,8 +11,11 @@ from oms_app.engine.caches import ByteCache
 from oms_app.engine.decode import require_finite
 from oms_app.engine.denoise import chunks
 from oms_app.engine.stages import Corrected, Drawn, Job, ResolvedModule, ResolvedRequest, extend
-from oms_app.models.loading import LoadedLeak, LoadedModule, ModelKey
-from oms_app.prestep.corrections import X0Correction
+from oms_app.models.loading import LoadedBase, LoadedLeak, LoadedModule, ModelKey
+from oms_app.models.vae import colour_map_of, rgb_map_of
+from oms_app.prestep.colour import ColourMap
+from oms_app.prestep.corrections import SteeringCorrection, X0Correction
+from oms_app.prestep.dial import Steering
 from oms_app.prestep.methods import Start
 from oms_app.prestep.schedule import first_alpha_bar
 from oms_app.prestep.step import for_scheduler
@@ -33,7 +36,20 @@ def picture_settings(variant: Variant, prompt: str, module: ResolvedModule | Non
 def correct(drawn: Drawn, cache: ByteCache[torch.Tensor], *, one_by_one: bool = False) -> Corrected:
     """Stage 4. one_by_one: the modules predict for one text at a time, which takes less memory."""
     runner = CorrectionRunner(drawn, cache, one_by_one=one_by_one)
-    return extend(drawn, Corrected, latents=tuple(runner.latents(job) for job in drawn.jobs))
+    return extend(
+        drawn,
+        Corrected,
+        latents=tuple(map(runner.latents, drawn.jobs)),
+        steerings=tuple(map(runner.steering, drawn.jobs)),
+    )
+
+
+def colour_map_for(base: LoadedBase) -> ColourMap:
+    """The colour map of a base's VAE, fitted when it is first needed."""
+    if base.colour_map is None:
+        base.rgb_map = rgb_map_of(base.pipeline) if base.rgb_map is None else base.rgb_map
+        base.colour_map = colour_map_of(base.pipeline, base.rgb_map)
+    return base.colour_map
 
 
 class CorrectionRunner:
@@ -52,6 +68,12 @@ class CorrectionRunner:
         corrected = job.variant.spec.make(job.variant).correct(self._start(job))
         return for_scheduler(corrected, self._drawn.scheduler) if job.variant.is_corrected else corrected
 
+    def steering(self, job: Job) -> Steering | None:
+        """The job's feedback at the first steps, if its correction has one."""
+        if not job.variant.spec.steers:
+            return None
+        return cast(SteeringCorrection, job.variant.spec.make(job.variant)).steering(self._start(job))
+
     def x0(self, job: Job) -> torch.Tensor:
         """x̂0 (1, C, h, w) of a job whose correction has one."""
         return cast(X0Correction, job.variant.spec.make(job.variant)).x0(self._start(job))
@@ -68,6 +90,8 @@ class CorrectionRunner:
             guidance_scale=request.guidance_scale,
             predict=(lambda text: self._predictions[self._key(job, module, text)]) if module else None,
             statistics=statistics,
+            colours=colour_map_for(self._drawn.base) if job.variant.spec.steers else None,
+            aim=torch.tensor(job.aim),
         )
 
     def _key(self, job: Job, module: ResolvedModule, text: str) -> Hashable:

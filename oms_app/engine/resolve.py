@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -18,7 +18,7 @@ from oms_app.models.memory import OomFallback, Policy, size_on_disk
 from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.models.store import Store
 from oms_app.models.text import SdxlTextEncoder, TextEncoder, encoder_key
-from oms_app.prestep.corrections import CORRECTIONS, ModelKind
+from oms_app.prestep.corrections import CORRECTIONS, ModelKind, SteeringCorrection
 from oms_app.prestep.schedule import is_flow_matching
 from oms_app.prestep.step import check_hand_over, check_prediction, check_terminal_snr, is_without_leak
 from oms_app.schema import GenerateRequest, Lora, Variant, draw_seed
@@ -107,6 +107,8 @@ class Resolver:
                     notes[note] = None
                 name = chosen.id if chosen.id in self.catalog.entries else str(self.catalog.folder(chosen))
                 variant = variant.model_copy(update={"module": name})
+            if variant.spec.steers:
+                notes |= dict.fromkeys(cast(SteeringCorrection, variant.spec.make(variant)).notes())
             variants.append(variant)
         request = request.model_copy(update={"variants": tuple(variants)})
         return Resolved(request, key, base, modules, scheduler, tuple(notes))

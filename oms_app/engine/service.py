@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from oms_app.engine.calibration import Calibration, expected
 from oms_app.engine.estimates import RunTimes
 from oms_app.engine.events import in_thread, stream_events
 from oms_app.engine.image_stats import image_stats
@@ -120,6 +121,10 @@ class StudioService:
     def preview(self, request: GenerateRequest) -> tuple[ImageResult, ...] | None:
         """As `Studio.preview`; the first one waits for the engine."""
         return self.start().result().preview(request)
+
+    def calibration(self, model_id: str) -> Calibration | None:
+        """How exactly a base obeys the dial's brightness; None if nobody measured it. Does not wait for the engine."""
+        return expected(model_id, self._engine["home"])
 
     def statistics(self) -> dict[str, Any]:
         """Of the store of loaded models, see `store.Statistics`. Waits for the engine."""

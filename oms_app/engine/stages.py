@@ -12,6 +12,7 @@ from PIL import Image
 from oms_app.models.catalog import Entry
 from oms_app.models.loading import LoadedBase, LoadedLeak, LoadedModule, ModelKey
 from oms_app.models.text import Embedding, TextEncoder
+from oms_app.prestep.dial import Steering
 from oms_app.schema import GenerateRequest, ImageStats, Variant
 
 
@@ -59,11 +60,15 @@ class Noise:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to make: a variant of image `index`. `key` names all that the picture is made from."""
+    """One picture to make: a variant of image `index`. `key` names all that the picture is made from.
+
+    aim: what `exact` adds to the mean colour to reach, from what earlier runs missed.
+    """
 
     key: Hashable
     variant: Variant
     index: int
+    aim: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -118,9 +123,13 @@ class Drawn(Encoded):
 
 @dataclass(frozen=True)
 class Corrected(Drawn):
-    """After stage 4. latents: the pipeline's input for each job, (1, C, h, w) each, in the order of the jobs."""
+    """After stage 4, in the order of the jobs.
+
+    latents: the pipeline's input, (1, C, h, w) each. steerings: the feedback at the first steps, of jobs that have it.
+    """
 
     latents: tuple[torch.Tensor, ...]
+    steerings: tuple[Steering | None, ...]
 
 
 Stage = TypeVar("Stage", bound=Resolved)

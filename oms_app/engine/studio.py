@@ -22,12 +22,15 @@ from oms_app.engine.correct import correct, picture_settings
 from oms_app.engine.decode import decode
 from oms_app.engine.denoise import call_for, chunks, denoise, draw
 from oms_app.engine.encode import encode, text_notes
+from oms_app.engine.exact import ExactRuns
 from oms_app.engine.image_stats import image_stats
 from oms_app.engine.inspection import describe
-from oms_app.engine.preview import StepPreviewer, preview_x0
+from oms_app.engine.observe import StepObserver
+from oms_app.engine.preview import preview_x0
 from oms_app.engine.resolve import Resolver, apply_defaults
 from oms_app.engine.run import Run
 from oms_app.engine.stages import (
+    Corrected,
     Drawn,
     Encoded,
     FinishedPicture,
@@ -195,7 +198,6 @@ class Studio:
 
         Also returns the last fallback that was used: decoding may need more memory than denoising.
         """
-        reached = fallback
         one_by_one = fallback >= OomFallback.ONE_BY_ONE
         with ExitStack() as used:
             with run.stage("load"):
@@ -207,19 +209,39 @@ class Studio:
             drawn = self._draw(encoded)  # 3
             with run.stage("correct"):
                 corrected = correct(drawn, self._predictions, one_by_one=one_by_one)  # 4
-            made = dict(planned.found)
-            with StepPreviewer(resolved.base, resolved.scheduler) as previewer:
-                for part in chunks(len(corrected.jobs), request.width, request.height, one_by_one=one_by_one):
-                    jobs = [corrected.jobs[i] for i in part]
-                    with run.stage("denoise"):
-                        count = run.counter(len(corrected.jobs), part, partial(previewer.previews, jobs))
-                        call = call_for(corrected, part)
-                        clean = denoise(resolved.base.pipeline, resolved.scheduler, call, count, run.should_stop)  # 5
-                    with run.stage("decode"):
-                        finished, reached = self._finish(resolved, jobs, clean, reached)  # 6, 7
-                        made |= finished
+            made, reached = self._run(corrected, run, fallback)
+            if request.exact:
+                exact = ExactRuns()
+                while again := exact.measure(corrected, made):
+                    with run.stage("correct"):
+                        corrected = correct(replace(drawn, jobs=again), self._predictions, one_by_one=one_by_one)
+                    more, reached = self._run(corrected, run, reached)
+                    made |= more
+                for key, picture in exact.best.items():
+                    made[key] = picture
+                    self._pictures.put(key, picture, request.width * request.height * 3)
+                notes += exact.notes
         # 8 keep: output/png.py, by the caller
-        return self._result(planned, made, notes, run), reached
+        return self._result(planned, {**planned.found, **made}, notes, run), reached
+
+    def _run(
+        self, corrected: Corrected, run: Run, fallback: OomFallback
+    ) -> tuple[dict[Hashable, FinishedPicture], OomFallback]:
+        """Stages 5 to 7 of all jobs, in chunks; and the last fallback that was used."""
+        made: dict[Hashable, FinishedPicture] = {}
+        request, base, scheduler = corrected.request, corrected.base, corrected.scheduler
+        one_by_one = fallback >= OomFallback.ONE_BY_ONE
+        with StepObserver(base, scheduler) as observer:
+            for part in chunks(len(corrected.jobs), request.width, request.height, one_by_one=one_by_one):
+                jobs = [corrected.jobs[i] for i in part]
+                with run.stage("denoise"):
+                    observer.begin(jobs, [corrected.steerings[i] for i in part])
+                    count = run.counter(len(corrected.jobs), part, observer.previews)
+                    clean = denoise(base.pipeline, scheduler, call_for(corrected, part), count, run.should_stop)  # 5
+                with run.stage("decode"):
+                    finished, fallback = self._finish(corrected, jobs, clean, fallback)  # 6, 7
+                    made |= finished
+        return made, fallback
 
     def _plan(self, resolved: Resolved) -> Planned:
         """The pictures that the request wants, those that are cached, and the jobs for the others."""
@@ -240,7 +262,7 @@ class Studio:
             for variant in request.variants
         }
         keys: dict[tuple[Any, int], Hashable] = {
-            (variant, index): (*shared, request.seed + index, settings[variant])
+            (variant, index): (*shared, request.seed + index, settings[variant], request.exact and variant.spec.steers)
             for index in range(request.count)
             for variant in request.variants
         }
@@ -283,7 +305,8 @@ class Studio:
         for job, image, black in zip(jobs, pictures, blackened, strict=True):
             stats = image_stats(image)
             finished[job.key] = FinishedPicture(image, stats, black)
-            self._pictures.put(job.key, finished[job.key], image.width * image.height * 3)
+            if not (resolved.request.exact and job.variant.spec.steers):  # of those, only the closest one is cached
+                self._pictures.put(job.key, finished[job.key], image.width * image.height * 3)
         return finished, fallback
 
     def _result(

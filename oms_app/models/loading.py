@@ -24,7 +24,8 @@ from oms_app.models.memory import Bytes, MemoryMode, place, size_on_disk, slow_p
 from oms_app.models.reading import Stamp, read_json, stamp_of
 from oms_app.models.single_file import load_single_file, unread_tensors
 from oms_app.models.text import SdxlTextEncoder, TextEncoder, encoder_key, load_encoder
-from oms_app.models.vae import rgb_map_of
+from oms_app.models.vae import colour_map_of, rgb_map_of
+from oms_app.prestep.colour import ColourMap
 from oms_app.prestep.leak import LeakStatistics
 from oms_app.prestep.unet import TimeFreeUNet
 
@@ -56,7 +57,8 @@ class LoadedBase:
     """A base model: the stock pipeline, its text encoder, the fingerprint of its latents, the words it knows.
 
     mode: where its parts are kept while unused. rgb_map: (C + 1, 3), from latents to colours; under "full" it is
-    computed when first needed. notes: what the user should know about it, in lines.
+    computed when first needed. colour_map: likewise, between mean colours and latents. notes: what the user should know
+    about it, in lines.
     """
 
     pipeline: Any  # one of PIPELINES
@@ -65,6 +67,7 @@ class LoadedBase:
     vocabulary: frozenset[str]
     mode: MemoryMode = "full"
     rgb_map: torch.Tensor | None = None
+    colour_map: ColourMap | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -149,6 +152,7 @@ def load_base(
     known = domains.fingerprint(pipeline.vae)  # in full precision: independent of the precision that the model runs in
     # With offloading, a preview would call the VAE while the UNet runs, so its map is fitted before the parts move.
     rgb_map = None if mode == "full" else rgb_map_of(pipeline)
+    colour_map = None if rgb_map is None else colour_map_of(pipeline, rgb_map)
     # SDXL's own VAE overflows in float16, and on a CPU half precision may take minutes: it stays in float32.
     overflows = isinstance(pipeline, StableDiffusionXLPipeline) and pipeline.vae.config.force_upcast
     if device.type != "cpu" and (dtype == torch.bfloat16 or not overflows):
@@ -163,7 +167,9 @@ def load_base(
     if isinstance(pipeline, StableDiffusionXLPipeline):
         second = TextEncoder(key, pipeline.tokenizer_2, pipeline.text_encoder_2, device)
         text = SdxlTextEncoder(key, text, second, zero_empty=bool(pipeline.config.force_zeros_for_empty_prompt))
-    return LoadedBase(pipeline, text, known, read_vocabulary(folder), mode, rgb_map, _notes(folder, device, dtype))
+    return LoadedBase(
+        pipeline, text, known, read_vocabulary(folder), mode, rgb_map, colour_map, _notes(folder, device, dtype)
+    )
 
 
 def _notes(path: Path, device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:

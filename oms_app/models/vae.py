@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from oms_app.prestep.colour import ColourMap
+
+FLAT_CELLS = 8  # latent cells per side of a flat colour
+FLAT_RANGE = 0.15, 0.85  # saturated colours, which few pictures have as their mean, would bend the map
 LARGE_TILE, SMALL_TILE = 512, 256  # pixels per side
 
 
@@ -43,6 +47,34 @@ def fit_rgb_map(latents: Tensor, rgb: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def colour_map_of(pipeline: Any, rgb_map: Tensor) -> ColourMap:
+    """The affine maps between mean colours and latents of a pipeline's VAE: `encode` fitted to 64 flat colours.
+
+    rgb_map: of `rgb_map_of`.
+    """
+    vae, side = pipeline.vae, FLAT_CELLS * pipeline.vae_scale_factor
+    levels = torch.linspace(*FLAT_RANGE, 4)
+    colours = torch.cartesian_prod(levels, levels, levels)
+    latents = torch.cat(
+        [_encode(vae, (2 * part - 1)[:, :, None, None].expand(-1, -1, side, side)) for part in colours.split(16)]
+    )
+    constant = torch.ones_like(colours[:, :1])
+    encode = torch.linalg.lstsq(torch.cat([colours, constant], 1), latents.mean((2, 3)).float().cpu()).solution
+    decode = rgb_map.clone() / 2
+    decode[-1] += 0.5
+    flat = torch.cat([colours, constant], 1) @ encode
+    seen = decode_latents(vae, flat[:, :, None, None].expand(-1, -1, FLAT_CELLS, FLAT_CELLS).to(latents))
+    error = ((seen.float().cpu().clamp(-1, 1) + 1) / 2).mean((2, 3)) - colours
+    return ColourMap(decode, encode, 100 * float(error.square().mean().sqrt()))
+
+
+def _encode(vae: Any, pictures: Tensor) -> Tensor:
+    """Scaled latents (B, C, h, w) of pictures (B, 3, H, W), -1 black to 1 white."""
+    encoded: Tensor = vae.encode(pictures.to(vae.device, vae.dtype)).latent_dist.mode()
+    return (encoded - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+
+@torch.no_grad()
 def rgb_map_of(pipeline: Any) -> Tensor:
     """The map of a pipeline's VAE, (C + 1, 3), to colours of -1 to 1: fitted to eight pictures of smooth colours.
 
@@ -51,8 +83,7 @@ def rgb_map_of(pipeline: Any) -> Tensor:
     vae, generator = pipeline.vae, torch.Generator().manual_seed(0)
     side = 8 * pipeline.vae_scale_factor
     colours = interpolate(torch.rand((8, 3, 4, 4), generator=generator) * 2 - 1, size=(side, side), mode="bilinear")
-    encoded = vae.encode(colours.to(vae.device, vae.dtype)).latent_dist.mode()
-    latents = (encoded - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    latents = _encode(vae, colours)
     decoded = decode_latents(vae, latents).float()
     return fit_rgb_map(latents.float().cpu(), interpolate(decoded, size=latents.shape[-2:], mode="area").cpu())
 

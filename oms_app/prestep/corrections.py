@@ -17,6 +17,7 @@ from oms_app.fields import REQUEST_FIELDS, VARIANT_FIELDS, RequestField
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from oms_app.prestep.dial import Steering
     from oms_app.prestep.methods import Start
 
 ModelKind = Literal["oms", "singdiffusion", "signal_leak"]  # kinds of models that predict x̂0, as in the catalogue
@@ -42,6 +43,16 @@ class X0Correction(Correction, Protocol):
         """x̂0 (1, C, h, w) in scaled latents: the light and colour that `correct` brings into the noise."""
 
 
+class SteeringCorrection(Correction, Protocol):
+    """A correction that also moves x̂0 at the first steps of the sampler."""
+
+    def steering(self, start: Start) -> Steering | None:
+        """The feedback of one run; None if these settings need none."""
+
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of these settings."""
+
+
 @dataclass(frozen=True)
 class CorrectionSpec:
     """One correction.
@@ -51,6 +62,7 @@ class CorrectionSpec:
     settings: the fields of a variant that it reads; fields of the table VARIANT_FIELDS, or new ones of its own.
     needs: the kind of model that its predictions come from; None if it needs none.
     has_x0: it is an `X0Correction`.
+    steers: it is a `SteeringCorrection`.
     without_model: it also runs without the model that it `needs`, and at zero terminal SNR, where nothing leaks.
     """
 
@@ -62,6 +74,7 @@ class CorrectionSpec:
     needs: ModelKind | None = None
     has_x0: bool = False
     without_model: bool = False
+    steers: bool = False
 
     @property
     def options(self) -> tuple[RequestField, ...]:
@@ -243,5 +256,6 @@ register(
         "oms",
         has_x0=True,
         without_model=True,
+        steers=True,
     )
 )

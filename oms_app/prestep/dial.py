@@ -1,20 +1,173 @@
-"""Light that obeys a number: mean brightness, tint, and where the light is."""
+"""Light that obeys a number: mean brightness, tint, warmth, and where the light is.
+
+One More Step's x̂0 gets the light that was set, and the noise loses its channel means, which the network reads as light.
+Then feedback: at each of the first steps the sampler's own x̂0 is moved to that light, and the network's output is
+replaced by the one that belongs to the moved x̂0. The last 30 % of the steps are the network's alone.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
+from oms_app.prestep.colour import (
+    ColourMap,
+    at_brightness,
+    chromaticity_at,
+    mean_colour,
+    parse_colour,
+    warmed,
+)
+from oms_app.prestep.layout import hold_direction, hold_picture, is_direction, modes_of, picture_modes
 from oms_app.prestep.methods import Oms, Start
 from oms_app.prestep.step import ode_step
+
+FEEDBACK = 0.7  # share of the steps with feedback
+NEWTON_STEPS = 6  # to find the shift whose clipped mean is the target
+# What the steps without feedback take back, in units of what one step with feedback does: of brightness, of colour.
+LEAD_BRIGHTNESS, LEAD_COLOUR = 0.5, 0.8
+MEMORY = 0.5  # weight of the last step in the mean of what a step takes back
+REACH = 0.02, 0.98  # means of a channel that leave a picture in it
+EXTRA = 0.15  # of full scale: how much further than the mean alone says a shift may go to make up for clipping
+MIN_OPEN = 0.1  # the share of cells within 0…1 that is assumed at least, so that a step of the search stays small
+
+
+@dataclass(frozen=True)
+class Target:
+    """The light that was set, as the dial's settings say it; see the table of fields."""
+
+    luminance: float | None = None
+    tint: str | None = None
+    tint_strength: float = 1.0
+    warmth: float = 0.0
+    light: str | None = None
+    light_strength: float = 0.5
+
+    @property
+    def sets_mean(self) -> bool:
+        return self.luminance is not None or self.tint is not None or self.warmth != 0
+
+    @property
+    def is_free(self) -> bool:
+        return not self.sets_mean and self.light is None
+
+    def colour(self, free: Tensor) -> tuple[Tensor, bool]:
+        """The mean colour to reach, and whether it exists, for a picture whose mean colour would be `free`."""
+        asked, exists = free, True
+        if self.luminance is not None:
+            asked = at_brightness(free, self.luminance / 100)
+        if self.tint is not None:
+            tint = parse_colour(self.tint).to(free)
+            if self.luminance is not None:
+                tint, exists = chromaticity_at(tint, self.luminance / 100)
+            asked = torch.lerp(asked, tint, self.tint_strength)
+        return warmed(asked, self.warmth), exists
+
+    @property
+    def follows(self) -> bool:
+        """Whether only the brightness is set, so that the colour stays the sampler's own."""
+        return self.tint is None and self.warmth == 0
+
+    def error(self, got: Tensor, free: Tensor) -> Tensor:
+        """(3,): how far a picture's mean colour is from what was set, in each channel; all alike for brightness."""
+        if self.follows:
+            assert self.luminance is not None
+            return (got.mean() - self.luminance / 100).expand(3)
+        return got - self.colour(free.to(got))[0]
+
+
+@dataclass
+class Steering:
+    """The feedback of one picture within one run.
+
+    aim: (3,) added to the mean colour to reach, by `exact`. free, modes: the mean colour and the low modes (3, 4, 4) of
+    the picture without the dial, as OMS's x̂0 or else the first x̂0 of the run says. bias: what the last measurement
+    found that the affine map does not see.
+    """
+
+    target: Target
+    colours: ColourMap
+    aim: Tensor = field(default_factory=lambda: torch.zeros(3))
+    free: Tensor | None = None
+    modes: Tensor | None = None
+    bias: Tensor = field(default_factory=lambda: torch.zeros(3))
+    pull: Tensor = field(default_factory=lambda: torch.zeros(3))
+    _left_at: Tensor | None = None
+
+    def observes(self, step: int, steps: int) -> bool:
+        """Whether x̂0 is moved at this step, 0 … steps - 1."""
+        return not self.target.is_free and step + 1 <= FEEDBACK * steps
+
+    def measures(self, step: int, steps: int) -> bool:
+        """Whether x̂0 is decoded once at this step, after it was moved: at the last step but two of the feedback."""
+        return self.target.sets_mean and step == max(0, math.floor(FEEDBACK * steps) - 3)
+
+    def learn(self, x0: Tensor, decoded: Tensor) -> None:
+        """What x̂0 (C, h, w) looks like: the mean colour of its decoded picture."""
+        self.bias = decoded.to(self.bias) - mean_colour(self.colours.cells(x0.float())).to(self.bias)
+
+    def move(self, x0: Tensor) -> Tensor:
+        """x̂0 (C, h, w) in the light that was set, in float32."""
+        x0 = x0.float()
+        cells = self.colours.cells(x0)
+        if self.free is None:
+            self.look(cells)
+        return x0 + self.colours.change(self._lit(cells) - cells)
+
+    def look(self, cells: Tensor) -> None:
+        """Takes the mean colour and the low modes of the free picture from its cells (3, h, w)."""
+        self.free = mean_colour(cells)
+        if self.target.light is not None and not is_direction(self.target.light):
+            self.modes = modes_of(cells)
+
+    def _lit(self, cells: Tensor) -> Tensor:
+        target = self.target
+        if target.light is not None:
+            if is_direction(target.light):
+                cells = hold_direction(cells, target.light, target.light_strength)
+            else:
+                assert self.modes is not None
+                cells = hold_picture(cells, picture_modes(target.light), self.modes, target.light_strength)
+        return self._with_mean(cells) if target.sets_mean else cells
+
+    def _with_mean(self, cells: Tensor) -> Tensor:
+        """Cells shifted, the same everywhere, until their clipped mean, plus the bias, is the target.
+
+        The aim is beyond it, by what the network will take back in the steps without feedback.
+        """
+        bias, aim = self.bias.to(cells), self.aim.to(cells)
+        if self._left_at is not None:
+            self.pull = torch.lerp(self.pull.to(cells), mean_colour(cells) - self._left_at, MEMORY)
+            aim = aim - (LEAD_BRIGHTNESS if self.target.follows else LEAD_COLOUR) * self.pull
+        if self.target.follows:
+            assert self.target.luminance is not None
+            seen = (mean_colour(cells) + bias).clamp(0, 1)
+            wanted = at_brightness(seen, self.target.luminance / 100)
+        else:
+            assert self.free is not None
+            wanted = self.target.colour(self.free.to(cells))[0]
+        wanted = (wanted + aim - bias).clamp(*REACH)
+        plain = wanted - cells.mean((1, 2))
+        shift = torch.zeros_like(wanted)
+        for _ in range(NEWTON_STEPS):
+            moved = cells + shift.view(3, 1, 1)
+            open_share = ((moved > 0) & (moved < 1)).float().mean((1, 2)).clamp(min=MIN_OPEN)
+            shift = shift + (wanted - mean_colour(moved)) / open_share
+        shift = torch.minimum(torch.maximum(shift, plain - EXTRA), plain + EXTRA)
+        moved = cells + shift.view(3, 1, 1)
+        self._left_at = mean_colour(moved)
+        return moved
 
 
 @dataclass(frozen=True)
 class Dial(Oms):
-    """One More Step whose x̂0 gets the light that was set.
+    """One More Step whose x̂0 gets the light that was set, and is held there by feedback.
 
-    luminance: 0…100 percent. tint: "#rrggbb". The others as in the table of fields.
+    Without an OMS module x̂0 is a flat picture of the target's colour, grey if only the brightness is set; at zero
+    terminal SNR nothing leaks, and feedback is all there is. centre: whether the noise loses its channel means.
     """
 
     luminance: float | None = None
@@ -24,8 +177,45 @@ class Dial(Oms):
     light: str | None = None
     light_strength: float = 0.5
     spread: float = 0.0
+    centre: bool = True
+
+    @property
+    def target(self) -> Target:
+        return Target(self.luminance, self.tint, self.tint_strength, self.warmth, self.light, self.light_strength)
+
+    def x0(self, start: Start) -> Tensor:
+        steering = self.steering(start)
+        if start.predict is None:
+            return self._flat(start)[None]
+        x0 = super().x0(start)
+        return x0 if steering is None else steering.move(x0[0])[None]
 
     def correct(self, start: Start) -> Tensor:
-        if start.predict is None or start.alpha_bar == 0:
+        target = self.target
+        if start.predict is None and (target.is_free or start.alpha_bar == 0):
             return start.x_s
-        return ode_step(self.x0(start), start.x_s, start.alpha_bar)
+        x_s = start.x_s
+        if self.centre and target.sets_mean:
+            x_s = x_s - x_s.mean((2, 3), keepdim=True)
+        return ode_step(self.x0(start), x_s, start.alpha_bar)
+
+    def steering(self, start: Start) -> Steering | None:
+        """The feedback of one run; None if no light was set."""
+        if self.target.is_free:
+            return None
+        steering = Steering(self.target, start.colour_map(), start.aim)
+        if start.predict is not None:
+            steering.look(steering.colours.cells(super().x0(start)[0]))
+        return steering
+
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of these settings."""
+        if self.tint is None or self.luminance is None or self.target.colour(parse_colour(self.tint))[1]:
+            return ()
+        return (f"no colour of the tint {self.tint} is as bright as {self.luminance:g} %: it becomes paler",)
+
+    def _flat(self, start: Start) -> Tensor:
+        """x̂0 (C, h, w) without a module."""
+        colours, (height, width) = start.colour_map(), start.x_s.shape[-2:]
+        grey = torch.full((3,), 0.5, device=start.x_s.device)
+        return colours.flat(self.target.colour(grey)[0], height, width)

@@ -6,12 +6,13 @@ Each is registered in corrections.py. Equation numbers are those of the One More
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
+from oms_app.prestep.colour import ColourMap
 from oms_app.prestep.leak import LeakStatistics
 from oms_app.prestep.step import (
     guide,
@@ -35,6 +36,7 @@ class Start:
     prompt, guidance_scale: the request's main prompt and CFG.
     predict: text → the network's output (1, C, h, w) for x_S and that text, one of the correction's `texts`.
     statistics: of a correction that needs statistics instead of a network; else None.
+    colours: of the base's VAE, for a correction that steers; else None. aim: (3,), what `exact` adds to its target.
     """
 
     x_s: Tensor
@@ -44,6 +46,14 @@ class Start:
     guidance_scale: float = 1.0
     predict: Callable[[str], Tensor] | None = None
     statistics: LeakStatistics | None = None
+    colours: ColourMap | None = None
+    aim: Tensor = field(default_factory=lambda: torch.zeros(3))
+
+    def colour_map(self) -> ColourMap:
+        """Raises ValueError if the correction was registered without feedback."""
+        if self.colours is None:
+            raise ValueError("this correction has no colour map: its registration must say that it `steers`")
+        return self.colours
 
     def prediction(self, text: str) -> Tensor:
         """The network's output (1, C, h, w). Raises ValueError if the correction was registered without a model."""

@@ -175,12 +175,7 @@ def x0_of_step(scheduler: Any, output: Tensor, timestep: Any, sample: Tensor) ->
     each twice. `scale_model_input` turns the σ-scaled samples of Euler and Heun into x_t, and does not change others.
     Raises ValueError for an unknown prediction type.
     """
-    sigmas = getattr(scheduler, "sigmas", None)
-    if sigmas is not None:
-        alpha_bar = 1 / (float(sigmas[scheduler.step_index or 0]) ** 2 + 1)
-    else:
-        alpha_bar = float(scheduler.alphas_cumprod[int(timestep)])
-    x_t = copy.copy(scheduler).scale_model_input(sample, timestep)
+    alpha_bar, x_t = _level_of_step(scheduler, timestep, sample)
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
         return x0_from_epsilon(x_t, output, alpha_bar)
@@ -189,3 +184,30 @@ def x0_of_step(scheduler: Any, output: Tensor, timestep: Any, sample: Tensor) ->
     if kind == "sample":
         return output
     raise ValueError(f"x0 cannot be computed from the prediction type {kind!r}: use epsilon, v_prediction or sample")
+
+
+def output_of_x0(scheduler: Any, x0: Tensor, timestep: Any, sample: Tensor) -> Tensor:
+    """The model output (B, C, h, w) with which `x0_of_step` gives x0: its inverse, of the same arguments.
+
+    ε = (x_t - √ᾱ x0)/√(1-ᾱ) and v = √ᾱ ε - √(1-ᾱ) x0. Raises ValueError for an unknown prediction type.
+    """
+    alpha_bar, x_t = _level_of_step(scheduler, timestep, sample)
+    kind = scheduler.config.prediction_type
+    if kind == "sample":
+        return x0
+    epsilon = (x_t - math.sqrt(alpha_bar) * x0) / math.sqrt(1 - alpha_bar)
+    if kind == "epsilon":
+        return epsilon
+    if kind == "v_prediction":
+        return v_target(x0, epsilon, alpha_bar)
+    raise ValueError(f"no output follows from x0 for the prediction type {kind!r}: use epsilon, v_prediction or sample")
+
+
+def _level_of_step(scheduler: Any, timestep: Any, sample: Tensor) -> tuple[float, Tensor]:
+    """ᾱ of the current step of a diffusers scheduler, and x_t, from the sample that its `step` is given."""
+    sigmas = getattr(scheduler, "sigmas", None)
+    if sigmas is not None:
+        alpha_bar = 1 / (float(sigmas[scheduler.step_index or 0]) ** 2 + 1)
+    else:
+        alpha_bar = float(scheduler.alphas_cumprod[int(timestep)])
+    return alpha_bar, copy.copy(scheduler).scale_model_input(sample, timestep)

@@ -1,0 +1,56 @@
+"""Where the light is: smooth basis pictures, whose coefficients in x̂0 are held.
+
+Cells are colours of 0…1 for each latent cell, (3, h, w), as in colour.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from oms_app.light import LIGHTS, MODES, layout_values
+from oms_app.prestep.leak import from_modes, low_modes
+
+FULL = 0.6  # of full scale, the coefficient at strength 1: 0.5 is ±0.3
+ROOM = 0.9  # of the range between brightness and black or white that a direction may take
+
+
+def direction(name: str, height: int, width: int) -> Tensor:
+    """The basis picture (height, width) of a direction: from -1 to 1, mean 0, bright where it says."""
+    y = ((torch.arange(height) + 0.5) / height * 2 - 1)[:, None].expand(height, width)
+    x = ((torch.arange(width) + 0.5) / width * 2 - 1).expand(height, width)
+    radial = torch.cos(torch.pi / 2 * x) * torch.cos(torch.pi / 2 * y)
+    shape = {"left": -x, "right": x, "top": -y, "bottom": y, "centre": radial, "vignette": radial - 0.3 * radial**2}
+    basis = shape[name] - shape[name].mean()
+    return basis / basis.abs().max()
+
+
+def hold_direction(cells: Tensor, name: str, strength: float) -> Tensor:
+    """Cells whose brightness has the direction's coefficient: 0.6 × strength, less if there is no room for it."""
+    basis = direction(name, *cells.shape[1:]).to(cells)
+    brightness = cells.mean(0)
+    level = float(brightness.mean().clamp(0, 1))
+    wanted = min(FULL * strength, ROOM * max(min(level, 1 - level), 0.05))
+    have = (brightness * basis).sum() / (basis * basis).sum()
+    return cells + (wanted - have) * basis
+
+
+def picture_modes(text: str) -> Tensor:
+    """The amplitudes (3, 4, 4) of a `light.layout_text`."""
+    return torch.tensor(list(layout_values(text))).view(3, MODES, MODES)
+
+
+def hold_picture(cells: Tensor, modes: Tensor, free: Tensor, strength: float) -> Tensor:
+    """Cells with the low modes of a picture: `strength` of them, the rest those of the free picture (3, 4, 4)."""
+    wanted = torch.lerp(free.to(cells), modes.to(cells), strength)
+    have = low_modes(cells[None], MODES)[0]
+    return cells + from_modes((wanted - have)[None], *cells.shape[1:])[0]
+
+
+def modes_of(cells: Tensor) -> Tensor:
+    """The low modes (3, 4, 4) of cells."""
+    return low_modes(cells[None], MODES)[0]
+
+
+def is_direction(light: str) -> bool:
+    return light in LIGHTS
