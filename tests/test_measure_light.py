@@ -42,9 +42,7 @@ SHARMA = (
 
 
 @pytest.mark.parametrize(("first", "second", "wanted"), SHARMA)
-def test_ciede2000_of_the_published_pairs(
-    first: tuple[float, ...], second: tuple[float, ...], wanted: float
-) -> None:
+def test_ciede2000_of_the_published_pairs(first: tuple[float, ...], second: tuple[float, ...], wanted: float) -> None:
     assert float(ciede2000(first, second)) == pytest.approx(wanted, abs=1e-4)
     assert float(ciede2000(second, first)) == pytest.approx(wanted, abs=1e-4)
 

@@ -72,7 +72,9 @@ def halves(rgb: NDArray[np.uint8]) -> dict[str, float]:
 def coarse_lightness(rgb: NDArray[np.uint8], cells: int = GRID) -> NDArray[np.float64]:
     """Mean L* of a picture (H, W, 3) in cells × cells parts, (cells, cells)."""
     lightness = srgb_to_lab(rgb)[..., 0]
-    return np.array([[part.mean() for part in np.array_split(row, cells, 1)] for row in np.array_split(lightness, cells)])
+    return np.array(
+        [[part.mean() for part in np.array_split(row, cells, 1)] for row in np.array_split(lightness, cells)]
+    )
 
 
 def correlation(a: ArrayLike, b: ArrayLike) -> float:
@@ -107,5 +109,3 @@ def from_linear(linear: NDArray[np.float64]) -> NDArray[np.uint8]:
     light = np.clip(linear, 0.0, 1.0)
     value = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     return np.asarray(np.round(255 * value), np.uint8)
-
-
