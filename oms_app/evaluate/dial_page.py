@@ -63,7 +63,8 @@ def section(figures: Mapping[str, Any]) -> str:
 
 {table(("measure", "measured", "target", "met"), rows(figures))}
 The rank correlation is over all pictures; because each brightness is asked of many pictures, its greatest possible
-value with nine levels is 0.994. The command does not measure spread, cost or other members of the family yet. {BLIND_PAIRS} pairs for a blind
+value with nine levels is 0.994. The command does not measure spread, cost or other members of the family yet.
+{BLIND_PAIRS} pairs for a blind
 ranking: `evaluate dials --blind DIR`.
 
 The same tasks by other ways, from the same noise; CLIP score and subjects against the free OMS run. A gain sets
