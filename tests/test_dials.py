@@ -102,7 +102,7 @@ def test_a_small_run_resumes(studio: Studio, tmp_path: Path, monkeypatch: pytest
     monkeypatch.undo()
     dial_page.write(measure(records), studio, tmp_path)
     assert len(list((tmp_path / "pictures").iterdir())) == 3
-    assert "## Tint" in (tmp_path / "asked-and-got.md").read_text()
+    assert "## Tint" in (tmp_path / "dials.md").read_text()
 
 
 def test_blind_pairs_keep_their_key_apart(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What `evaluate dials` writes: docs/asked-and-got.md, its sheets, a section of docs/results.md, and blind pairs."""
+"""What `evaluate dials` writes: docs/dials.md, its sheets, a section of docs/results.md, and blind pairs."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def write(figures: Mapping[str, Any], studio: Studio, docs: Path) -> None:
     results = docs / "results.md"
     before = results.read_text(encoding="utf-8") if results.exists() else "# Results\n"
     atomic_write(results, with_section(before, section(figures)))
-    atomic_write(docs / "asked-and-got.md", _page(figures))
+    atomic_write(docs / "dials.md", _page(figures))
 
 
 def _sheets() -> dict[str, list[Variant]]:
