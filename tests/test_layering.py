@@ -39,7 +39,7 @@ ARROWS: dict[str, set[str]] = {
     "engine": {"models", "prestep", "output", "measure", "looks"},
     "training": {"models", "prestep", "measure"},
     "bench": {"engine", "models", "prestep", "training"},
-    "evaluate": {"bench", "engine", "measure", "models", "output", "prestep", "training"},
+    "evaluate": {"bench", "engine", "light", "measure", "models", "output", "prestep", "training"},
     "ui": {"engine.service", "looks", "models.catalog", "prestep.corrections"},
     "cli": {"bench", "engine", "light", "evaluate", "looks", "measure", "models", "output", "prestep", "training", "ui"}
     | {"__init__"},  # the version

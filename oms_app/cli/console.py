@@ -37,6 +37,14 @@ class ProgressLine:
         elif done % 20 == 0 or done == total:
             print(f"caption {done} of {total}", file=sys.stderr, flush=True)
 
+    def count_prompts(self, done: int, total: int, seconds: float) -> None:
+        """A prompt takes a minute, so a file gets a line for each."""
+        text = f"prompt {done} of {total}, about {seconds / 60:.0f} min left"
+        if self._is_terminal:
+            self._show(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
     def show_transfer(self, transfer: Transfer) -> None:
         """Downloads take minutes, so a file gets a line for every tenth of them."""
         tenth = 10 * transfer.done // max(transfer.total, 1)

@@ -40,6 +40,7 @@ def build_app() -> typer.Typer:
     for command in (luminance, quality):
         app.command()(with_parameters(command, [variants_parameter()]))
     app.command()(report)
+    app.command()(dials)
     return app
 
 
@@ -137,6 +138,47 @@ def report(
             extent = replace(extent, captions=captions)
         written = reports.write(studio, target, extent=extent, model=model)
     print_result({"out": str(written)}, as_json, f"written to {written}")
+
+
+def dials(
+    prompts: Annotated[int, typer.Option(min=1, max=50, help="Number of neutral prompts.")] = 50,
+    seeds: Annotated[int, typer.Option(min=1, max=16, help="Pictures of each prompt and setting.")] = 4,
+    rivals: Annotated[bool, typer.Option(help="Measure the other ways to do the same too.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Output folder. Default: docs.")] = None,
+    blind: Annotated[
+        Path | None,
+        typer.Option(help="Only write 20 pairs for a blind ranking to this folder, and their key beside it."),
+    ] = None,
+    processes: ProcessesOption = 1,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Brightness, tint and direction of light as asked against as got, beside other ways. Run it again to resume."""
+    require("evaluate", "evaluate dials")
+    with output_on_stderr() as progress:
+        studio = open_studio(device)
+        from oms_app.evaluate import dial_page, dial_table
+        from oms_app.evaluate import dials as measured
+        from oms_app.evaluate.report import RESULTS
+
+        if blind is not None:
+            dial_page.write_blind(studio, blind)
+            result, text = {"out": str(blind)}, f"written to {blind}"
+        else:
+            records = measured.collect(
+                studio,
+                prompts=prompts,
+                seeds=seeds,
+                rivals=rivals,
+                processes=processes,
+                on_prompt=progress.count_prompts,
+            )
+            result = dial_table.measure(records)
+            folder = out or RESULTS.parent
+            dial_page.write(result, studio, folder)
+            text = f"written to {folder}"
+    shown = [] if blind else [table(("measure", "measured", "target", "met"), dial_table.rows(result))]
+    print_result(result, as_json, *shown, text)
 
 
 def _luminance_table(report: Mapping[str, Any]) -> Table:
