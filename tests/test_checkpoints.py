@@ -27,6 +27,7 @@ from oms_app.models.prediction import in_float32, prediction_type
 from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.models.single_file import load_single_file, unread_tensors
 from oms_app.paths import EMBEDDED_FOLDER, PRESETS
+from oms_app.prestep.schedule import rescale_zero_terminal_snr
 from oms_app.schedulers import SCHEDULERS
 
 FAMILIES = ("sd15", "sd21", "sdxl")
@@ -133,6 +134,32 @@ def test_betas_of_its_own_are_the_models(tensors: dict[str, dict[str, Tensor]], 
     other = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
     read = load_single_file(saved(tmp_path, tensors["sd15"] | {"alphas_cumprod": other}), torch.float32)
     torch.testing.assert_close(read.scheduler.alphas_cumprod, other, rtol=1e-4, atol=1e-6)
+
+
+def zero_snr_table(name: str, usual: Tensor) -> Tensor:
+    """The table of this name of the same schedule rescaled to zero terminal SNR."""
+    betas = rescale_zero_terminal_snr(1 - torch.cat([usual[:1], usual[1:] / usual[:-1]]))
+    alphas = torch.cumprod(1 - betas, 0)
+    if name == "denoiser.sigmas":
+        return ((1 - alphas.clamp(min=5e-8)) / alphas.clamp(min=5e-8)).sqrt().flip(0)
+    return betas if name == "betas" else alphas
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["alphas_cumprod", "betas", "denoiser.sigmas"])
+def test_zero_snr_in_any_table_of_any_precision(
+    name: str, dtype: torch.dtype, tensors: dict[str, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    usual = load_single_file(saved(tmp_path, tensors["sd15"]), torch.float32).scheduler.alphas_cumprod.double()
+    zero = tensors["sd15"] | {name: zero_snr_table(name, usual).to(dtype)}
+    scheduler = load_single_file(saved(tmp_path, zero), torch.float32).scheduler
+    assert make_scheduler(scheduler.config, "ddim", 20, torch.device("cpu")).alphas_cumprod[-1] < 1e-6
+    sigmas = ((1 - usual) / usual).sqrt()
+    table = {"alphas_cumprod": usual, "denoiser.sigmas": sigmas.flip(0)}.get(name)
+    if table is not None:
+        plain = load_single_file(saved(tmp_path, tensors["sd15"] | {name: table.to(dtype)}), torch.float32)
+        assert plain.scheduler.config.trained_betas is None
+        assert not plain.scheduler.config.get("rescale_betas_zero_snr")
 
 
 class AsV(torch.nn.Module):

@@ -21,12 +21,15 @@ from safetensors.torch import load_file, save_file
 from tiny import make_sdxl, make_unet
 
 from oms_app import StudioError
+from oms_app.models import domain as domains
 from oms_app.models.catalog import Catalog
+from oms_app.models.folder_kinds import part_weights
 from oms_app.models.folders import load_folder
 from oms_app.models.loading import ModelKey
 from oms_app.models.memory import size_on_disk
 from oms_app.models.text import TextEncoder, encoder_key, load_encoder, unknown_words
 from oms_app.models.tokenizers import clip_tokenizer, whole_tokenizer
+from oms_app.models.vae import decode_latents, encode_pictures
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -306,6 +309,78 @@ def test_the_exclamation_mark_is_one_token_from_every_source(tmp_path: Path) -> 
         assert got == ours(text, padding="max_length", max_length=77).input_ids
         assert got[-1] == 0
     assert 256 in read("wow!").input_ids
+
+
+def test_added_tokens_keep_their_ids_where_the_exclamation_mark_is_the_padding(tmp_path: Path) -> None:
+    """Textual inversion adds tokens, which would be spelled out letter by letter."""
+    named = clip_tokenizer()
+    named.add_special_tokens({"pad_token": "!"})
+    named.add_tokens(["<my-cat>", "<my-cat>_1"])
+    named.save_pretrained(tmp_path)
+    read = whole_tokenizer(type(named).from_pretrained(tmp_path), 49_410, "here")
+    assert read("a <my-cat> <my-cat>_1!", add_special_tokens=False).input_ids[1:3] == [49_408, 49_409]
+    assert read("wow!").input_ids == clip_tokenizer(zero_padded=True)("wow!").input_ids
+
+
+def test_more_tokens_than_the_encoder_has_are_refused(tmp_path: Path) -> None:
+    named = clip_tokenizer()
+    named.add_tokens(["<my-cat>"])
+    with pytest.raises(StudioError, match=r"tokens up to the id 49,408, but its text encoder only 49,408"):
+        whole_tokenizer(named, 49_408, "here")
+
+
+def test_a_tokenizer_without_a_length_takes_its_encoders(base: Path) -> None:
+    path = base / "tokenizer/tokenizer_config.json"
+    config = json.loads(path.read_text())
+    config.pop("model_max_length", None)
+    path.write_text(json.dumps(config))
+    pipeline = load_folder(base, torch.float32)
+    assert pipeline.tokenizer.model_max_length == pipeline.text_encoder.config.max_position_embeddings
+
+
+def test_a_whole_file_beside_some_shards_is_read(base: Path) -> None:
+    """An interrupted download of the sharded files leaves the whole one as good as it was."""
+    whole = base / UNET
+    save_file({"a": torch.zeros(1)}, base / "unet/diffusion_pytorch_model-00001-of-00002.safetensors")
+    assert part_weights(base / "unet").files == (whole,)
+    assert size_on_disk(base).total > 1
+    load_folder(base, torch.float32)
+
+
+@pytest.mark.parametrize(("part", "first"), [("unet", "shards"), ("text_encoder", "whole")])
+def test_of_a_whole_file_and_its_shards_the_same_is_counted_as_is_loaded(part: str, first: str, base: Path) -> None:
+    """diffusers reads the shards that have an index, transformers the whole file."""
+    (whole,) = part_weights(base / part).files
+    tensors = load_file(whole)
+    names = [whole.name.replace(".safetensors", f"-0000{n}-of-00002.safetensors") for n in (1, 2)]
+    halves = [dict(list(tensors.items())[n::2]) for n in (0, 1)]
+    for name, half in zip(names, halves, strict=True):
+        save_file({key: value + 1 for key, value in half.items()}, base / part / name, {"format": "pt"})
+    index = {
+        "metadata": {},
+        "weight_map": {key: name for name, half in zip(names, halves, strict=True) for key in half},
+    }
+    (base / part / f"{whole.name}.index.json").write_text(json.dumps(index))
+    files = part_weights(base / part).files
+    assert files == ((whole,) if first == "whole" else tuple(base / part / name for name in names))
+    state = getattr(load_folder(base, torch.float32), part).state_dict()
+    key = next(key for key in tensors if key in state)
+    torch.testing.assert_close(state[key], tensors[key].float() + (0 if first == "whole" else 1), atol=2e-3, rtol=0)
+
+
+def test_latents_with_statistics_are_another_domain(base: Path) -> None:
+    """Decoding undoes what encoding does, and a module of the plain domain does not fit."""
+    plain = load_folder(base, torch.float32).vae
+    channels = plain.config.latent_channels
+    edit(base / "vae/config.json", latents_mean=[0.5] * channels, latents_std=[3.0] * channels)
+    vae = load_folder(base, torch.float32).vae
+    assert not domains.same(domains.fingerprint(plain), domains.fingerprint(vae))
+    pictures = torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64)
+    latents = encode_pictures(vae, pictures)
+    torch.testing.assert_close(latents, (encode_pictures(plain, pictures) - 0.5 * plain.config.scaling_factor) / 3)
+    torch.testing.assert_close(
+        decode_latents(vae, latents), decode_latents(plain, encode_pictures(plain, pictures)), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_a_replaced_file_is_another_model(base: Path, tmp_path: Path) -> None:

@@ -19,8 +19,11 @@ from dev.full_size.ldm import unet_name
 from oms_app import StudioError
 from oms_app.models import user_models
 from oms_app.models.catalog import Catalog
+from oms_app.models.loading import ModelKey
 from oms_app.models.lora import fuse_loras
 from oms_app.models.lora_formats import read_lora
+from oms_app.models.lora_math import decompose
+from oms_app.models.text import encoder_key
 
 RANK, STRENGTH = 4, 0.7
 Module = tuple[str, str]  # part, name
@@ -415,3 +418,26 @@ def test_what_does_not_fit_says_what_it_was_made_for(lumen: Path, sdxl: Path, tm
     assert "only its text-encoder part fits; it was made for SDXL" in refusal(halves)
     nowhere = {f"{STEM}_9.lora_{f}.weight": torch.zeros(2, 2) for f in ("down", "up")}
     assert "made for SDXL" in refusal(nowhere, {"ss_base_model_version": "sdxl_base_v1-0"})
+
+
+def test_a_row_of_zeros_stays_zero_in_dora() -> None:
+    """Such rows are in pruned models; dividing by their norm would give NaN."""
+    weight = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    merged = decompose(weight, torch.zeros(2, 2), torch.tensor([[1.0], [10.0]]), of_outputs=True)
+    torch.testing.assert_close(merged, torch.tensor([[0.0, 0.0], [6.0, 8.0]]))
+
+
+def test_a_changed_config_of_a_peft_adapter_is_another_model(lumen: Path, tmp_path: Path) -> None:
+    """Its strength is in the config, so the weights alone do not identify it."""
+    weights, config = tmp_path / "adapter_model.safetensors", tmp_path / "adapter_config.json"
+    save_file({"a": torch.zeros(1)}, weights)
+
+    def keys() -> tuple[object, object]:
+        adapters = ((weights, 1.0),)
+        return ModelKey("base", lumen, "cpu", torch.float32, adapters), encoder_key(lumen, adapters)
+
+    seen = {keys()}
+    for alpha in (8, 16):
+        config.write_text(json.dumps({"r": 8, "lora_alpha": alpha}))
+        seen.add(keys())
+    assert len(seen) == 3 and len({encoder for _, encoder in seen}) == 3

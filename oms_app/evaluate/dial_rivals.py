@@ -17,6 +17,7 @@ from torch import Tensor
 from oms_app.engine.denoise import draw, scheduled
 from oms_app.models.loading import load_base, load_statistics
 from oms_app.models.scheduler_factory import make_scheduler
+from oms_app.models.vae import encode_pictures
 from oms_app.paths import EMBEDDED_FOLDER
 from oms_app.prestep.leak import LeakStatistics
 from oms_app.prestep.methods import copy_of
@@ -105,9 +106,7 @@ class Rivals:
     def _latent_mean(self, colour: Sequence[float]) -> Tensor:
         """(1, C, 1, 1) of a flat picture of a colour in 0…1: its scaled latents' means."""
         flat = torch.tensor(colour, dtype=torch.float32).view(1, 3, 1, 1).expand(1, 3, SIDE, SIDE) * 2 - 1
-        vae = self._pipeline.vae
-        latents = vae.encode(flat).latent_dist.mean * vae.config.scaling_factor
-        return latents.mean((2, 3), keepdim=True)
+        return encode_pictures(self._pipeline.vae, flat).mean((2, 3), keepdim=True)
 
     def _scheduler(self) -> Any:
         return make_scheduler(self._pipeline.scheduler.config, "ddim", STEPS, self._device)

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 
 from oms_app.errors import StudioError
 from oms_app.models.reading import read_text
+from oms_app.models.vae import encode_pictures
 from oms_app.paths import atomic_write
 from oms_app.schema import Frozen
 
@@ -44,9 +45,7 @@ def probes() -> torch.Tensor:
 @torch.no_grad()
 def fingerprint(vae: AutoencoderKL) -> tuple[float, ...]:
     """The encoder's scaled latents of `probes()`, averaged to 2×2 per channel: 8 · C · 4 floats, in scaled latents."""
-    encoded = vae.encode(probes().to(vae.device, vae.dtype)).latent_dist.mode().float()
-    scaled = (encoded - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
-    pooled = torch.nn.functional.adaptive_avg_pool2d(scaled, 2)
+    pooled = torch.nn.functional.adaptive_avg_pool2d(encode_pictures(vae, probes()).float(), 2)
     return tuple(round(value, 5) for value in pooled.flatten().tolist())
 
 

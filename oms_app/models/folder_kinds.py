@@ -112,23 +112,31 @@ def parts_of(index: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 def part_weights(part: Path) -> PartWeights:
     """Which files a part's weights are read from. Raises StudioError if there are none, or shards are missing."""
-    variants: dict[str, dict[int, Path]] = {}
-    wanted: dict[str, int] = {}
+    found: dict[tuple[str, int], dict[int, Path]] = {}  # by variant and number of shards; a whole file is one
     for file in weight_files(part):
-        if found := _WEIGHTS.match(file.name):
-            variant = found["a"] or found["b"] or ""
-            variants.setdefault(variant, {})[int(found["n"] or 1)] = file
-            wanted[variant] = int(found["of"] or 1)
-    if not variants:
+        if match := _WEIGHTS.match(file.name):
+            group = match["a"] or match["b"] or "", int(match["of"] or 1)
+            found.setdefault(group, {})[int(match["n"] or 1)] = file
+    if not found:
         refuse_pickles(part)
         raise StudioError(f"{part} contains no .safetensors weights: restore the folder")
-    whole = [variant for variant, shards in variants.items() if len(shards) >= wanted[variant]]
-    if not whole:
-        variant, shards = next(iter(variants.items()))
-        raise StudioError(f"{part} is incomplete: {len(shards)} of its {wanted[variant]} files exist; restore it")
+    complete = [group for group, shards in found.items() if len(shards) >= group[1]]
+    if not complete:
+        (_, wanted), shards = next(iter(found.items()))
+        raise StudioError(f"{part} is incomplete: {len(shards)} of its {wanted} files exist; restore it")
     rank = {variant: place for place, variant in enumerate(_ORDER)}
-    chosen = min(whole, key=lambda one: (rank.get(one, 10), one))
-    return PartWeights(chosen or None, tuple(path for _, path in sorted(variants[chosen].items())))
+    # A whole file beside shards: transformers reads the whole one, diffusers the shards if they have an index.
+    shards_first = -1 if _has_index(part) and "_class_name" in _config_of(part) else 1
+    chosen = min(complete, key=lambda group: (rank.get(group[0], 10), group[0], shards_first * group[1]))
+    return PartWeights(chosen[0] or None, tuple(path for _, path in sorted(found[chosen].items())))
+
+
+def _has_index(part: Path) -> bool:
+    return any(".safetensors.index." in path.name for path in part.iterdir())
+
+
+def _config_of(part: Path) -> dict[str, Any]:
+    return read_json(part / "config.json") if (part / "config.json").is_file() else {}
 
 
 def refuse_pickles(folder: Path) -> None:

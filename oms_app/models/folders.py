@@ -49,7 +49,7 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Any:
             parts[part] = load_part(MODELS[part], folder / part, torch.float32 if part == "vae" else dtype)
         for part, encoder in TOKENIZERS.items():
             if encoder in parts:
-                parts[part] = load_tokenizer(folder / part, parts[encoder].config.vocab_size)
+                parts[part] = load_tokenizer(folder / part, parts[encoder].config)
         parts["scheduler"] = _scheduler(folder, parts_of(index)["scheduler"][1])
         if name == "StableDiffusionXLPipeline":
             zeros = bool(index.get("force_zeros_for_empty_prompt", True))
@@ -87,15 +87,17 @@ def load_part(model_class: Any, part: Path, dtype: torch.dtype) -> Any:
     return model
 
 
-def load_tokenizer(part: Path, tokens: int, tokenizer_class: Any = CLIPTokenizer) -> Any:
-    """A tokenizer from its own folder. tokens: of its text encoder's vocabulary. Raises StudioError if files or
-    words are missing."""
+def load_tokenizer(part: Path, encoder: Any, tokenizer_class: Any = CLIPTokenizer) -> Any:
+    """A tokenizer from its own folder. encoder: the config of its text encoder. Raises StudioError if files or words
+    are missing, or the encoder does not fit."""
     have = {path.name for path in part.iterdir()} if part.is_dir() else set()
     if not ({"tokenizer.json"} <= have or {"vocab.json", "merges.txt"} <= have or {"spiece.model"} <= have):
         raise StudioError(
             f"{part} is incomplete: it has neither tokenizer.json nor vocab.json and merges.txt; restore its files"
         )
-    return whole_tokenizer(tokenizer_class.from_pretrained(part, local_files_only=True), tokens, str(part))
+    tokenizer = tokenizer_class.from_pretrained(part, local_files_only=True)
+    positions = getattr(encoder, "max_position_embeddings", None)  # T5 has none
+    return whole_tokenizer(tokenizer, encoder.vocab_size, str(part), positions)
 
 
 def _dtype_argument(model_class: Any) -> str:

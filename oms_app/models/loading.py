@@ -20,6 +20,7 @@ from oms_app.models.failures import library_errors
 from oms_app.models.folder_kinds import refuse_pickles
 from oms_app.models.folders import load_folder
 from oms_app.models.lora import Adapters, fuse_loras
+from oms_app.models.lora_formats import lora_files
 from oms_app.models.memory import Bytes, MemoryMode, place, size_on_disk, slow_precision_note
 from oms_app.models.reading import Stamp, read_json, stamp_of
 from oms_app.models.single_file import load_single_file, unread_tensors
@@ -46,7 +47,8 @@ class ModelKey:
 
     def __post_init__(self) -> None:
         if not self.stamp:  # `replace` keeps it
-            object.__setattr__(self, "stamp", stamp_of(self.folder, *(path for path, _ in self.adapters)))
+            adapters = (file for path, _ in self.adapters for file in lora_files(path))
+            object.__setattr__(self, "stamp", stamp_of(self.folder, *adapters))
 
 
 OWN_ENCODER = ""  # the module's folder contains its text encoder instead of naming one

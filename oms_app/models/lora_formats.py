@@ -88,6 +88,7 @@ class LoraFile:
     made_for: str = ""
 
 
+PEFT_CONFIG = "adapter_config.json"  # beside the weights of a PEFT adapter
 _PEFT_PREFIX = "base_model.model."
 _PARTS = ("unet", "text_encoder_2", "text_encoder")
 # Initial factors that PEFT takes out of the base model's weights when it loads them.
@@ -131,6 +132,11 @@ def _first_match(patterns: Any, module: str, otherwise: Any) -> Any:
     return otherwise
 
 
+def lora_files(path: Path) -> tuple[Path, Path]:
+    """The files that a LoRA is read from; the second need not exist."""
+    return path, path.with_name(PEFT_CONFIG)
+
+
 def read_lora(path: Path) -> LoraFile:
     """What a LoRA file contains. Raises StudioError, naming the format, if it cannot be applied exactly."""
     header = read_header(path)
@@ -156,7 +162,7 @@ def read_lora(path: Path) -> LoraFile:
     is_peft = all(stem.startswith(_PEFT_PREFIX) for stem in grouped)
     if is_peft and not metadata.config and not any("alpha" in roles for roles in grouped.values()):
         raise StudioError(
-            f"the LoRA {path.name} is a PEFT adapter, whose strength is in adapter_config.json: put that file beside it"
+            f"the LoRA {path.name} is a PEFT adapter, whose strength is in {PEFT_CONFIG}: put that file beside it"
         )
     modules = [_module(path, stem, roles, header.tensors, metadata) for stem, roles in grouped.items()]
     return LoraFile(path, tuple(modules), _made_for(header, modules))
@@ -180,7 +186,7 @@ def _metadata(path: Path, header: Header) -> _Metadata:
         except ValueError as error:
             raise StudioError(f"the LoRA {path.name} has metadata that are not JSON: use another") from error
         return _Metadata(config if isinstance(config, dict) else {})
-    beside = path.with_name("adapter_config.json")
+    beside = path.with_name(PEFT_CONFIG)
     is_peft = path.stem.startswith("adapter_model") or any(name.startswith(_PEFT_PREFIX) for name in header.tensors)
     config = read_json(beside) if is_peft and beside.is_file() else {}
     start = str(config.get("init_lora_weights", "")).lower()

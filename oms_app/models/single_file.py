@@ -27,6 +27,7 @@ from oms_app.models.prediction import prediction_type
 from oms_app.models.reading import Header, read_header, read_json
 from oms_app.models.tokenizers import clip_tokenizer
 from oms_app.paths import PRESETS
+from oms_app.prestep.schedule import rescale_zero_terminal_snr
 
 CONFIGS = PRESETS / "configs"  # one folder per family: a diffusers pipeline without weights
 SCALES = (".scale_weight", ".weight_scale")  # beside a float8 `.weight`: its factor
@@ -35,6 +36,8 @@ _OPEN_CLIP = {
     "sd21": ("cond_stage_model.model.", "conditioner.embedders.0.model."),
     "sdxl": ("conditioner.embedders.1.model.",),
 }
+TABLE_TOLERANCE = 4e-3  # of ᾱ in a file's table, which bfloat16 rounds by as much
+ZERO_ALPHA = 1e-4  # ᾱ_T below it is zero SNR
 # Not used for generation: training state, EMA copies, tables that follow from the betas, scales of activations.
 _UNUSED = re.compile(
     r"^model_ema\.|\.model_ema\.|^loss\.|^first_stage_model\.(loss|discriminator)\.|^(global_step|epoch|scale_factor|logvar)$"
@@ -271,13 +274,38 @@ def _scheduler(reader: _Reader, unet: Any) -> Any:
         own["prediction_type"] = prediction_type(unet, usual)
     if "ztsnr" in reader or reader.header.metadata.get("ss_zero_terminal_snr", "").lower() == "true":
         own |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    elif "alphas_cumprod" in reader and reader.header.tensors["alphas_cumprod"].dtype in ("F32", "F64"):
-        alphas = reader.plain("alphas_cumprod")
-        usual_alphas = scheduler_class.from_config(config).alphas_cumprod.double()
-        if len(alphas) != len(usual_alphas) or not torch.allclose(alphas, usual_alphas, atol=1e-3):
-            betas = 1 - torch.cat([alphas[:1], alphas[1:] / alphas[:-1]])
-            own |= {"trained_betas": betas.tolist(), "num_train_timesteps": len(betas)}
+    elif (alphas := _noise_table(reader)) is not None:
+        own |= _schedule_of(alphas, scheduler_class.from_config(config).alphas_cumprod.double())
     return scheduler_class.from_config(config | own)
+
+
+def _noise_table(reader: _Reader) -> torch.Tensor | None:
+    """ᾱ of each timestep, (T,) in float64, from whichever table of noise levels the file has."""
+    tables: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "alphas_cumprod": lambda alphas: alphas,
+        "betas": lambda betas: torch.cumprod(1 - betas, 0),
+        "denoiser.sigmas": lambda sigmas: 1 / (sigmas**2 + 1),  # in either order
+        "denoiser.log_sigmas": lambda logs: 1 / (torch.exp(2 * logs) + 1),
+    }
+    for name, alphas_of in tables.items():
+        if name in reader and reader.header.tensors[name].dtype in ("F64", "F32", "F16", "BF16"):
+            table = alphas_of(reader.plain(name).double())
+            if table.ndim == 1 and len(table) > 1 and torch.isfinite(table).all():
+                return table.sort(descending=True).values
+    return None
+
+
+def _schedule_of(alphas: torch.Tensor, usual: torch.Tensor) -> dict[str, Any]:
+    """The scheduler's settings for a file's ᾱ, none if they are the family's usual ones. Half precision rounds a table
+    by up to 4e-3, which is as much as the usual ᾱ_T, 0.0047: zero SNR is therefore decided by the last value alone."""
+    if len(alphas) == len(usual) and float(alphas[-1]) < ZERO_ALPHA:
+        rescaled = 1 - rescale_zero_terminal_snr(1 - torch.cat([usual[:1], usual[1:] / usual[:-1]]))
+        if torch.allclose(alphas, torch.cumprod(rescaled, 0), atol=TABLE_TOLERANCE):
+            return {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    elif len(alphas) == len(usual) and torch.allclose(alphas, usual, atol=TABLE_TOLERANCE):
+        return {}
+    betas = 1 - torch.cat([alphas[:1], alphas[1:] / alphas[:-1]])
+    return {"trained_betas": betas.clamp(0, 1).tolist(), "num_train_timesteps": len(betas)}
 
 
 def _stated_prediction(reader: _Reader) -> str | None:

@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from oms_app.models.failures import library_errors
 from oms_app.models.folders import load_part, load_tokenizer
+from oms_app.models.lora_formats import lora_files
 from oms_app.models.reading import read_json, stamp_of
 
 VARIATION_SELECTORS = frozenset(chr(code) for code in range(0xFE00, 0xFE10))  # select how an emoji is displayed
@@ -143,7 +144,7 @@ def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Text
 
 def encoder_key(source: Path, adapters: Sequence[tuple[Path, float]] = ()) -> str:
     """The cache key of the text encoder in a folder or file: it identifies the files that it is read from."""
-    stamp = stamp_of(source, *(path for path, _ in adapters))
+    stamp = stamp_of(source, *(file for path, _ in adapters for file in lora_files(path)))
     return f"{source} {tuple(adapters)} {hashlib.sha256(repr(stamp).encode()).hexdigest()[:16]}"
 
 
@@ -152,7 +153,7 @@ def _load_encoder(
 ) -> TextEncoder:
     t5 = read_json(part / "config.json").get("model_type") == "t5"
     model = load_part(T5EncoderModel if t5 else network, part, dtype)
-    tokenizer = load_tokenizer(words, model.config.vocab_size, T5Tokenizer if t5 else CLIPTokenizer)
+    tokenizer = load_tokenizer(words, model.config, T5Tokenizer if t5 else CLIPTokenizer)
     if t5:
         tokenizer.model_max_length = min(tokenizer.model_max_length, T5_LENGTH)
     return TextEncoder(key, tokenizer, model.eval(), device, waits=device.type != "cpu")

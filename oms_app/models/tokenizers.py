@@ -32,12 +32,22 @@ def clip_tokenizer(*, zero_padded: bool = False) -> CLIPTokenizer:
     return _built(vocab, merges, 77, vocab["!"] if zero_padded else None)
 
 
-def whole_tokenizer(tokenizer: Any, tokens: int, where: str) -> Any:
+def whole_tokenizer(tokenizer: Any, tokens: int, where: str, positions: int | None = None) -> Any:
     """The tokenizer, if it is whole. If "!" is its padding, one that reads "!" as a letter, as in training.
 
-    tokens: of its text encoder's vocabulary. Raises StudioError for a tokenizer without its vocabulary or merges:
-    transformers would build an empty one from the rest, and all prompts would be equal.
+    tokens: of its text encoder's vocabulary. positions: the longest text that the encoder reads, in tokens; the
+    tokenizer's own limit is lowered to it. Raises StudioError for a tokenizer without its vocabulary or merges, because
+    transformers would build an empty one from the rest, and all prompts would be equal; and for one with ids that the
+    encoder has no embedding for.
     """
+    if positions is not None:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= tokens:
+        raise StudioError(
+            f"{where} has tokens up to the id {highest:,}, but its text encoder only {tokens:,}: "
+            "take both from one model"
+        )
     t5 = type(tokenizer).__name__.startswith("T5")
     if len(tokenizer) < tokens - (T5_SPARE if t5 else 0):
         raise StudioError(
@@ -52,10 +62,17 @@ def whole_tokenizer(tokenizer: Any, tokens: int, where: str) -> Any:
     single = sum(ids == [vocab[word]] for word, ids in zip(words, found, strict=True))
     if words and single < 0.9 * len(words):
         raise StudioError(f"{where} is incomplete: it splits known words, so merges are missing; restore its files")
-    if tokenizer.pad_token == "!":
-        merges = [tuple(pair) for pair in json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]]
-        return _built(vocab, merges, tokenizer.model_max_length, vocab["!"])
-    return tokenizer
+    return _read_as_a_letter(tokenizer) if tokenizer.pad_token == "!" else tokenizer
+
+
+def _read_as_a_letter(tokenizer: Any) -> CLIPTokenizer:
+    """The same with a padding token of its own, so that "!" is not cut out of texts. Added tokens keep their ids."""
+    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    built = _built(tokenizer.get_vocab(), merges, tokenizer.model_max_length, model["vocab"]["!"])
+    added = [token for token in tokenizer.added_tokens_decoder.values() if str(token) not in model["vocab"]]
+    built.add_tokens(added)  # they are in the vocabulary: they take their ids from it, and are no longer split
+    return built
 
 
 def _built(vocab: dict[str, int], merges: list[Any], length: int, padding: int | None) -> CLIPTokenizer:

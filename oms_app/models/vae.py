@@ -30,11 +30,31 @@ def decode_latents(vae: Any, latents: Tensor, *, tiled: bool = False) -> Tensor:
         tile = LARGE_TILE if max(latents.shape[-2:]) * factor > LARGE_TILE else SMALL_TILE
         vae.tile_sample_min_size, vae.tile_latent_min_size = tile, tile // factor
     unscaled = latents.to(vae.dtype) / config.scaling_factor
-    if config.latents_mean is not None and config.latents_std is not None:
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(unscaled) for v in (config.latents_mean, config.latents_std))
+    if statistics := _statistics(vae, unscaled):
+        mean, std = statistics
         unscaled = unscaled * std + mean
     image: Tensor = vae.decode(unscaled + (config.shift_factor or 0.0), return_dict=False)[0]
     return image
+
+
+def encode_pictures(vae: Any, pictures: Tensor) -> Tensor:
+    """Scaled latents (B, C, h, w) of pictures (B, 3, H, W), -1 black to 1 white: the inverse of `decode_latents`."""
+    config = vae.config
+    encoded: Tensor = vae.encode(pictures.to(vae.device, vae.dtype)).latent_dist.mode()
+    encoded = encoded - (config.shift_factor or 0.0)
+    if statistics := _statistics(vae, encoded):
+        mean, std = statistics
+        encoded = (encoded - mean) / std
+    return encoded * config.scaling_factor
+
+
+def _statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation of each latent channel, (1, C, 1, 1), if the VAE's config has both."""
+    given = vae.config.latents_mean, vae.config.latents_std
+    if given[0] is None or given[1] is None:
+        return None
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1).to(like) for values in given)
+    return mean, std
 
 
 def fit_rgb_map(latents: Tensor, rgb: Tensor) -> Tensor:
@@ -56,7 +76,10 @@ def colour_map_of(pipeline: Any, rgb_map: Tensor) -> ColourMap:
     levels = torch.linspace(*FLAT_RANGE, 4)
     colours = torch.cartesian_prod(levels, levels, levels)
     latents = torch.cat(
-        [_encode(vae, (2 * part - 1)[:, :, None, None].expand(-1, -1, side, side)) for part in colours.split(16)]
+        [
+            encode_pictures(vae, (2 * part - 1)[:, :, None, None].expand(-1, -1, side, side))
+            for part in colours.split(16)
+        ]
     )
     constant = torch.ones_like(colours[:, :1])
     encode = torch.linalg.lstsq(torch.cat([colours, constant], 1), latents.mean((2, 3)).float().cpu()).solution
@@ -68,12 +91,6 @@ def colour_map_of(pipeline: Any, rgb_map: Tensor) -> ColourMap:
     return ColourMap(decode, encode, 100 * float(error.square().mean().sqrt()))
 
 
-def _encode(vae: Any, pictures: Tensor) -> Tensor:
-    """Scaled latents (B, C, h, w) of pictures (B, 3, H, W), -1 black to 1 white."""
-    encoded: Tensor = vae.encode(pictures.to(vae.device, vae.dtype)).latent_dist.mode()
-    return (encoded - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
-
-
 @torch.no_grad()
 def rgb_map_of(pipeline: Any) -> Tensor:
     """The map of a pipeline's VAE, (C + 1, 3), to colours of -1 to 1: fitted to eight pictures of smooth colours.
@@ -83,7 +100,7 @@ def rgb_map_of(pipeline: Any) -> Tensor:
     vae, generator = pipeline.vae, torch.Generator().manual_seed(0)
     side = 8 * pipeline.vae_scale_factor
     colours = interpolate(torch.rand((8, 3, 4, 4), generator=generator) * 2 - 1, size=(side, side), mode="bilinear")
-    latents = _encode(vae, colours)
+    latents = encode_pictures(vae, colours)
     decoded = decode_latents(vae, latents).float()
     return fit_rgb_map(latents.float().cpu(), interpolate(decoded, size=latents.shape[-2:], mode="area").cpu())
 
