@@ -53,6 +53,7 @@ from oms_app.models.memory import (
     RequestedMode,
     automatic_device_budget,
     give_back,
+    share_one_arena,
 )
 from oms_app.models.store import Store, StoreStatistics
 from oms_app.models.text import Embedding, unknown_words
@@ -88,6 +89,7 @@ class Studio:
         catalog: Catalog | None = None,
         worker: Worker | None = None,
     ) -> None:
+        share_one_arena()
         self.home = user_folder(home)
         self.device, self.device_reason = choose_device(device)
         self.catalog = catalog or open_catalog(presets, home)
