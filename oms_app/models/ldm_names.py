@@ -42,7 +42,7 @@ OPEN_CLIP_EDGES = {
 
 def unet_names(unet: Any) -> dict[str, str]:
     """Module of a UNet2DConditionModel that has weights → its original name."""
-    roots = {ours: theirs for ours, theirs in _UNET.items()}
+    roots = {"add_embedding": "add_embedding"} | _UNET  # that of a text has no original, and keeps its name
     resnets: dict[str, str] = {}
     place = 1
     for i, block in enumerate(unet.down_blocks):
