@@ -163,7 +163,9 @@ def load_base(
     pipeline.set_progress_bar_config(disable=True)
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
-            part.eval()  # weights keep requires_grad, or torch takes kernels for bfloat16 that round unlike the stock's
+            # On a CPU, torch rounds bfloat16 differently if weights require no gradient, so they stay as in the stock
+            # pipeline, whose pictures ours equal. On other devices group offloading needs weights without gradients.
+            part.eval().requires_grad_(device.type == "cpu")
     key = encoder_key(folder, adapters)
     text = TextEncoder(key, pipeline.tokenizer, pipeline.text_encoder, device)
     if isinstance(pipeline, StableDiffusionXLPipeline):
