@@ -11,11 +11,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from standin import StandIn
+
     from oms_app.engine.service import StudioService
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,3 +128,19 @@ def make_examples(folder: Path) -> Path:
     pair = {"prompt": "black", "oms_prompt": None, "oms_guidance_scale": 2.0, "seed": 3, "raw": "raw.png"}
     (folder / "examples.json").write_text(json.dumps([pair | {"oms": "oms.png"}, pair | {"oms": "not there.png"}]))
     return folder
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """The stand-in, with the libraries' calls of a true backend's allocator switched off."""
+    import torch
+    from standin import DEVICE, StandIn
+
+    from oms_app.engine import studio as studio_module
+
+    for module in ("diffusers.pipelines.pipeline_utils.empty_device_cache", "accelerate.hooks.clear_device_cache"):
+        monkeypatch.setattr(module, lambda *_, **__: None)
+    monkeypatch.setattr(torch, DEVICE.type, SimpleNamespace(), raising=False)  # a true backend's own module
+    monkeypatch.setattr(studio_module, "choose_device", lambda name: (DEVICE, "a test asked for it"))
+    with StandIn() as entered:
+        yield entered

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,23 +17,11 @@ from tiny import make_sdxl
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from oms_app import GenerateRequest, Studio
-from oms_app.engine import studio as studio_module
 from oms_app.engine.run import Run
 from oms_app.models.memory import MemoryMode
 from oms_app.schema import OMS, RAW, Lora, Progress
 
 MODES: tuple[MemoryMode, ...] = ("full", "model_offload", "group_offload")
-
-
-@pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    """The stand-in, with the libraries' calls of a true backend's allocator switched off."""
-    for module in ("diffusers.pipelines.pipeline_utils.empty_device_cache", "accelerate.hooks.clear_device_cache"):
-        monkeypatch.setattr(module, lambda *_, **__: None)
-    monkeypatch.setattr(torch, DEVICE.type, SimpleNamespace(), raising=False)  # a true backend's own module
-    monkeypatch.setattr(studio_module, "choose_device", lambda name: (DEVICE, "a test asked for it"))
-    with StandIn() as entered:
-        yield entered
 
 
 def make_lora(path: Path) -> Path:
