@@ -422,9 +422,11 @@ def test_what_does_not_fit_says_what_it_was_made_for(lumen: Path, sdxl: Path, tm
 
 def test_a_row_of_zeros_stays_zero_in_dora() -> None:
     """Such rows are in pruned models; dividing by their norm would give NaN."""
-    weight = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
-    merged = decompose(weight, torch.zeros(2, 2), torch.tensor([[1.0], [10.0]]), of_outputs=True)
-    torch.testing.assert_close(merged, torch.tensor([[0.0, 0.0], [6.0, 8.0]]))
+    weight = torch.tensor([[0.0, 0.0], [1e-25, 0.0], [3.0, 4.0]])  # the second row's squares are 0 in float32
+    for magnitude in (1.0, 10.0):
+        magnitudes = torch.tensor([[magnitude], [magnitude], [10.0]])
+        merged = decompose(weight, torch.zeros(3, 2), magnitudes, of_outputs=True)
+        torch.testing.assert_close(merged, torch.tensor([[0.0, 0.0], [0.0, 0.0], [6.0, 8.0]]))
 
 
 def test_a_changed_config_of_a_peft_adapter_is_another_model(lumen: Path, tmp_path: Path) -> None:

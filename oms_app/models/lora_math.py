@@ -65,8 +65,8 @@ def decompose(weight: Tensor, delta: Tensor, magnitude: Tensor, *, of_outputs: b
     axis = 0 if of_outputs else 1
     shape = [-1 if dimension == axis else 1 for dimension in range(merged.ndim)]
     norm = merged.transpose(0, axis).flatten(1).norm(dim=1).reshape(shape)
-    # A row of zeros has no direction and stays zero, where dividing by its norm would give NaN.
-    return merged * (magnitude.reshape(shape) / norm.clamp(min=torch.finfo(norm.dtype).tiny))
+    # A row of zeros has no direction: it stays zero, and dividing by its norm would give NaN.
+    return merged / norm.clamp(min=torch.finfo(norm.dtype).eps) * magnitude.reshape(shape)
 
 
 def dora_is_of_outputs(magnitude: Tensor, weight: Tensor) -> bool:
