@@ -205,24 +205,27 @@ def test_half_precision_weights_compute_in_float32_for_the_probe() -> None:
 
 @pytest.mark.parametrize("scale_name", ["scale_weight", "weight_scale"])
 @pytest.mark.parametrize("per_output", [False, True])
+@pytest.mark.parametrize("column", [False, True], ids=["flat", "column"])
 def test_scaled_float8_is_multiplied_by_its_scales(
-    scale_name: str, per_output: bool, tensors: dict[str, dict[str, Tensor]], tmp_path: Path
+    scale_name: str, per_output: bool, column: bool, tensors: dict[str, dict[str, Tensor]], tmp_path: Path
 ) -> None:
     content: dict[str, Tensor] = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
     content[f"{UNET}scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
     rounded = {}
     for name, value in tensors["sdxl"].items():
         content[name] = value
-        if name.startswith(UNET) and value.ndim == 2:
-            scale = (value.abs().amax(1) if per_output else value.abs().max()) / 448
-            content[name] = (value / (scale[:, None] if per_output else scale)).to(torch.float8_e4m3fn)
+        if name.startswith(UNET) and value.ndim in (2, 4):
+            scale = (value.abs().flatten(1).amax(1) if per_output else value.abs().max()) / 448
+            factor = scale.view(-1, *[1] * (value.ndim - 1)) if per_output else scale
+            content[name] = (value / factor).to(torch.float8_e4m3fn)
             stem = name.removesuffix("weight")
-            content |= {stem + scale_name: scale, stem + "scale_input": torch.ones(())}
-            rounded[name] = content[name].float() * (scale[:, None] if per_output else scale)
+            content |= {stem + scale_name: scale[..., None] if column else scale, stem + "scale_input": torch.ones(())}
+            rounded[name] = content[name].float() * factor
     unet = load_single_file(saved(tmp_path, content), torch.float32).unet
     for module, theirs in unet_names(unet).items():
         if f"{UNET}{theirs}.weight" in rounded:
-            assert torch.equal(unet.get_submodule(module).weight, rounded[f"{UNET}{theirs}.weight"])
+            weight = unet.get_submodule(module).weight
+            assert torch.equal(weight, rounded[f"{UNET}{theirs}.weight"].view_as(weight))
 
 
 @pytest.mark.parametrize(
@@ -299,6 +302,10 @@ FOREIGN: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "embedding": ({"emb_params": (4, 768)}, "is a textual-inversion embedding"),
     "SDXL embedding": ({"clip_g": (4, 1280), "clip_l": (4, 768)}, "is a textual-inversion embedding"),
     "embedding by its word": ({"<my-style>": (768,)}, "is a textual-inversion embedding"),
+    "EMA": (
+        {"model_ema.diffusion_modelinput_blocks00weight": (3,), "first_stage_model.encoder.conv_in.weight": (3,)},
+        "is only the averaged (EMA) weights of a checkpoint",
+    ),
     "VAE": ({"first_stage_model.encoder.conv_in.weight": (3, 3, 3, 3)}, "is only a VAE"),
     "VAE, diffusers": ({"decoder.up_blocks.0.resnets.0.conv1.weight": (3, 3, 3, 3)}, "is only a VAE"),
     "UNet": ({"diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)}, "is only a UNet"),

@@ -256,6 +256,29 @@ def test_the_oldest_format_of_diffusers(family: str, lumen: Path, sdxl: Path, tm
 
 
 @pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_text_encoders_under_comfyuis_names(family: str, lumen: Path, sdxl: Path, tmp_path: Path) -> None:
+    pipeline, seed = open_base(family, lumen, sdxl), [0]
+    tensors: Factors = {}
+    changes = {}
+    for i, module in enumerate(TEXT + (TEXT_2 if family == "sdxl" else [])):
+        encoder = "clip_l" if module[0] == "text_encoder" else "clip_g"
+        stem = peft(module, family).replace(module[0], f"text_encoders.{encoder}.transformer", 1)
+        weight = getattr(pipeline, module[0]).get_submodule(module[1]).weight.detach()
+        factors, changes[module] = plain(weight, i, seed)
+        tensors |= written(LORA, factors, stem)
+    save_file(tensors, tmp_path / "a.safetensors")
+    check(pipeline, changes, tmp_path / "a.safetensors")
+
+
+def test_alphas_beside_the_oldest_names_of_diffusers(lumen: Path, sdxl: Path, tmp_path: Path) -> None:
+    pipeline = open_base("sd", lumen, sdxl)
+    module = UNET[0]
+    factors, delta = plain(pipeline.unet.get_submodule(module[1]).weight.detach(), 1, [0])
+    save_file(written(OLD, factors, old_diffusers(module, "sd")), tmp_path / "a.safetensors")
+    check(pipeline, {module: delta}, tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
 @pytest.mark.parametrize("kind", ["outputs", "inputs", "PEFT", "LoHa"])
 def test_dora(kind: str, family: str, lumen: Path, sdxl: Path, tmp_path: Path) -> None:
     """m (W + ΔW)/‖W + ΔW‖, the norm over all but the outputs (or the inputs); the strength goes from W to that."""

@@ -12,6 +12,8 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from oms_app import StudioError
+from oms_app.models import user_models
+from oms_app.models.catalog import Catalog
 from oms_app.models.lora import fuse_loras
 
 TO_Q = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -69,6 +71,42 @@ def test_what_peft_keeps_beside_its_file_is_needed(lumen: Path, tmp_path: Path) 
     (tmp_path / "adapter_config.json").unlink()
     with pytest.raises(StudioError, match=r"is a PEFT adapter.*adapter_config\.json"):
         fuse_loras(pipeline, [(renamed, 1.0)])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_folder_of_peft_is_added_and_kept_with_its_config(
+    lumen: Path, presets: Path, own_home: Path, tmp_path: Path
+) -> None:
+    path, merged = adapter(lumen, tmp_path / "style", CONFIGS["alpha"])
+    catalog = Catalog(presets, home=own_home)
+    assert user_models.add(catalog, str(path.parent)).title == "style"
+    user_models.forget(catalog, "style")
+    entry = user_models.keep(catalog, path)
+    kept = Path(entry.folder)
+    assert kept.is_relative_to(catalog.downloads / "own") and not path.exists()
+    pipeline = StableDiffusionPipeline.from_pretrained(lumen, local_files_only=True)
+    fuse_loras(pipeline, [(kept, 1.0)])
+    key = f"{TO_Q}.weight"
+    torch.testing.assert_close(pipeline.unet.state_dict()[key], merged[key], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["IA3Config", "VeraConfig", "AdaLoraConfig", "FourierFTConfig"])
+def test_other_kinds_of_peft_are_refused_by_name(
+    kind: str, lumen: Path, presets: Path, own_home: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, dict[str, Any]] = {
+        "IA3Config": {"feedforward_modules": []},
+        "AdaLoraConfig": {"total_step": 10},
+        "FourierFTConfig": {"n_frequency": 8},
+    }
+    config = getattr(peft, kind)(target_modules=[TO_Q], **settings.get(kind, {}))
+    unet = StableDiffusionPipeline.from_pretrained(lumen, local_files_only=True).unet
+    peft.get_peft_model(unet, config).save_pretrained(tmp_path)
+    catalog = Catalog(presets, home=own_home)
+    for source in (tmp_path, tmp_path / "adapter_model.safetensors"):
+        with pytest.raises(StudioError, match=f"PEFT adapter of the kind {config.peft_type.value}, which is not"):
+            user_models.add(catalog, str(source))
 
 
 @pytest.mark.filterwarnings("ignore")

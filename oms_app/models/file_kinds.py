@@ -49,6 +49,7 @@ _OTHERS: tuple[tuple[str, str], ...] = (
 _PARTS: tuple[tuple[str, str], ...] = (
     (r"^(diffusion_model\.)?input_blocks\.0\.0\.weight$", "only a UNet"),
     (r"^(unet\.)?down_blocks\.\d+\.(resnets|attentions)\.", "only a UNet, in the diffusers layout"),
+    (r"^model_ema\.", "only the averaged (EMA) weights of a checkpoint"),
     (r"^(vae\.|first_stage_model\.)?(encoder|decoder)\.(conv_in|down|up|down_blocks|up_blocks|mid)\b", "only a VAE"),
     (r"^(text_model\.)?encoder\.layers\.\d+\.self_attn\.", "only a CLIP text encoder"),
     (r"^(text_model\.|transformer\.)?(embeddings\.token_embedding|text_model)\.", "only a CLIP text encoder"),
@@ -114,6 +115,7 @@ def is_lora(names: Iterable[str]) -> bool:
     """Whether tensors of these names are a low-rank adapter's or one of its relatives' (LyCORIS), in any key format."""
     pattern = re.compile(
         r"^(lora|lycoris)_|\.lora_|_lora\.|\.lora\.|\.(hada_w|lokr_w|oft_|boft_|dora_scale)|^bundle_emb\."
+        r"|^base_model\.model\."  # every adapter of PEFT
     )
     return any(pattern.search(name) for name in names)
 

@@ -19,8 +19,10 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTextModelWithPro
 
 from oms_app.errors import StudioError
 from oms_app.models.failures import library_errors
+from oms_app.models.file_kinds import SUPPORTED
 from oms_app.models.folder_kinds import check_folder, part_weights, parts_of
 from oms_app.models.reading import read_json, weight_files
+from oms_app.models.scheduler_factory import noise_follows_from_betas
 from oms_app.models.tokenizers import whole_tokenizer
 
 MODELS: dict[str, Any] = {
@@ -114,6 +116,8 @@ def _scheduler(folder: Path, class_name: object) -> Any:
     scheduler_class = getattr(diffusers, class_name, None) if isinstance(class_name, str) else None
     if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)):
         raise StudioError(f"{folder}: its scheduler is a {class_name}, which diffusers does not have")
+    if not noise_follows_from_betas(scheduler_class):
+        raise StudioError(f"{folder}: its scheduler is a {class_name}, which has other noise levels; {SUPPORTED}")
     return scheduler_class.from_pretrained(folder / "scheduler", local_files_only=True)  # type: ignore[attr-defined]
 
 

@@ -25,6 +25,7 @@ Adapters = tuple[tuple[Path, float], ...]  # files, and how strongly each is app
 Target = tuple[str, torch.nn.Module]  # the part's name, the module
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 _TEXT_STEMS = {"text_encoder": ("lora_te", "lora_te1"), "text_encoder_2": ("lora_te2",)}
+_COMFY_TEXT = {"clip_l": "text_encoder", "clip_h": "text_encoder", "clip_g": "text_encoder_2"}
 _OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
@@ -109,6 +110,7 @@ def _misfit(file: LoraFile, why: str) -> StudioError:
 def _canonical(stem: str) -> str:
     """A module's name as in `_targets`, from the name that a format uses: with dots, without prefixes of tools."""
     stem = stem.removeprefix("base_model.model.")
+    stem = re.sub(r"^text_encoders\.(clip_[lhg])\.transformer\.", lambda found: f"{_COMFY_TEXT[found[1]]}.", stem)
     stem = re.sub(r"\.processor\.to_out$", ".to_out.0", stem).replace(".processor.", ".")
     if stem.startswith("text_encoder"):
         old = re.search(r"\.self_attn\.(to_(?:q|k|v|out))$", stem)

@@ -25,7 +25,7 @@ _ROLES: tuple[tuple[str, str], ...] = (
     (r"\.lora_mid\.weight$", "mid"),
     (r"(?:\.lora|_lora|\.lora_linear_layer)\.down\.weight$", "down"),
     (r"(?:\.lora|_lora|\.lora_linear_layer)\.up\.weight$", "up"),
-    (r"\.alpha$", "alpha"),
+    (r"(?:\.lora|_lora|\.lora_linear_layer)?\.alpha$", "alpha"),
     (r"\.dora_scale$", "dora_scale"),
     (r"\.lora_magnitude_vector(?:\.\w+)?(?:\.weight)?$", "magnitude"),
     (r"\.(hada_[wt][12](?:_[ab])?)$", ""),  # "": the ending is the role
@@ -89,6 +89,8 @@ class LoraFile:
 
 
 PEFT_CONFIG = "adapter_config.json"  # beside the weights of a PEFT adapter
+PEFT_WEIGHTS = "adapter_model.safetensors"
+_PEFT_KINDS = ("LORA", "LOHA", "LOKR")
 _PEFT_PREFIX = "base_model.model."
 _PARTS = ("unet", "text_encoder_2", "text_encoder")
 # Initial factors that PEFT takes out of the base model's weights when it loads them.
@@ -140,6 +142,7 @@ def lora_files(path: Path) -> tuple[Path, Path]:
 def read_lora(path: Path) -> LoraFile:
     """What a LoRA file contains. Raises StudioError, naming the format, if it cannot be applied exactly."""
     header = read_header(path)
+    metadata = _metadata(path, header)
     grouped: dict[str, dict[str, str]] = {}
     unknown: list[str] = []
     for name in header.tensors:
@@ -158,7 +161,6 @@ def read_lora(path: Path) -> LoraFile:
     if unknown:
         shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
         raise StudioError(f"the LoRA {path.name} has unknown tensors ({shown}): use another")
-    metadata = _metadata(path, header)
     is_peft = all(stem.startswith(_PEFT_PREFIX) for stem in grouped)
     if is_peft and not metadata.config and not any("alpha" in roles for roles in grouped.values()):
         raise StudioError(
@@ -189,6 +191,11 @@ def _metadata(path: Path, header: Header) -> _Metadata:
     beside = path.with_name(PEFT_CONFIG)
     is_peft = path.stem.startswith("adapter_model") or any(name.startswith(_PEFT_PREFIX) for name in header.tensors)
     config = read_json(beside) if is_peft and beside.is_file() else {}
+    kind = str(config.get("peft_type") or _PEFT_KINDS[0]).upper()
+    if kind not in _PEFT_KINDS:
+        raise StudioError(
+            f"the LoRA {path.name} is a PEFT adapter of the kind {kind}, which is not supported: use another"
+        )
     start = str(config.get("init_lora_weights", "")).lower()
     if start.startswith(_CHANGES_BASE):
         raise StudioError(f"the LoRA {path.name} is a PEFT adapter that changes the base model ({start}): use another")
@@ -228,7 +235,10 @@ def _is_whole_kronecker(roles: set[str]) -> bool:
 def _made_for(header: Header, modules: list[LoraModule]) -> str:
     """The family, by the width of its cross-attention input, by its text encoders, or by its metadata."""
     said = " ".join(header.metadata.get(key, "") for key in ("ss_base_model_version", "modelspec.architecture")).lower()
-    if any(module.stem.startswith(("lora_te2", "text_encoder_2")) for module in modules) or "sdxl" in said:
+    if (
+        any(module.stem.startswith(("lora_te2", "text_encoder_2", "text_encoders.clip_g")) for module in modules)
+        or "sdxl" in said
+    ):
         return TITLES["sdxl"]
     for module in modules:
         if re.search(r"attn2[._]to_[kv]$", module.stem) and "down" in module.roles:

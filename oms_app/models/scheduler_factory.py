@@ -104,6 +104,12 @@ def make_scheduler(config: Mapping[str, Any], name: str, steps: int, device: tor
     return scheduler
 
 
+def noise_follows_from_betas(scheduler_class: type) -> bool:
+    """Whether a class's noise levels follow from its betas alone: not in flow matching, EDM, unCLIP or CogVideoX."""
+    parameters = inspect.signature(scheduler_class).parameters
+    return "beta_start" in parameters and "snr_shift_scale" not in parameters
+
+
 def _defaults_of(class_name: Any) -> dict[str, Any]:
     """The defaults of a scheduler class of diffusers; empty for anything else."""
     named = getattr(diffusers, class_name, None) if isinstance(class_name, str) else None

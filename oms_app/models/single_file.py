@@ -95,7 +95,7 @@ class _Reader:
             if name.endswith(".weight") and scale in self:
                 self._used.add(scale)
                 factor = self._file.get_tensor(scale).float()
-                if factor.ndim == 1 and factor.numel() > 1:  # one for each output
+                if 1 < factor.numel() == len(factor):  # one for each output, (out,) or (out, 1)
                     factor = factor.view(-1, *[1] * (tensor.ndim - 1))
                 return tensor.float() * factor
         return tensor.float() if tensor.dtype.itemsize == 1 else tensor

@@ -14,7 +14,7 @@ from oms_app.errors import StudioError
 from oms_app.models.catalog import OWN, Catalog, Entry, local_path, re_id
 from oms_app.models.file_kinds import identify
 from oms_app.models.folder_kinds import PICKLES, snapshot_of
-from oms_app.models.lora_formats import read_lora
+from oms_app.models.lora_formats import PEFT_WEIGHTS, lora_files, read_lora
 from oms_app.models.reading import is_safetensors, read_header, weight_files
 from oms_app.paths import atomic_write
 
@@ -49,20 +49,28 @@ def add(catalog: Catalog, source: str, title: str | None = None) -> Entry:
 
 
 def keep(catalog: Catalog, dropped: Path) -> Entry:
-    """As `add`, for a file that was uploaded to a temporary place: it is moved to own/ in the folder of downloads."""
-    path = _locate(str(dropped))
+    """As `add`, for a file that was uploaded to a temporary place: it is moved to own/ in the folder of downloads.
+
+    A PEFT adapter is moved with its config, into a folder of its own.
+    """
+    path, title = _locate(str(dropped)), dropped.stem
     try:
-        _examine(catalog, path)  # refused files are not kept
+        kind = _examine(catalog, path).kind  # refused files are not kept
     except StudioError as error:  # the temporary path means nothing to the person
         raise StudioError(str(error).replace(str(path), path.name)) from error
-    folder = catalog.downloads / "own"
+    files = [file for file in lora_files(path) if file.is_file()] if kind == "lora" else [path]
+    folder, ending = catalog.downloads / "own", ".safetensors" if len(files) == 1 else ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        target = next(p for p in (folder / f"{n}.safetensors" for n in _names(re_id(path.stem))) if not p.exists())
-        shutil.move(path, target)
+        target = next(p for p in (folder / f"{n}{ending}" for n in _names(re_id(title))) if not p.exists())
+        if len(files) > 1:
+            target.mkdir()
+            target = target / path.name
+        for file in files:
+            shutil.move(file, target if file == path else target.with_name(file.name))
     except OSError as error:
         raise StudioError(f"{path.name} cannot be stored in {folder} ({error.strerror}): free some space") from error
-    return add(catalog, str(target), path.stem)
+    return add(catalog, str(target), title)
 
 
 def forget(catalog: Catalog, name: str) -> Entry:
@@ -87,6 +95,8 @@ def _locate(source: str) -> Path:
         raise StudioError(f"{text!r} is not an absolute path: begin with / or ~, on Windows with a drive such as C:\\")
     if not path.exists():
         raise StudioError(f"there is nothing at {text!r}: check the path")
+    if (path / PEFT_WEIGHTS).is_file():
+        return (path / PEFT_WEIGHTS).absolute()
     return snapshot_of(path).absolute()  # not resolved: the hub's cache links to files without a name
 
 
@@ -98,7 +108,8 @@ def _examine(catalog: Catalog, path: Path) -> Entry:
         if is_safetensors(path) and path.is_file():
             if identify(path).kind == "lora":
                 read_lora(path)
-                return Entry(id=re_id(path.stem), kind="lora", title=path.stem, folder=str(path))
+                title = path.parent.name if path.name == PEFT_WEIGHTS else path.stem
+                return Entry(id=re_id(title), kind="lora", title=title, folder=str(path))
         elif path.suffix.lower() not in PICKLES:
             raise StudioError(f"{path} is not a model: give a folder in the diffusers layout, or a .safetensors file")
         return catalog.find(str(path), "base")
