@@ -87,9 +87,13 @@ def correlation(a: ArrayLike, b: ArrayLike) -> float:
 
 def rank_correlation(a: ArrayLike, b: ArrayLike) -> float:
     """Spearman's ρ: `correlation` of the ranks; equal values share their mean rank."""
-    from scipy.stats import rankdata
+    return correlation(_ranks(a), _ranks(b))
 
-    return correlation(rankdata(a), rankdata(b))
+
+def _ranks(values: ArrayLike) -> NDArray[np.float64]:
+    _, places, counts = np.unique(np.asarray(values).ravel(), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray(last - (counts - 1) / 2)[places]
 
 
 def with_mean(rgb: NDArray[np.uint8], mean: float) -> NDArray[np.uint8]:

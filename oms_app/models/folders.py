@@ -116,9 +116,11 @@ def _scheduler(folder: Path, class_name: object) -> Any:
     scheduler_class = getattr(diffusers, class_name, None) if isinstance(class_name, str) else None
     if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)):
         raise StudioError(f"{folder}: its scheduler is a {class_name}, which diffusers does not have")
-    if not noise_follows_from_betas(scheduler_class):
+    scheduler = scheduler_class.from_pretrained(folder / "scheduler", local_files_only=True)  # type: ignore[attr-defined]
+    # Those without ᾱ (flow matching, EDM) are refused with their reason when a request resolves.
+    if hasattr(scheduler, "alphas_cumprod") and not noise_follows_from_betas(scheduler_class):
         raise StudioError(f"{folder}: its scheduler is a {class_name}, which has other noise levels; {SUPPORTED}")
-    return scheduler_class.from_pretrained(folder / "scheduler", local_files_only=True)  # type: ignore[attr-defined]
+    return scheduler
 
 
 def _safety_checker(folder: Path, parts: dict[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:
