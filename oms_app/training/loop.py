@@ -279,11 +279,11 @@ class _Run:
         for part in range(self.plan.accumulate):
             batch = next(source)
             last = part == self.plan.accumulate - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.objective):
-                with attention(self.accelerator.device):
-                    with self.accelerator.autocast():
-                        value = self.objective(batch, used) / self.plan.accumulate
-                    self.accelerator.backward(value)
+            apart = nullcontext() if last else self.accelerator.no_sync(self.objective)
+            with apart, attention(self.accelerator.device):
+                with self.accelerator.autocast():
+                    value = self.objective(batch, used) / self.plan.accumulate
+                self.accelerator.backward(value)
             total += value.detach()
             self.state.pictures += len(next(iter(batch.values()))) * self.accelerator.num_processes
         self.accelerator.clip_grad_norm_(self.objective.parameters(), self.plan.gradient_clip)
