@@ -168,6 +168,25 @@ def test_endings_and_names_in_any_case_and_script(presets: Path, own_home: Path,
         assert catalog.lora(str(tmp_path / name)) == tmp_path / name
 
 
+def test_weights_of_parts_in_upper_case(base: Path) -> None:
+    """Libraries look for names in lower case only; shards are named by their index."""
+    wanted = weights(load_folder(base, torch.float32))
+    (base / UNET).rename((base / UNET).with_name("DIFFUSION_PYTORCH_MODEL.FP16.SAFETENSORS"))
+    encoder = StableDiffusionPipeline.from_pretrained(base, unet=None, local_files_only=True).text_encoder
+    (base / "text_encoder/model.safetensors").unlink()
+    encoder.save_pretrained(base / "text_encoder", max_shard_size="20KB")
+    shards = sorted((base / "text_encoder").glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    index = base / "text_encoder/model.safetensors.index.json"
+    told = index.read_text()
+    for shard in shards:
+        shard.rename(shard.with_suffix(".SAFETENSORS"))
+        told = told.replace(shard.name, shard.stem + ".SAFETENSORS")
+    index.write_text(told)
+    got = weights(load_folder(base, torch.float32))
+    assert got.keys() == wanted.keys() and all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
 def lose_vocabulary(base: Path) -> None:
     path = base / "tokenizer/tokenizer.json"
     told = json.loads(path.read_text())

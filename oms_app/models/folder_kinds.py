@@ -127,12 +127,12 @@ def part_weights(part: Path) -> PartWeights:
     rank = {variant: place for place, variant in enumerate(_ORDER)}
     # A whole file beside shards: transformers reads the whole one, diffusers the shards if they have an index.
     shards_first = -1 if _has_index(part) and "_class_name" in _config_of(part) else 1
-    chosen = min(complete, key=lambda group: (rank.get(group[0], 10), group[0], shards_first * group[1]))
+    chosen = min(complete, key=lambda group: (rank.get(group[0].lower(), 10), group[0], shards_first * group[1]))
     return PartWeights(chosen[0] or None, tuple(path for _, path in sorted(found[chosen].items())))
 
 
 def _has_index(part: Path) -> bool:
-    return any(".safetensors.index." in path.name for path in part.iterdir())
+    return any(".safetensors.index." in path.name.lower() for path in part.iterdir())
 
 
 def _config_of(part: Path) -> dict[str, Any]:
