@@ -168,25 +168,6 @@ def test_endings_and_names_in_any_case_and_script(presets: Path, own_home: Path,
         assert catalog.lora(str(tmp_path / name)) == tmp_path / name
 
 
-def test_weights_of_parts_in_upper_case(base: Path) -> None:
-    """Libraries look for names in lower case only; shards are named by their index."""
-    wanted = weights(load_folder(base, torch.float32))
-    (base / UNET).rename((base / UNET).with_name("DIFFUSION_PYTORCH_MODEL.FP16.SAFETENSORS"))
-    encoder = StableDiffusionPipeline.from_pretrained(base, unet=None, local_files_only=True).text_encoder
-    (base / "text_encoder/model.safetensors").unlink()
-    encoder.save_pretrained(base / "text_encoder", max_shard_size="20KB")
-    shards = sorted((base / "text_encoder").glob("*-of-*.safetensors"))
-    assert len(shards) > 1
-    index = base / "text_encoder/model.safetensors.index.json"
-    told = index.read_text()
-    for shard in shards:
-        shard.rename(shard.with_suffix(".SAFETENSORS"))
-        told = told.replace(shard.name, shard.stem + ".SAFETENSORS")
-    index.write_text(told)
-    got = weights(load_folder(base, torch.float32))
-    assert got.keys() == wanted.keys() and all(torch.equal(got[name], wanted[name]) for name in wanted)
-
-
 def lose_vocabulary(base: Path) -> None:
     path = base / "tokenizer/tokenizer.json"
     told = json.loads(path.read_text())
@@ -364,6 +345,54 @@ def test_a_whole_file_beside_some_shards_is_read(base: Path) -> None:
     save_file({"a": torch.zeros(1)}, base / "unet/diffusion_pytorch_model-00001-of-00002.safetensors")
     assert part_weights(base / "unet").files == (whole,)
     assert size_on_disk(base).total > 1
+    load_folder(base, torch.float32)
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        str.upper,
+        lambda name: name.replace(".safetensors", ".FP16.SafeTensors"),
+        lambda name: f"my {name}",
+    ],
+    ids=["upper", "mixed variant", "another name"],
+)
+@pytest.mark.parametrize("shards", [False, True], ids=["whole", "shards"])
+def test_weights_in_a_part_under_any_name(rename: Callable[[str], str], shards: bool, base: Path) -> None:
+    wanted = weights(load_folder(base, torch.float32))
+    if shards:
+        unet = UNet2DConditionModel.from_pretrained(base / "unet")
+        (base / UNET).unlink()
+        unet.save_pretrained(base / "unet", max_shard_size="300KB")
+    for part in ("unet", "vae", "text_encoder"):
+        for path in [*(base / part).glob("*.safetensors"), *(base / part).glob("*.index.json")]:
+            path.rename(path.with_name(rename(path.name)))
+    got = weights(load_folder(base, torch.float32))
+    assert got.keys() == wanted.keys() and all(torch.equal(got[name], wanted[name]) for name in wanted)
+    assert size_on_disk(base).total > 0
+
+
+def test_shards_without_their_index_are_read(base: Path) -> None:
+    wanted = weights(load_folder(base, torch.float32))
+    unet = UNet2DConditionModel.from_pretrained(base / "unet")
+    (base / UNET).unlink()
+    unet.save_pretrained(base / "unet", max_shard_size="300KB")
+    next((base / "unet").glob("*.index.json")).unlink()
+    got = weights(load_folder(base, torch.float32))
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
+def test_a_foreign_file_beside_the_weights_is_not_read(base: Path) -> None:
+    save_file({"a": torch.zeros(1)}, base / "unet/style.safetensors")
+    assert part_weights(base / "unet").files == (base / UNET,)
+    (base / UNET).rename(base / "unet/mine.safetensors")
+    with pytest.raises(StudioError, match=r"unet contains several models \(mine\S+, style\S+\): keep one"):
+        load_folder(base, torch.float32)
+
+
+def test_an_index_whose_shards_are_missing_beside_a_whole_file(base: Path) -> None:
+    name = "diffusion_pytorch_model-00001-of-00002.safetensors"
+    (base / f"{UNET}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"conv_in.weight": name}}))
     load_folder(base, torch.float32)
 
 

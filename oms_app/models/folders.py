@@ -6,13 +6,9 @@ float32. A part with missing tensors is refused; diffusers would fill them with 
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import diffusers
@@ -24,7 +20,8 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTextModelWithPro
 from oms_app.errors import StudioError
 from oms_app.models.failures import library_errors
 from oms_app.models.file_kinds import SUPPORTED
-from oms_app.models.folder_kinds import PartWeights, check_folder, part_weights, parts_of
+from oms_app.models.folder_kinds import check_folder, parts_of
+from oms_app.models.part_files import readable_part
 from oms_app.models.reading import read_json, weight_files
 from oms_app.models.scheduler_factory import noise_follows_from_betas
 from oms_app.models.tokenizers import whole_tokenizer
@@ -76,15 +73,15 @@ def load_part(model_class: Any, part: Path, dtype: torch.dtype) -> Any:
     """A model of diffusers or transformers from its own folder. Raises StudioError if tensors are missing or
     unknown; other exceptions of the libraries pass through.
     """
-    weights = part_weights(part)
-    with _named_in_lower_case(part, weights) as (folder, variant):
+    of_diffusers = issubclass(model_class, diffusers.ModelMixin)
+    with readable_part(part, "diffusion_pytorch_model" if of_diffusers else "model") as (folder, variant):
         model, info = model_class.from_pretrained(
             folder,
             variant=variant,
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
-            **{_dtype_argument(model_class): dtype},
+            **{"torch_dtype" if of_diffusers else "dtype": dtype},
         )
     _require_none(
         part, "has missing tensors", [name for name in info["missing_keys"] if not name.endswith("position_ids")]
@@ -92,23 +89,6 @@ def load_part(model_class: Any, part: Path, dtype: torch.dtype) -> Any:
     _require_none(part, "has tensors of another shape", [str(name) for name in info["mismatched_keys"]])
     _require_none(part, "has unknown tensors", [name for name in info["unexpected_keys"] if not _UNREAD.search(name)])
     return model
-
-
-@contextmanager
-def _named_in_lower_case(part: Path, weights: PartWeights) -> Iterator[tuple[Path, str | None]]:
-    """A folder in which the libraries find the weights, and their variant: they look for names in lower case only."""
-    if all(file.with_name(file.name.lower()).exists() for file in weights.files):
-        yield part, weights.variant
-        return
-    with TemporaryDirectory(prefix="oms-") as temporary:
-        for file in part.iterdir():
-            named = Path(temporary) / file.name.lower()
-            if named.name.endswith(".safetensors.index.json"):
-                shards = {name: shard.lower() for name, shard in read_json(file)["weight_map"].items()}
-                named.write_text(json.dumps(read_json(file) | {"weight_map": shards}), encoding="utf-8")
-            else:
-                named.symlink_to(file.absolute())
-        yield Path(temporary), weights.variant.lower() if weights.variant else None
 
 
 def load_tokenizer(part: Path, encoder: Any, tokenizer_class: Any = CLIPTokenizer) -> Any:
@@ -122,10 +102,6 @@ def load_tokenizer(part: Path, encoder: Any, tokenizer_class: Any = CLIPTokenize
     tokenizer = tokenizer_class.from_pretrained(part, local_files_only=True)
     positions = getattr(encoder, "max_position_embeddings", None)  # T5 has none
     return whole_tokenizer(tokenizer, encoder.vocab_size, str(part), positions)
-
-
-def _dtype_argument(model_class: Any) -> str:
-    return "torch_dtype" if issubclass(model_class, diffusers.ModelMixin) else "dtype"
 
 
 def _require_none(part: Path, fault: str, names: list[str]) -> None:
