@@ -23,7 +23,7 @@ from oms_app.models.folders import load_folder
 from oms_app.models.lora import Adapters, fuse_loras
 from oms_app.models.lora_formats import lora_files
 from oms_app.models.memory import Bytes, MemoryMode, place, size_on_disk, slow_precision_note
-from oms_app.models.reading import Stamp, read_json, stamp_of
+from oms_app.models.reading import Stamp, read_json, stamp_of, weight_files
 from oms_app.models.single_file import load_single_file, unread_tensors
 from oms_app.models.text import SdxlTextEncoder, TextEncoder, encoder_key, load_encoder
 from oms_app.models.vae import colour_map_of, rgb_map_of
@@ -199,7 +199,7 @@ def load_module(
     with library_errors(f"{folder} cannot be read as {title}", "restore its files"):
         unet = TimeFreeUNet.from_pretrained(part, torch_dtype=dtype)
     named = read_json(folder / f"{kind}_text_encoder/config.json")
-    own = (folder / f"{kind}_text_encoder/model.safetensors").is_file()
+    own = bool(weight_files(folder / f"{kind}_text_encoder"))
     encoder = OWN_ENCODER if own else named.get("_name_or_path")
     if not isinstance(encoder, str) or named.get("subfolder", "text_encoder") != "text_encoder":
         raise StudioError(f"{folder}/{kind}_text_encoder names no text encoder: set _name_or_path in its config.json")
