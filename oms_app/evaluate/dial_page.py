@@ -147,10 +147,10 @@ Difference of mean L* towards the light (half against half; for centre and vigne
 {table(("light", "asked sign", "median", "free run", "subject kept"), lit)}
 ## Spread
 
-One More Step gives all pictures of a prompt the same mean light. `--spread 1` gives them the variety of light that such pictures had in
-the training data, from seed to seed: "mountains" are dark at times. 0 is One More Step, bit for bit; values between reduce the variety. What is set
-by the other dials stays set. It needs an OMS module with a spread head, as the embedded one has. Figures:
-[results](results.md#spread).
+One More Step gives all pictures of a prompt the same mean light. `--spread 1` gives them the variety of light that such
+pictures had in the training data, from seed to seed: "mountains" are dark at times. 0 is One More Step, bit for bit;
+values between reduce the variety. What is set by the other dials stays set. It needs an OMS module with a spread head,
+as the embedded one has. Figures: [results](results.md#spread).
 """
 
 
