@@ -149,12 +149,6 @@ class Variant(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _spread_has_no_head_yet(self) -> Variant:
-        if self.correction != "raw" and self.spread:
-            raise FieldError(VARIANT_FIELDS["spread"], self.spread, "no module can sample it yet: set it to 0")
-        return self
-
-    @model_validator(mode="after")
     def _settings_are_read(self) -> Variant:
         if self.correction == "raw":  # a variant that is switched off may keep its settings
             return self
