@@ -27,7 +27,7 @@ PLAIN = "plain"  # the look that adds nothing; it is listed first
 THUMBNAIL = 96  # pixels
 MAX_BYTES = 64 * 1024  # of a look's JSON file; the largest valid one is smaller
 MAX_USER_LOOKS = 200  # looks that a user may save
-DIALS = ("luminance", "tint", "tint_strength", "warmth", "light", "light_strength")  # that a look may set
+DIALS = ("luminance", "tint", "tint_strength", "warmth", "light", "light_strength", "spread")  # that a look may set
 Words = Annotated[str, Field(max_length=200)]
 
 
@@ -36,7 +36,7 @@ class Look(Frozen):
 
     prefix, suffix: words before and after the artist's prompt; "" adds none.
     oms_prompt: None follows the whole prompt. oms_prompt_b, mix: the other end of the OMS prompt slider and the
-    position on it, 0…1. oms_guidance_scale: OMS CFG. luminance to light_strength: the dial's, as in `Variant`.
+    position on it, 0…1. oms_guidance_scale: OMS CFG. luminance to spread: the dial's, as in `Variant`.
     sample, seed: the prompt and seed of the thumbnail; `sample` is also used if the artist's prompt is empty.
     thumbnail: file name of a picture beside the look, or "".
     """
@@ -58,6 +58,7 @@ class Look(Frozen):
     warmth: Annotated[float, VARIANT_FIELDS["warmth"]] = VARIANT_FIELDS["warmth"].default
     light: Annotated[str | None, VARIANT_FIELDS["light"]] = None
     light_strength: Annotated[float, VARIANT_FIELDS["light_strength"]] = VARIANT_FIELDS["light_strength"].default
+    spread: Annotated[float, VARIANT_FIELDS["spread"]] = VARIANT_FIELDS["spread"].default
     sample: Annotated[str, Field(min_length=1, max_length=200)] = "mountains"
     seed: Annotated[int, REQUEST_FIELDS["seed"].required] = 1
     thumbnail: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9-]{0,59}\.(jpg|png))?$")] = ""

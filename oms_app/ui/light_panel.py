@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
-from pydantic import ValidationError
 
 from oms_app.engine.service import StudioService
 from oms_app.fields import VARIANT_FIELDS
-from oms_app.prestep.corrections import DIAL
-from oms_app.schema import Variant
 from oms_app.ui import controls, markup, oms_preview
 from oms_app.ui.events import QUICK, Component
 from oms_app.ui.field_set import FieldSet
@@ -84,7 +81,7 @@ class LightPanel:
             )
         with gr.Row(elem_id="dial-warmth", elem_classes="oms-dial"):
             found["warmth"] = controls.slider(VARIANT_FIELDS["warmth"], elem_id="warmth", **_INLINE)
-        with gr.Row(elem_id="dial-spread", elem_classes="oms-dial", visible=_permits("spread", 1.0)):
+        with gr.Row(elem_id="dial-spread", elem_classes="oms-dial"):
             found["spread"] = controls.slider(VARIANT_FIELDS["spread"], elem_id="spread", **_INLINE)
 
     def _build_pad(self, found: dict[str, Component]) -> None:
@@ -135,12 +132,3 @@ class LightPanel:
             if measured
             else f"How exactly {model} obeys has not been measured: run oms calibrate {model}."
         )
-
-
-def _permits(name: str, value: Any) -> bool:
-    """Whether the dial takes this value of a setting, so that the page may offer it."""
-    try:
-        Variant.model_validate({"name": DIAL, "correction": DIAL, name: value})
-    except ValidationError:
-        return False
-    return True
