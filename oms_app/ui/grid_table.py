@@ -88,7 +88,8 @@ def _cell(result: GridResult, row: int, column: int) -> str:
             f'<td><div class="oms-cell oms-failed" role="note" title="{reason}" tabindex="0"><p>{reason}</p></div></td>'
         )
     lightness = f"L* {cell.image.stats.lightness:.0f}"
-    label = escape(f"{labels}, mean {lightness}: open in Create", quote=True)
+    got = "".join(f", {one.text}" for one in cell.image.reached)
+    label = escape(f"{labels}, mean {lightness}{got}: open in Create", quote=True)
     return (
         f'<td><button type="button" data-row="{row}" data-column="{column}" aria-label="{label}" title="{label}">'
         f'<img class="oms-cell" alt="" src="{cell.url}"><span class="oms-caption">{lightness}</span></button></td>'

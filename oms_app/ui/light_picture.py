@@ -89,8 +89,9 @@ def painted(canvas: Any, blur: Any) -> str:
 
     canvas: what `gr.ImageEditor` sends. blur: the radius, in percent of the width.
     """
-    layers = canvas.get("layers") if isinstance(canvas, dict) else None
-    layers = [layer.convert("RGBA") for layer in layers or () if isinstance(layer, Image.Image) and _fits(layer)]
+    found = canvas.get("layers") if isinstance(canvas, dict) else None
+    found = found if isinstance(found, list) else []
+    layers = [layer.convert("RGBA") for layer in found if isinstance(layer, Image.Image) and _fits(layer)]
     layers = [layer for layer in layers if layer.getchannel("A").getbbox()]
     if not layers:
         return ""
