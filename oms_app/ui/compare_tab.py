@@ -24,7 +24,7 @@ from oms_app.ui.seed_field import SeedField
 from oms_app.ui.tab import Page, Tab
 
 AUTOMATIC = ""  # the module of the base model's latent domain; no direction of light
-DIM = 5  # percent: the brightness that dial starts with here
+DIM = 20  # percent: the brightness that dial starts with here
 SIMILAR = "oms-"  # ids of corrections that differ from OMS in a detail begin so; they are not selected at first
 
 

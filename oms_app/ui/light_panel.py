@@ -9,6 +9,7 @@ import gradio as gr
 
 from oms_app.engine.service import StudioService
 from oms_app.fields import VARIANT_FIELDS
+from oms_app.prestep.corrections import CORRECTIONS, DIAL
 from oms_app.ui import controls, markup, oms_preview
 from oms_app.ui.events import QUICK, Component
 from oms_app.ui.field_set import FieldSet
@@ -44,6 +45,8 @@ class LightPanel:
                 self._pictures.build(found)
                 self._build_more(found)
                 self._expected = gr.HTML("", elem_id="expected")
+                with gr.Accordion("What these do", open=False, elem_id="light-help"):
+                    gr.HTML(markup.definitions((field.label, field.help) for field in CORRECTIONS[DIAL].options))
 
     def _build_words(self, found: dict[str, Component]) -> None:
         with gr.Row(elem_id="oms-words"):
@@ -54,12 +57,6 @@ class LightPanel:
             found["oms_guidance_scale"] = controls.slider(
                 CREATE_FIELDS["oms_guidance_scale"], info=None, elem_id="oms-cfg", min_width=90
             )
-        with gr.Row(visible=False, elem_id="oms-slide") as self._slide:
-            for side, value in (("left", "dark"), ("right", "light")):
-                found[f"oms_prompt_{side}"] = gr.Textbox(
-                    value, label=f"{side.capitalize()} end", elem_id=f"oms-{side}", min_width=90, max_lines=2
-                )
-            found["oms_mix"] = controls.slider(CREATE_FIELDS["oms_mix"], elem_id="oms-mix", info=None, min_width=180)
 
     def _build_colours(self, found: dict[str, Component]) -> None:
         luminance, tint = VARIANT_FIELDS["luminance"], VARIANT_FIELDS["tint"]
@@ -103,6 +100,12 @@ class LightPanel:
         found["oms_mode"] = gr.Radio(
             list(OMS_MODES), value=ONE_PROMPT, label="Light and colour come from", elem_id="oms-mode"
         )
+        with gr.Row(visible=False, elem_id="oms-slide") as self._slide:
+            for side, value in (("left", "dark"), ("right", "light")):
+                found[f"oms_prompt_{side}"] = gr.Textbox(
+                    value, label=f"{side.capitalize()} end", elem_id=f"oms-{side}", min_width=90, max_lines=2
+                )
+            found["oms_mix"] = controls.slider(CREATE_FIELDS["oms_mix"], elem_id="oms-mix", info=None, min_width=180)
 
     # Events
 

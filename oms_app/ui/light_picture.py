@@ -43,7 +43,7 @@ class LightPicture:
                 elem_id="light-canvas",
             )
             self._blur = gr.Slider(
-                0, 50, value=10, step=5, label="Blur", elem_id="light-blur", container=False,
+                0, 50, value=10, step=5, label="Blur", elem_id="light-blur",
                 info="In percent of the width: how softly the strokes run into each other.",
             )  # fmt: skip
         with gr.Column(visible=False, elem_id="light-picture") as self._picture:
@@ -53,7 +53,7 @@ class LightPicture:
             )  # fmt: skip
         self._counts = gr.HTML("", elem_id="light-counts")
         for name in (PAINTING, PICTURE):
-            found[name] = gr.Textbox("", visible="hidden", label=f"Light of the {name}", elem_id=f"light-of-{name}")
+            found[name] = gr.Textbox("", visible="hidden", show_label=False, elem_id=f"light-of-{name}")
 
     def connect(self, demo: gr.Blocks, fields: FieldSet[CreateValues]) -> None:
         gr.on(

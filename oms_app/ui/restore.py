@@ -25,7 +25,7 @@ KNOWN = (OMS.correction, DIAL)  # corrections that Create has fields for
 
 def build() -> gr.File:
     return gr.File(
-        label="Settings from a saved picture (PNG)", file_types=[".png"], type="filepath", height=96, elem_id="restore"
+        label="Settings from a saved picture (PNG)", file_types=[".png"], type="filepath", height=132, elem_id="restore"
     )
 
 
