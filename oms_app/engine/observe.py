@@ -18,7 +18,8 @@ from oms_app.prestep.dial import Steering
 from oms_app.prestep.schedule import output_of_x0, x0_of_step
 from oms_app.schema import Preview
 
-POOLED = 16  # cells per side from which x̂0 is averaged 2 × 2 before it is measured
+POOLED, POOLED_TRIALS = 2, 4  # cells per side of x̂0 that are averaged before its colour is measured, and before trials
+SMALLEST = 4  # cells per side that are left at least
 LOOKS = 8  # approximate number of previews per run
 
 
@@ -85,15 +86,30 @@ class StepObserver:
         moved = torch.stack([steering.move(one) for steering, one in zip(steerings, x0, strict=True)])
         measuring = [i for i, steering in enumerate(steerings) if steering.measures(step, steps)]
         if measuring:
-            found = self._mean_colours(moved[measuring])
-            for i, colour in zip(measuring, found, strict=True):
-                steerings[i].learn(moved[i], colour)
-                moved[i] = steerings[i].move(moved[i])
+            found = self._mean_colours(moved[measuring], POOLED)
+            changes = [steerings[i].trials(colour) for i, colour in zip(measuring, found, strict=True)]
+            tried = [
+                torch.cat(
+                    [
+                        moved[i : i + 1],
+                        moved[i]
+                        + torch.stack(
+                            [steerings[i].colours.change(c.view(3, 1, 1).expand(3, *x0.shape[2:])) for c in change]
+                        ),
+                    ]
+                )
+                for i, change in zip(measuring, changes, strict=True)
+            ]
+            effects = self._mean_colours(torch.cat(tried), POOLED_TRIALS).unflatten(0, (-1, 4))
+            for i, colour, change, effect in zip(measuring, found, changes, effects, strict=True):
+                steerings[i].learn(moved[i], colour, change, effect[1:] - effect[:1])
+                moved[i] = steerings[i].move(x0[i])
         return moved
 
     @torch.no_grad()
-    def _mean_colours(self, x0: Tensor) -> Tensor:
-        """(n, 3), 0…1: of the pictures, decoded at half the size, which costs a quarter and shows the same mean."""
-        small = min(x0.shape[-2:]) >= POOLED
-        decoded = decode_latents(self._base.pipeline.vae, avg_pool2d(x0, 2) if small else x0)
+    def _mean_colours(self, x0: Tensor, factor: int) -> Tensor:
+        """(n, 3), 0…1: of the pictures, decoded at a fraction of the size, which costs little and shows the same mean."""
+        while factor > 1 and min(x0.shape[-2:]) // factor < SMALLEST:
+            factor //= 2
+        decoded = decode_latents(self._base.pipeline.vae, avg_pool2d(x0, factor) if factor > 1 else x0)
         return ((decoded.float().clamp(-1, 1) + 1) / 2).mean((2, 3))

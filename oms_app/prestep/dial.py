@@ -27,9 +27,12 @@ from oms_app.prestep.step import mix, ode_step
 
 FEEDBACK = 0.7  # share of the steps with feedback
 NEWTON_STEPS = 6  # to find the shift whose clipped mean is the target
-# What the steps without feedback take back, in units of what one step with feedback does: of brightness, of colour.
-LEAD_BRIGHTNESS, LEAD_COLOUR = 0.5, 0.8
-MEMORY = 0.5  # weight of the last step in the mean of what a step takes back
+MEASURED = 0.35  # share of the steps after which x̂0 is decoded
+MEMORY = 0.7  # weight of the steps before in what is known of how much of a shift comes back
+STEP, MOST = 0.5, 3.0  # of the error, how much one step is to correct; how far beyond the target a shift may go
+LIMIT = 0.5  # of full scale, that cells are shifted in one step
+TRIAL = 0.05, 0.15  # changes of cells whose effect is measured
+DAMPING = 0.02  # keeps a shift small in colours that hardly answer
 REACH = 0.02, 0.98  # means of a channel that leave a picture in it
 EXTRA = 0.15  # of full scale: how much further than the mean alone says a shift may go to make up for clipping
 MIN_OPEN = 0.1  # the share of cells within 0…1 that is assumed at least, so that a step of the search stays small
@@ -79,6 +82,16 @@ class Target:
         return got - self.colour(free.to(got))[0]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A measurement of x̂0. decoded: (3,) its decoded mean colour. mean: (3,) of its cells. response: (3, 3), by how much
+    the decoded mean changes, the rows, if the cells change in R, G and B, the columns."""
+
+    decoded: Tensor
+    mean: Tensor
+    response: Tensor
+
+
 @dataclass
 class Steering:
     """The feedback of one picture within one run.
@@ -93,21 +106,30 @@ class Steering:
     aim: Tensor = field(default_factory=lambda: torch.zeros(3))
     free: Tensor | None = None
     modes: Tensor | None = None
-    bias: Tensor = field(default_factory=lambda: torch.zeros(3))
-    pull: Tensor = field(default_factory=lambda: torch.zeros(3))
-    _left_at: Tensor | None = None
+    _seen: Seen | None = None
+    _mean: Tensor | None = None  # (3,) of the last step's cells, before the dial moved them
+    _shift: Tensor | None = None  # (3,) by which it moved them
+    _kept: tuple[float, float] = (0.0, 0.0)  # how much of its shifts came back, Σ kept·shift and Σ shift²
 
     def observes(self, step: int, steps: int) -> bool:
         """Whether x̂0 is moved at this step, 0 … steps - 1."""
         return not self.target.is_free and step + 1 <= FEEDBACK * steps
 
     def measures(self, step: int, steps: int) -> bool:
-        """Whether x̂0 is decoded once at this step, after it was moved: at the last step but two of the feedback."""
-        return self.target.sets_mean and step == max(0, math.floor(FEEDBACK * steps) - 3)
+        """Whether x̂0 is decoded at this step, after it was moved."""
+        return self.target.sets_mean and step == min(math.floor(MEASURED * steps), math.floor(FEEDBACK * steps) - 1)
 
-    def learn(self, x0: Tensor, decoded: Tensor) -> None:
-        """What x̂0 (C, h, w) looks like: the mean colour of its decoded picture."""
-        self.bias = decoded.to(self.bias) - mean_colour(self.colours.cells(x0.float())).to(self.bias)
+    def trials(self, decoded: Tensor) -> Tensor:
+        """(3, 3): changes of the cells of x̂0 whose effect is worth knowing, one a row. decoded: its mean colour (3,)."""
+        error = self._wanted(decoded.float()) - decoded.float()
+        return torch.diag(torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL))
+
+    def learn(self, x0: Tensor, decoded: Tensor, changes: Tensor, effects: Tensor) -> None:
+        """What x̂0 (C, h, w) looks like: its decoded mean colour (3,), and by how much `changes` (3, 3) change that,
+        `effects` (3, 3), one a row."""
+        response = torch.linalg.solve(changes.double(), effects.double().cpu()).float().T
+        self._mean = None  # this step is moved once more, from the same cells
+        self._seen = Seen(decoded.float().cpu(), self.colours.cells(x0.float()).mean((1, 2)).cpu(), response)
 
     def move(self, x0: Tensor) -> Tensor:
         """x̂0 (C, h, w) in the light that was set, in float32."""
@@ -133,33 +155,53 @@ class Steering:
                 cells = hold_picture(cells, picture_modes(target.light), self.modes, target.light_strength)
         return self._with_mean(cells) if target.sets_mean else cells
 
-    def _with_mean(self, cells: Tensor) -> Tensor:
-        """Cells shifted, the same everywhere, until their clipped mean, plus the bias, is the target.
-
-        The aim is beyond it, by what the network will take back in the steps without feedback.
-        """
-        bias, aim = self.bias.to(cells), self.aim.to(cells)
-        if self._left_at is not None:
-            self.pull = torch.lerp(self.pull.to(cells), mean_colour(cells) - self._left_at, MEMORY)
-            aim = aim - (LEAD_BRIGHTNESS if self.target.follows else LEAD_COLOUR) * self.pull
+    def _wanted(self, seen: Tensor) -> Tensor:
+        """(3,): the mean colour to reach, for a picture whose mean colour is `seen`."""
         if self.target.follows:
             assert self.target.luminance is not None
-            seen = (mean_colour(cells) + bias).clamp(0, 1)
-            wanted = at_brightness(seen, self.target.luminance / 100)
+            wanted = at_brightness(seen.clamp(0, 1), self.target.luminance / 100)
         else:
             assert self.free is not None
-            wanted = self.target.colour(self.free.to(cells))[0]
-        wanted = (wanted + aim - bias).clamp(*REACH)
+            wanted = self.target.colour(self.free.to(seen))[0]
+        return (wanted + self.aim.to(seen)).clamp(*REACH)
+
+    def _with_mean(self, cells: Tensor) -> Tensor:
+        """Cells shifted, the same everywhere, towards the mean colour to reach.
+
+        The network takes most of a late shift back, since x_t hardly changes in one step. So the shift goes beyond the
+        target, the further the less of the earlier ones came back as colour.
+        """
+        mean = cells.mean((1, 2))
+        if self._mean is not None and self._shift is not None:
+            kept = float((mean - self._mean) @ self._shift), float(self._shift @ self._shift)
+            self._kept = MEMORY * self._kept[0] + kept[0], MEMORY * self._kept[1] + kept[1]
+        shift = self._clipped_shift(cells) if self._seen is None else self._measured_shift(mean)
+        if self._kept[1] > 1e-8:
+            shift = shift * min(MOST, max(1.0, STEP / max(self._kept[0] / self._kept[1], 1e-3)))
+        shift = shift.clamp(-LIMIT, LIMIT)
+        self._mean, self._shift = mean, shift
+        return cells + shift.view(3, 1, 1)
+
+    def _measured_shift(self, mean: Tensor) -> Tensor:
+        """The shift (3,) of cells with this mean that the last measurement says."""
+        assert self._seen is not None
+        decoded, at, response = (one.to(mean) for one in (self._seen.decoded, self._seen.mean, self._seen.response))
+        seen = decoded + response @ (mean - at)
+        error = self._wanted(seen) - seen
+        if self.target.follows:
+            return (error.mean() / response.sum(1).mean().clamp(min=MIN_OPEN)).expand(3)
+        return torch.linalg.solve(response.T @ response + DAMPING * torch.eye(3).to(mean), response.T @ error)
+
+    def _clipped_shift(self, cells: Tensor) -> Tensor:
+        """The shift (3,) after which the clipped mean of the cells is the target."""
+        wanted = self._wanted(mean_colour(cells))
         plain = wanted - cells.mean((1, 2))
         shift = torch.zeros_like(wanted)
         for _ in range(NEWTON_STEPS):
             moved = cells + shift.view(3, 1, 1)
             open_share = ((moved > 0) & (moved < 1)).float().mean((1, 2)).clamp(min=MIN_OPEN)
             shift = shift + (wanted - mean_colour(moved)) / open_share
-        shift = torch.minimum(torch.maximum(shift, plain - EXTRA), plain + EXTRA)
-        moved = cells + shift.view(3, 1, 1)
-        self._left_at = mean_colour(moved)
-        return moved
+        return torch.minimum(torch.maximum(shift, plain - EXTRA), plain + EXTRA)
 
 
 @dataclass(frozen=True)
