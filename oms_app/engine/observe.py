@@ -83,28 +83,22 @@ class StepObserver:
     def _moved(self, x0: Tensor, rows: Sequence[int], step: int, steps: int) -> Tensor:
         """x̂0 (n, C, h, w) of these rows after feedback; those that measure are decoded once and moved again."""
         steerings = [self._steerings[row] for row in rows]
-        moved = torch.stack([steering.move(one) for steering, one in zip(steerings, x0, strict=True)])
         measuring = [i for i, steering in enumerate(steerings) if steering.measures(step, steps)]
         if measuring:
-            found = self._mean_colours(moved[measuring], POOLED)
-            changes = [steerings[i].trials(colour) for i, colour in zip(measuring, found, strict=True)]
-            tried = [
-                torch.cat(
-                    [
-                        moved[i : i + 1],
-                        moved[i]
-                        + torch.stack(
-                            [steerings[i].colours.change(c.view(3, 1, 1).expand(3, *x0.shape[2:])) for c in change]
-                        ),
-                    ]
-                )
-                for i, change in zip(measuring, changes, strict=True)
-            ]
-            effects = self._mean_colours(torch.cat(tried), POOLED_TRIALS).unflatten(0, (-1, 4))
-            for i, colour, change, effect in zip(measuring, found, changes, effects, strict=True):
-                steerings[i].learn(moved[i], colour, change, effect[1:] - effect[:1])
-                moved[i] = steerings[i].move(x0[i])
-        return moved
+            found = self._mean_colours(x0[measuring], POOLED)
+            for i, colour in zip(measuring, found, strict=True):
+                if not steerings[i].knows_response:
+                    steerings[i].answer(*self._tried(x0[i], steerings[i], colour))
+                steerings[i].learn(x0[i], colour)
+        return torch.stack([steering.move(one) for steering, one in zip(steerings, x0, strict=True)])
+
+    def _tried(self, x0: Tensor, steering: Steering, colour: Tensor) -> tuple[Tensor, Tensor]:
+        """Changes of the cells of x̂0 (C, h, w), and by how much they change its decoded mean colour, (3, 3) both."""
+        changes = steering.trials(colour).to(x0)
+        cells = changes.view(3, 3, 1, 1).expand(-1, -1, *x0.shape[1:])
+        pictures = torch.stack([x0, *(x0 + steering.colours.change(one) for one in cells)])
+        means = self._mean_colours(pictures, POOLED_TRIALS)
+        return changes, means[1:] - means[:1]
 
     @torch.no_grad()
     def _mean_colours(self, x0: Tensor, factor: int) -> Tensor:

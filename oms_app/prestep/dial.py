@@ -27,12 +27,12 @@ from oms_app.prestep.step import mix, ode_step
 
 FEEDBACK = 0.7  # share of the steps with feedback
 NEWTON_STEPS = 6  # to find the shift whose clipped mean is the target
-MEASURED = 0.35  # share of the steps after which x̂0 is decoded
+MEASURED = 0.35, 0.55  # shares of the steps after which x̂0 is decoded
 MEMORY = 0.7  # weight of the steps before in what is known of how much of a shift comes back
-STEP, MOST = 0.5, 3.0  # of the error, how much one step is to correct; how far beyond the target a shift may go
+STEP, MOST = 0.35, 2.5  # of the error, how much one step is to correct; how far beyond the target a shift may go
 LIMIT = 0.5  # of full scale, that cells are shifted in one step
 TRIAL = 0.05, 0.15  # changes of cells whose effect is measured
-DAMPING = 0.02  # keeps a shift small in colours that hardly answer
+DAMPING = 0.05  # keeps a shift small in colours that hardly answer
 REACH = 0.02, 0.98  # means of a channel that leave a picture in it
 EXTRA = 0.15  # of full scale: how much further than the mean alone says a shift may go to make up for clipping
 MIN_OPEN = 0.1  # the share of cells within 0…1 that is assumed at least, so that a step of the search stays small
@@ -82,16 +82,6 @@ class Target:
         return got - self.colour(free.to(got))[0]
 
 
-@dataclass(frozen=True)
-class Seen:
-    """A measurement of x̂0. decoded: (3,) its decoded mean colour. mean: (3,) of its cells. response: (3, 3), by how much
-    the decoded mean changes, the rows, if the cells change in R, G and B, the columns."""
-
-    decoded: Tensor
-    mean: Tensor
-    response: Tensor
-
-
 @dataclass
 class Steering:
     """The feedback of one picture within one run.
@@ -106,7 +96,10 @@ class Steering:
     aim: Tensor = field(default_factory=lambda: torch.zeros(3))
     free: Tensor | None = None
     modes: Tensor | None = None
-    _seen: Seen | None = None
+    _seen: tuple[Tensor, Tensor] | None = (
+        None  # (3,) a decoded mean colour, and the mean of the cells that it belongs to
+    )
+    _response: Tensor | None = None  # (3, 3)
     _mean: Tensor | None = None  # (3,) of the last step's cells, before the dial moved them
     _shift: Tensor | None = None  # (3,) by which it moved them
     _kept: tuple[float, float] = (0.0, 0.0)  # how much of its shifts came back, Σ kept·shift and Σ shift²
@@ -117,19 +110,26 @@ class Steering:
 
     def measures(self, step: int, steps: int) -> bool:
         """Whether x̂0 is decoded at this step, after it was moved."""
-        return self.target.sets_mean and step == min(math.floor(MEASURED * steps), math.floor(FEEDBACK * steps) - 1)
+        last = math.floor(FEEDBACK * steps) - 1
+        return self.target.sets_mean and step in {min(math.floor(share * steps), last) for share in MEASURED}
+
+    @property
+    def knows_response(self) -> bool:
+        """Whether this run has measured by how much changes of cells change the decoded colour."""
+        return self._response is not None
 
     def trials(self, decoded: Tensor) -> Tensor:
-        """(3, 3): changes of the cells of x̂0 whose effect is worth knowing, one a row. decoded: its mean colour (3,)."""
+        """(3, 3): changes of cells whose effect is worth knowing, one a row. decoded: the mean colour of x̂0, (3,)."""
         error = self._wanted(decoded.float()) - decoded.float()
         return torch.diag(torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL))
 
-    def learn(self, x0: Tensor, decoded: Tensor, changes: Tensor, effects: Tensor) -> None:
-        """What x̂0 (C, h, w) looks like: its decoded mean colour (3,), and by how much `changes` (3, 3) change that,
-        `effects` (3, 3), one a row."""
-        response = torch.linalg.solve(changes.double(), effects.double().cpu()).float().T
-        self._mean = None  # this step is moved once more, from the same cells
-        self._seen = Seen(decoded.float().cpu(), self.colours.cells(x0.float()).mean((1, 2)).cpu(), response)
+    def answer(self, changes: Tensor, effects: Tensor) -> None:
+        """By how much `changes` of the cells (3, 3) change the decoded mean colour: `effects` (3, 3), both by rows."""
+        self._response = torch.linalg.solve(changes.double(), effects.double().cpu()).float().T
+
+    def learn(self, x0: Tensor, decoded: Tensor) -> None:
+        """What x̂0 (C, h, w) looks like: its decoded mean colour (3,)."""
+        self._seen = decoded.float().cpu(), self.colours.cells(x0.float()).mean((1, 2)).cpu()
 
     def move(self, x0: Tensor) -> Tensor:
         """x̂0 (C, h, w) in the light that was set, in float32."""
@@ -184,8 +184,8 @@ class Steering:
 
     def _measured_shift(self, mean: Tensor) -> Tensor:
         """The shift (3,) of cells with this mean that the last measurement says."""
-        assert self._seen is not None
-        decoded, at, response = (one.to(mean) for one in (self._seen.decoded, self._seen.mean, self._seen.response))
+        assert self._seen is not None and self._response is not None
+        decoded, at, response = (one.to(mean) for one in (*self._seen, self._response))
         seen = decoded + response @ (mean - at)
         error = self._wanted(seen) - seen
         if self.target.follows:
