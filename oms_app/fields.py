@@ -401,7 +401,8 @@ VARIANT_FIELDS = _table(
         "spread",
         float,
         "Spread",
-        "How much the light varies from seed to seed: 0 is the prompt's mean, 1 the variety of the training data.",
+        "How much the light varies from seed to seed: 0 is the prompt's mean, 1 the variety of the training data. "
+        "Needs an OMS module with a spread head.",
         default=0.0,
         low=0.0,
         high=2.0,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,14 +42,7 @@ UNSEEN = 0.1  # share of the scenes, the last ones, on which the head is chosen
 CHECK_EVERY = 100  # steps
 
 
-class Scene(Protocol):
-    @property
-    def image(self) -> np.ndarray: ...
-    @property
-    def captions(self) -> tuple[str, ...]: ...
-
-
-Draw = Callable[[int], Scene]
+Draw = Callable[[int], first_scenes.FirstScene | scenes.Scene]
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ def deviations(source: Source, work: Path, count: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _part(source: Source, drawn: Sequence[Scene], seed: int) -> tuple[Tensor, Tensor]:
+def _part(source: Source, drawn: Sequence[first_scenes.FirstScene | scenes.Scene], seed: int) -> tuple[Tensor, Tensor]:
     device = source.module.device
     latents = autoencoder.encode(source.vae, np.stack([scene.image for scene in drawn]), device)
     captions = [scene.captions[:CAPTIONS] for scene in drawn]
