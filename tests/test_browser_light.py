@@ -159,6 +159,40 @@ def test_prompt_light_and_both_pictures_are_on_the_screen_together(tab: Page) ->
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
 
 
+def test_a_sweep_of_brightness_gets_lighter_and_opens_in_create(tab: Page) -> None:
+    tab.get_by_role("tab", name="Explore").click()
+    tab.get_by_label("Light × seed").check()
+    tab.locator("#explore-dial-values textarea, #explore-dial-values input").fill("15, 75")
+    tab.locator("#explore-dial-seeds input[type=number]").fill("1")
+    tab.locator("#explore-seed input").fill("7")
+    expect(tab.locator("#explore-plan")).to_contain_text("3 pictures")
+    tab.locator("button#explore").click()
+    cells = tab.locator("#explore-table button")
+    expect(cells).to_have_count(3, timeout=PATIENCE)
+    got = [float(re.findall(r"got ([\d.]+)", cell.inner_text())[0]) for cell in cells.all()[1:]]
+    assert got == pytest.approx([15, 75], abs=3)
+    expect(tab.locator("button#explore")).to_be_enabled(timeout=PATIENCE)
+    cells.nth(2).click()
+    expect(tab.locator("#luminance input[type=number]")).to_have_value("75")
+    expect(tab.locator("#luminance-on").get_by_role("checkbox")).to_be_checked()
+    expect(tab.locator("#oms-figures")).to_contain_text("brightness asked 75 %")
+
+
+def test_compare_shows_the_dial_beside_the_others_with_asked_and_got(tab: Page) -> None:
+    tab.get_by_role("tab", name="Compare").click()
+    tab.locator("#compare-prompt textarea").fill("hills")
+    boxes = tab.locator("#compare-methods")
+    for box in boxes.get_by_role("checkbox").all():
+        box.uncheck()
+    boxes.get_by_label("Raw").check()
+    boxes.get_by_label("Dial").check()
+    tab.get_by_role("button", name="Settings of the corrections").click()
+    tab.locator("#compare-luminance input").fill("25")
+    tab.locator("button#compare").click()
+    expect(tab.locator("#compared-figures-1")).to_contain_text("brightness asked 25 %, got 2", timeout=PATIENCE)
+    expect(tab.locator("#compared-figures-0")).not_to_contain_text("asked")
+
+
 def test_the_endpoint_sets_the_light_and_answers_with_asked_and_got(page: str) -> None:
     studio = Client(page, verbose=False)
     answer = studio.predict(prompt="mountains", luminance=20, light="left", seed=7, api_name="/generate")

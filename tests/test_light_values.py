@@ -69,6 +69,7 @@ def test_a_painting_counts_only_if_something_is_painted() -> None:
         ({"warmth": [1]}, r"Warmth is \[1\]: take -1 to 1"),
         ({"light": None}, "Light is missing: choose one of left"),
         ({"light": "/etc/passwd"}, "Light is /etc/passwd: choose one of left"),
+        ({"light": ["left"]}, "Light is "),
         ({"light": PAINTING, "painting": "picture:1,2"}, "Light is picture:1,2: choose one of left"),
         ({"light": "left", "light_strength": None}, "Light strength is missing: take 0 to 1"),
     ],
@@ -144,6 +145,7 @@ def test_every_dial_can_be_swept() -> None:
         ({"dial": "luminance", "dial_values": "120"}, "is 120.0: take 0 to 100"),
         ({"dial": "tint", "dial_values": ""}, "Tint has no values"),
         ({"dial": "light", "dial_values": "/etc"}, "Light is /etc: choose one of left"),
+        ({"dial_seeds": None}, "the number of seeds is missing"),
         ({"kind": "nonsense"}, "the grid is 'nonsense'"),
     ):
         with pytest.raises(StudioError, match=said):

@@ -33,7 +33,7 @@ from oms_app.training.lumen import autoencoder, stages
 from oms_app.training.scenes import painter as scenes
 
 log = logging.getLogger(__name__)
-SCENES = 6_000
+SCENES = 4_000
 PART = 250  # scenes a file
 CAPTIONS = 2  # of a scene's captions, the first ones
 AT_ONCE = 32  # captions in the module

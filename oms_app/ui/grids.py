@@ -148,7 +148,7 @@ def _slider(values: ExploreValues) -> Grid:
 
 def _sweep(values: ExploreValues) -> Grid:
     """One dial through its values, from the same noise as raw; a row for each seed."""
-    field, seeds = VARIANT_FIELDS.get(values.dial), int(values.dial_seeds)
+    field = VARIANT_FIELDS.get(values.dial)
     if field is None or values.dial not in SWEEPS:
         raise StudioError(f"the dial is {str(values.dial)[:60]!r}: choose one of {', '.join(SWEEPS)}")
     found: list[Any] = list(dict.fromkeys(_words(values.dial_values)))
@@ -156,6 +156,9 @@ def _sweep(values: ExploreValues) -> Grid:
         found = _numbers(values.dial_values, field.label)
     if not found:
         raise StudioError(f"{field.label} has no values: write one or more, such as {SWEEPS[values.dial]}")
+    if not isinstance(values.dial_seeds, int | float):
+        raise StudioError("the number of seeds is missing: take 1 to 8")
+    seeds = int(values.dial_seeds)
     _require_size("seeds", seeds, "columns", 1 + len(found))
     base = _base(values, seeds=seeds)
     assert base.seed is not None

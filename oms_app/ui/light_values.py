@@ -56,10 +56,9 @@ class LightValues:
             settings["tint"] = hex_colour(given(VARIANT_FIELDS["tint"], self.tint))
             settings["tint_strength"] = given(VARIANT_FIELDS["tint_strength"], self.tint_strength)
         layouts = {PAINTING: self.painting, PICTURE: self.picture}
-        if self.light in layouts:
-            light = layouts[self.light] or None
-        else:
-            light = None if self.light == OFF else given(VARIANT_FIELDS["light"], self.light)
+        light = None if self.light == OFF else given(VARIANT_FIELDS["light"], self.light)
+        if light in tuple(layouts):
+            light = layouts[light] or None
         if light is not None:
             settings |= {"light": light, "light_strength": given(VARIANT_FIELDS["light_strength"], self.light_strength)}
         return settings
