@@ -18,7 +18,7 @@ from oms_app.prestep.dial import Steering
 from oms_app.prestep.schedule import output_of_x0, x0_of_step
 from oms_app.schema import Preview
 
-POOLED, POOLED_TRIALS = 2, 4  # cells per side of x̂0 that are averaged before its colour is measured, and before trials
+POOLED_TRIALS = 8  # cells per side of x̂0 that are averaged before trials are decoded
 SMALLEST = 4  # cells per side that are left at least
 LOOKS = 8  # approximate number of previews per run
 
@@ -83,13 +83,12 @@ class StepObserver:
     def _moved(self, x0: Tensor, rows: Sequence[int], step: int, steps: int) -> Tensor:
         """x̂0 (n, C, h, w) of these rows after feedback; those that measure are decoded once and moved again."""
         steerings = [self._steerings[row] for row in rows]
-        measuring = [i for i, steering in enumerate(steerings) if steering.measures(step, steps)]
-        if measuring:
-            found = self._mean_colours(x0[measuring], POOLED)
-            for i, colour in zip(measuring, found, strict=True):
-                if not steerings[i].knows_response:
-                    steerings[i].answer(*self._tried(x0[i], steerings[i], colour))
-                steerings[i].learn(x0[i], colour)
+        for one, steering in zip(x0, steerings, strict=True):
+            if factor := steering.measures(step, steps):
+                colour = self._mean_colours(one[None], factor)[0]
+                if not steering.knows_response:
+                    steering.answer(*self._tried(one, steering, colour))
+                steering.learn(one, colour)
         return torch.stack([steering.move(one) for steering, one in zip(steerings, x0, strict=True)])
 
     def _tried(self, x0: Tensor, steering: Steering, colour: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,8 @@ from oms_app.prestep.step import mix, ode_step
 
 FEEDBACK = 0.7  # share of the steps with feedback
 NEWTON_STEPS = 6  # to find the shift whose clipped mean is the target
-MEASURED = 0.35, 0.55  # shares of the steps after which x̂0 is decoded
+# After which shares of the steps x̂0 is decoded, and how much smaller than a picture's latents.
+MEASURED_BRIGHTNESS, MEASURED_COLOUR = ((0.45, 2),), ((0.35, 4), (0.55, 2))
 MEMORY = 0.7  # weight of the steps before in what is known of how much of a shift comes back
 STEP, MOST = 0.35, 2.5  # of the error, how much one step is to correct; how far beyond the target a shift may go
 LIMIT = 0.5  # of full scale, that cells are shifted in one step
@@ -108,10 +109,13 @@ class Steering:
         """Whether x̂0 is moved at this step, 0 … steps - 1."""
         return not self.target.is_free and step + 1 <= FEEDBACK * steps
 
-    def measures(self, step: int, steps: int) -> bool:
-        """Whether x̂0 is decoded at this step, after it was moved."""
+    def measures(self, step: int, steps: int) -> int | None:
+        """The factor by which x̂0 is made smaller to be decoded at this step; None if it is not decoded."""
+        if not self.target.sets_mean:
+            return None
         last = math.floor(FEEDBACK * steps) - 1
-        return self.target.sets_mean and step in {min(math.floor(share * steps), last) for share in MEASURED}
+        chosen = MEASURED_BRIGHTNESS if self.target.follows else MEASURED_COLOUR
+        return {min(math.floor(share * steps), last): factor for share, factor in chosen}.get(step)
 
     @property
     def knows_response(self) -> bool:
