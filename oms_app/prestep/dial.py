@@ -28,7 +28,9 @@ from oms_app.prestep.step import ode_step
 FEEDBACK = 0.7  # share of the steps with feedback
 NEWTON_STEPS = 6  # to find the shift whose clipped mean is the target
 # What the steps without feedback take back, in units of what one step with feedback does: of brightness, of colour.
-LEAD_BRIGHTNESS, LEAD_COLOUR = 0.5, 0.8
+LEAD_BRIGHTNESS, LEAD_COLOUR = 0.5, 0.2
+# Shares of the steps after which x̂0 is decoded for a colour, at half the size: both together cost half a decode.
+MEASURE_COLOUR = 0.15, 0.45
 MEMORY = 0.5  # weight of the last step in the mean of what a step takes back
 REACH = 0.02, 0.98  # means of a channel that leave a picture in it
 EXTRA = 0.15  # of full scale: how much further than the mean alone says a shift may go to make up for clipping
@@ -102,8 +104,12 @@ class Steering:
         return not self.target.is_free and step + 1 <= FEEDBACK * steps
 
     def measures(self, step: int, steps: int) -> bool:
-        """Whether x̂0 is decoded once at this step, after it was moved: at the last step but two of the feedback."""
-        return self.target.sets_mean and step == max(0, math.floor(FEEDBACK * steps) - 3)
+        """Whether x̂0 is decoded at this step, after it was moved: for a colour twice, because the affine map misses
+        much of it from the start and the sampler follows slowly; for brightness once, at the last step but two.
+        """
+        if self.target.follows:
+            return self.target.sets_mean and step == max(0, math.floor(FEEDBACK * steps) - 3)
+        return any(step == math.floor(share * steps + 1e-9) for share in MEASURE_COLOUR)
 
     def learn(self, x0: Tensor, decoded: Tensor) -> None:
         """What x̂0 (C, h, w) looks like: the mean colour of its decoded picture."""
