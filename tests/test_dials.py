@@ -13,6 +13,7 @@ from oms_app.evaluate import dial_page, dials
 from oms_app.evaluate.dial_rivals import brightness_word
 from oms_app.evaluate.dial_table import measure, rows
 from oms_app.evaluate.neutral_prompts import PROMPTS
+from oms_app.evaluate.results_page import section_of, with_section
 from oms_app.evaluate.subject_classifier import LABELS
 from oms_app.training.first_scenes.captions import COLOURS
 from oms_app.training.first_scenes.painter import VOCABULARY
@@ -78,10 +79,11 @@ def test_lost_subjects_and_clipping_are_seen() -> None:
 
 def test_the_section_is_replaced_and_kept() -> None:
     text = dial_page.section(measure(synthetic()))
-    page = dial_page.with_section("# Results\n\n## Light\n\nx\n", text)
-    assert dial_page.with_section(page, text) == page
-    assert dial_page.kept_section(page) == text
-    assert dial_page.kept_section("# Results\n") == ""
+    page = with_section("# Results\n\n## Light\n\nx\n", text)
+    page = with_section(page, "## Last\n\ny\n")
+    assert with_section(page, text) == page == with_section(page.replace("gain", "loss"), text)
+    assert section_of(page, dial_page.HEADING) == text and section_of(page, "## Light") == "## Light\n\nx\n"
+    assert section_of("# Results\n", dial_page.HEADING) == ""
     assert "gain in linear light" in text and "offset noise" not in text
 
 

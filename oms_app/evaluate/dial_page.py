@@ -14,7 +14,7 @@ from oms_app.engine.studio import Studio
 from oms_app.evaluate.dial_table import rows
 from oms_app.evaluate.dials import RIVAL_LEVELS, TINTS
 from oms_app.evaluate.neutral_prompts import PROMPTS
-from oms_app.evaluate.results_page import table
+from oms_app.evaluate.results_page import table, with_section
 from oms_app.light import LIGHTS
 from oms_app.measure.light import with_mean
 from oms_app.output.sheets import labelled, tiled
@@ -63,7 +63,8 @@ def section(figures: Mapping[str, Any]) -> str:
 
 {table(("measure", "measured", "target", "met"), rows(figures))}
 The rank correlation is over all pictures; because each brightness is asked of many pictures, its greatest possible
-value with nine levels is 0.994. The command does not measure spread, cost or other members of the family yet.
+value with nine levels is 0.994. The command does not measure cost or other members of the family yet;
+`evaluate spread` measures the spread.
 {BLIND_PAIRS} pairs for a blind
 ranking: `evaluate dials --blind DIR`.
 
@@ -71,17 +72,6 @@ The same tasks by other ways, from the same noise; CLIP score and subjects again
 the mean directly, because it is computed from the finished picture:
 
 {rival_table(figures)}"""
-
-
-def with_section(page: str, text: str) -> str:
-    """docs/results.md with this section in place of its own, at the end."""
-    return page.split(f"\n{HEADING}\n")[0].rstrip("\n") + "\n\n" + text
-
-
-def kept_section(page: str) -> str:
-    """The section of dials in a page, or "": `evaluate report` keeps it."""
-    _, found, rest = page.partition(f"\n{HEADING}\n")
-    return f"{found.lstrip()}{rest}" if found else ""
 
 
 def write(figures: Mapping[str, Any], studio: Studio, docs: Path) -> None:
@@ -154,7 +144,14 @@ Points between asked and got:
 
 Difference of mean L* towards the light (half against half; for centre and vignette, the middle against the border):
 
-{table(("light", "asked sign", "median", "free run", "subject kept"), lit)}"""
+{table(("light", "asked sign", "median", "free run", "subject kept"), lit)}
+## Spread
+
+One More Step gives all pictures of a prompt the same mean light. `--spread 1` gives them the variety of light that such
+pictures had in the training data, from seed to seed: "mountains" are dark at times. 0 is One More Step, bit for bit;
+values between reduce the variety. What is set by the other dials stays set. It needs an OMS module with a spread head,
+as the embedded one has. Figures: [results](results.md#spread).
+"""
 
 
 def write_blind(studio: Studio, folder: Path, seed: int = 0) -> None:
