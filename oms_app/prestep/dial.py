@@ -88,8 +88,10 @@ class Steering:
     """The feedback of one picture within one run.
 
     aim: (3,) added to the mean colour to reach, by `exact`. free, modes: the mean colour and the low modes (3, 4, 4) of
-    the picture without the dial, as OMS's x̂0 or else the first x̂0 of the run says. bias: what the last measurement
-    found that the affine map does not see.
+    the picture without the dial, as OMS's x̂0 or else the first x̂0 of the run says.
+    _seen: (3,) each, a decoded mean colour of x̂0 and the mean of its cells. _response: (3, 3), the change of the decoded
+    mean colour, its rows, for changes of the cells, its columns. _mean, _shift: (3,), of the last step's cells, and by
+    how much they were moved. _kept: Σ kept · shift and Σ shift², of which the quotient is the share of a shift that stays.
     """
 
     target: Target
@@ -97,13 +99,11 @@ class Steering:
     aim: Tensor = field(default_factory=lambda: torch.zeros(3))
     free: Tensor | None = None
     modes: Tensor | None = None
-    _seen: tuple[Tensor, Tensor] | None = (
-        None  # (3,) a decoded mean colour, and the mean of the cells that it belongs to
-    )
-    _response: Tensor | None = None  # (3, 3)
-    _mean: Tensor | None = None  # (3,) of the last step's cells, before the dial moved them
-    _shift: Tensor | None = None  # (3,) by which it moved them
-    _kept: tuple[float, float] = (0.0, 0.0)  # how much of its shifts came back, Σ kept·shift and Σ shift²
+    _seen: tuple[Tensor, Tensor] | None = None
+    _response: Tensor | None = None
+    _mean: Tensor | None = None
+    _shift: Tensor | None = None
+    _kept: tuple[float, float] = (0.0, 0.0)
 
     def observes(self, step: int, steps: int) -> bool:
         """Whether x̂0 is moved at this step, 0 … steps - 1."""
@@ -172,8 +172,8 @@ class Steering:
     def _with_mean(self, cells: Tensor) -> Tensor:
         """Cells shifted, the same everywhere, towards the mean colour to reach.
 
-        The network takes most of a late shift back, since x_t hardly changes in one step. So the shift goes beyond the
-        target, the further the less of the earlier ones came back as colour.
+        x_t changes by a part of a shift in one step, and the network takes back the rest. So a shift goes beyond the
+        target, the further the less of earlier ones has stayed.
         """
         mean = cells.mean((1, 2))
         if self._mean is not None and self._shift is not None:
