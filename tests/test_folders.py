@@ -348,6 +348,54 @@ def test_a_whole_file_beside_some_shards_is_read(base: Path) -> None:
     load_folder(base, torch.float32)
 
 
+@pytest.mark.parametrize(
+    "rename",
+    [
+        str.upper,
+        lambda name: name.replace(".safetensors", ".FP16.SafeTensors"),
+        lambda name: f"my {name}",
+    ],
+    ids=["upper", "mixed variant", "another name"],
+)
+@pytest.mark.parametrize("shards", [False, True], ids=["whole", "shards"])
+def test_weights_in_a_part_under_any_name(rename: Callable[[str], str], shards: bool, base: Path) -> None:
+    wanted = weights(load_folder(base, torch.float32))
+    if shards:
+        unet = UNet2DConditionModel.from_pretrained(base / "unet")
+        (base / UNET).unlink()
+        unet.save_pretrained(base / "unet", max_shard_size="300KB")
+    for part in ("unet", "vae", "text_encoder"):
+        for path in [*(base / part).glob("*.safetensors"), *(base / part).glob("*.index.json")]:
+            path.rename(path.with_name(rename(path.name)))
+    got = weights(load_folder(base, torch.float32))
+    assert got.keys() == wanted.keys() and all(torch.equal(got[name], wanted[name]) for name in wanted)
+    assert size_on_disk(base).total > 0
+
+
+def test_shards_without_their_index_are_read(base: Path) -> None:
+    wanted = weights(load_folder(base, torch.float32))
+    unet = UNet2DConditionModel.from_pretrained(base / "unet")
+    (base / UNET).unlink()
+    unet.save_pretrained(base / "unet", max_shard_size="300KB")
+    next((base / "unet").glob("*.index.json")).unlink()
+    got = weights(load_folder(base, torch.float32))
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
+def test_a_foreign_file_beside_the_weights_is_not_read(base: Path) -> None:
+    save_file({"a": torch.zeros(1)}, base / "unet/style.safetensors")
+    assert part_weights(base / "unet").files == (base / UNET,)
+    (base / UNET).rename(base / "unet/mine.safetensors")
+    with pytest.raises(StudioError, match=r"unet contains several models \(mine\S+, style\S+\): keep one"):
+        load_folder(base, torch.float32)
+
+
+def test_an_index_whose_shards_are_missing_beside_a_whole_file(base: Path) -> None:
+    name = "diffusion_pytorch_model-00001-of-00002.safetensors"
+    (base / f"{UNET}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"conv_in.weight": name}}))
+    load_folder(base, torch.float32)
+
+
 @pytest.mark.parametrize(("part", "first"), [("unet", "shards"), ("text_encoder", "whole")])
 def test_of_a_whole_file_and_its_shards_the_same_is_counted_as_is_loaded(part: str, first: str, base: Path) -> None:
     """diffusers reads the shards that have an index, transformers the whole file."""

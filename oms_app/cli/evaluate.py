@@ -42,6 +42,7 @@ def build_app() -> typer.Typer:
         app.command()(with_parameters(command, [variants_parameter()]))
     app.command()(report)
     app.command()(dials)
+    app.command()(spread)
     return app
 
 
@@ -193,6 +194,35 @@ def dials(
             text = f"written to {docs}"
             shown = [table(dial_page.TITLES, dial_table.rows(result))]
     print_result(result, as_json, *shown, text)
+
+
+def spread(
+    captions: Annotated[int, typer.Option(min=2, max=1_000, help="Number of held-out captions.")] = 1_000,
+    prompts: Annotated[int, typer.Option(min=1, max=10, help="Number of prompts that say nothing of light.")] = 10,
+    seeds: Annotated[int, typer.Option(min=2, max=64, help="Pictures of each prompt.")] = 64,
+    out: Annotated[Path | None, typer.Option(help="The page to write into. Default: docs/results.md.")] = None,
+    processes: ProcessesOption = 1,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Whether a spread of 1 gives brightness the variety of the reference scenes. Run it again to resume."""
+    with output_on_stderr() as progress:
+        studio = open_studio(device)
+        from oms_app.evaluate import spread as measured
+        from oms_app.evaluate.report import RESULTS
+
+        figures = measured.measure(
+            studio,
+            captions=captions,
+            prompts=prompts,
+            seeds=seeds,
+            processes=processes,
+            on_caption=progress.count_captions,
+        )
+        target = out or RESULTS
+        measured.write(figures, target)
+    shown = table(("measure", "measured", "target", "met"), measured.rows(figures))
+    print_result(figures, as_json, shown, f"written to {target}")
 
 
 def _luminance_table(report: Mapping[str, Any]) -> Table:

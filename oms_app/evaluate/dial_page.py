@@ -13,7 +13,7 @@ from oms_app.engine.studio import Studio
 from oms_app.errors import StudioError
 from oms_app.evaluate.dial_table import rows
 from oms_app.evaluate.dials import FREE, RIVAL_LEVELS, TINTS
-from oms_app.evaluate.results_page import table, with_interval
+from oms_app.evaluate.results_page import table, with_interval, with_section
 from oms_app.light import LIGHTS
 from oms_app.output.sheets import labelled
 from oms_app.paths import EMBEDDED, atomic_path, atomic_write
@@ -94,17 +94,6 @@ value with nine levels is 0.994.
 {others if figures["judged"] else ""}"""
 
 
-def with_section(page: str, text: str) -> str:
-    """docs/results.md with this section in place of its own, at the end."""
-    return page.split(f"\n{HEADING}\n")[0].rstrip("\n") + "\n\n" + text
-
-
-def kept_section(page: str) -> str:
-    """The section of dials in a page, or "": `evaluate report` keeps it."""
-    _, found, rest = page.partition(f"\n{HEADING}\n")
-    return f"{found.lstrip()}{rest}" if found else ""
-
-
 def write(figures: Mapping[str, Any], studio: Studio, docs: Path) -> None:
     """Store the figures in `docs`, and write its section of results.md; of the embedded model also the page."""
     update(figures, docs)
@@ -122,7 +111,7 @@ def update(figures: Mapping[str, Any], docs: Path) -> None:
     path, results = docs / FIGURES, docs / "results.md"
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     stored[figures["model"]] = stored.get(figures["model"], {}) | figures
-    atomic_write(path, json.dumps(stored, indent=1, sort_keys=True) + "\n")
+    atomic_write(path, json.dumps(stored, indent=1) + "\n")
     before = results.read_text(encoding="utf-8") if results.exists() else "# Results\n"
     atomic_write(results, with_section(before, section(stored)))
 
@@ -198,4 +187,11 @@ Points between asked and got:
 
 Difference of mean L* towards the light (half against half; for centre and vignette, the middle against the border):
 
-{table(("light", "asked sign", "median", "free run", "subject kept"), lit)}"""
+{table(("light", "asked sign", "median", "free run", "subject kept"), lit)}
+## Spread
+
+One More Step gives all pictures of a prompt the same mean light. `--spread 1` gives them the variety of light that such
+pictures had in the training data, from seed to seed: "mountains" are dark at times. 0 is One More Step, bit for bit;
+values between reduce the variety. What is set by the other dials stays set. It needs an OMS module with a spread head,
+as the embedded one has. Figures: [results](results.md#spread).
+"""

@@ -264,7 +264,14 @@ def _run_rows(figures: Mapping[str, Any]) -> list[Row]:
 
 def _elsewhere_rows(figures: Mapping[str, Any]) -> list[Row]:
     """What other commands measure, or a reader judges."""
-    found = [("spread 1 over captions, and within one prompt", "not measured here", "≤ 0.15, ≤ 0.35", "")]
+    found = [
+        (
+            "spread 1 over captions, and within one prompt",
+            "not measured here: `python -m oms_app evaluate spread`, section Spread",
+            "≤ 0.15, ≤ 0.35",
+            "",
+        )
+    ]
     title, target = "dial beside a gain in linear light at 20 and 80 %, ranked blind", "dial preferred in ≥ 14 of 20"
     blind = figures.get("blind")
     if blind is None or blind["weights"] != figures["weights"]:

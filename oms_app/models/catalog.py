@@ -13,6 +13,7 @@ from oms_app.errors import StudioError, describe_entry, one_line
 from oms_app.fields import REQUEST_FIELDS
 from oms_app.models.file_kinds import DOMAINS, NATIVE, family_of
 from oms_app.models.folder_kinds import PICKLES, check_folder, pickle_refused, snapshot_of
+from oms_app.models.lora_formats import PEFT_WEIGHTS
 from oms_app.models.reading import is_safetensors, read_json, weight_files
 from oms_app.paths import PRESETS, user_folder
 from oms_app.schema import Frozen
@@ -252,6 +253,7 @@ class Catalog:
             folder = self.folder(entry)
             return folder if folder.is_file() else weight_files(folder)[0]
         path = local_path(source)
+        path = path / PEFT_WEIGHTS if (path / PEFT_WEIGHTS).is_file() else path
         if path.suffix.lower() in PICKLES:
             raise pickle_refused(source)
         if not is_safetensors(path) or not path.is_file():

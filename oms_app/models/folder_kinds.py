@@ -34,7 +34,11 @@ _OTHERS: tuple[tuple[str, str], ...] = (
     ("AltDiffusion", "AltDiffusion"),
 )
 _KINDS = (("Inpaint", "an inpainting model"), ("ControlNet", "a ControlNet"), ("Pix2Pix", "an editing model"))
-_WEIGHTS = re.compile(r"^.+?(?:\.(?P<a>\w+))?(?:-(?P<n>\d{5})-of-(?P<of>\d{5}))?(?:\.(?P<b>\w+))?\.safetensors$", re.I)
+_WEIGHTS = re.compile(
+    r"^(?P<stem>.+?)(?:\.(?P<a>\w+))?(?:-(?P<n>\d{5})-of-(?P<of>\d{5}))?(?:\.(?P<b>\w+))?\.safetensors$",
+    re.IGNORECASE,
+)
+_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # what libraries call weights; others come after them
 _ORDER = ("", "fp16", "bf16", "fp32")  # which of several variants is read; others come after them
 
 
@@ -111,28 +115,40 @@ def parts_of(index: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 
 def part_weights(part: Path) -> PartWeights:
-    """Which files a part's weights are read from. Raises StudioError if there are none, or shards are missing."""
-    found: dict[tuple[str, int], dict[int, Path]] = {}  # by variant and number of shards; a whole file is one
+    """Which files a part's weights are read from. Raises StudioError if there are none, shards are missing, or files
+    of unknown names are equally likely.
+    """
+    found: dict[tuple[str, str, int], dict[int, Path]] = {}  # by stem, variant and number of shards; a whole file is 1
     for file in weight_files(part):
         if match := _WEIGHTS.match(file.name):
-            group = match["a"] or match["b"] or "", int(match["of"] or 1)
+            group = match["stem"].lower(), (match["a"] or match["b"] or ""), int(match["of"] or 1)
             found.setdefault(group, {})[int(match["n"] or 1)] = file
     if not found:
         refuse_pickles(part)
         raise StudioError(f"{part} contains no .safetensors weights: restore the folder")
-    complete = [group for group, shards in found.items() if len(shards) >= group[1]]
+    known = {group: files for group, files in found.items() if group[0] in _STEMS}
+    if not known and len({stem for stem, _, _ in found}) > 1:
+        names = ", ".join(file.name for files in found.values() for file in files.values())
+        raise StudioError(f"{part} contains several models ({names}): keep one, named {_STEMS[0]}.safetensors")
+    found = known or found
+    complete = [group for group, shards in found.items() if len(shards) >= group[2]]
     if not complete:
-        (_, wanted), shards = next(iter(found.items()))
+        (_, _, wanted), shards = next(iter(found.items()))
         raise StudioError(f"{part} is incomplete: {len(shards)} of its {wanted} files exist; restore it")
     rank = {variant: place for place, variant in enumerate(_ORDER)}
     # A whole file beside shards: transformers reads the whole one, diffusers the shards if they have an index.
     shards_first = -1 if _has_index(part) and "_class_name" in _config_of(part) else 1
-    chosen = min(complete, key=lambda group: (rank.get(group[0], 10), group[0], shards_first * group[1]))
-    return PartWeights(chosen[0] or None, tuple(path for _, path in sorted(found[chosen].items())))
+
+    def order(group: tuple[str, str, int]) -> tuple[int, str, int, str]:
+        stem, variant, shards = group
+        return rank.get(variant.lower(), 10), variant, shards_first * shards, stem
+
+    chosen = min(complete, key=order)
+    return PartWeights(chosen[1] or None, tuple(path for _, path in sorted(found[chosen].items())))
 
 
 def _has_index(part: Path) -> bool:
-    return any(".safetensors.index." in path.name for path in part.iterdir())
+    return any(".safetensors.index." in path.name.lower() for path in part.iterdir())
 
 
 def _config_of(part: Path) -> dict[str, Any]:

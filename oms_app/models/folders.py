@@ -20,7 +20,8 @@ from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTextModelWithPro
 from oms_app.errors import StudioError
 from oms_app.models.failures import library_errors
 from oms_app.models.file_kinds import SUPPORTED
-from oms_app.models.folder_kinds import check_folder, part_weights, parts_of
+from oms_app.models.folder_kinds import check_folder, parts_of
+from oms_app.models.part_files import readable_part
 from oms_app.models.reading import read_json, weight_files
 from oms_app.models.scheduler_factory import noise_follows_from_betas
 from oms_app.models.tokenizers import whole_tokenizer
@@ -72,15 +73,16 @@ def load_part(model_class: Any, part: Path, dtype: torch.dtype) -> Any:
     """A model of diffusers or transformers from its own folder. Raises StudioError if tensors are missing or
     unknown; other exceptions of the libraries pass through.
     """
-    weights = part_weights(part)
-    model, info = model_class.from_pretrained(
-        part,
-        variant=weights.variant,
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-        **{_dtype_argument(model_class): dtype},
-    )
+    of_diffusers = issubclass(model_class, diffusers.ModelMixin)
+    with readable_part(part, "diffusion_pytorch_model" if of_diffusers else "model") as (folder, variant):
+        model, info = model_class.from_pretrained(
+            folder,
+            variant=variant,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **{"torch_dtype" if of_diffusers else "dtype": dtype},
+        )
     _require_none(
         part, "has missing tensors", [name for name in info["missing_keys"] if not name.endswith("position_ids")]
     )
@@ -100,10 +102,6 @@ def load_tokenizer(part: Path, encoder: Any, tokenizer_class: Any = CLIPTokenize
     tokenizer = tokenizer_class.from_pretrained(part, local_files_only=True)
     positions = getattr(encoder, "max_position_embeddings", None)  # T5 has none
     return whole_tokenizer(tokenizer, encoder.vocab_size, str(part), positions)
-
-
-def _dtype_argument(model_class: Any) -> str:
-    return "torch_dtype" if issubclass(model_class, diffusers.ModelMixin) else "dtype"
 
 
 def _require_none(part: Path, fault: str, names: list[str]) -> None:

@@ -23,7 +23,7 @@ from oms_app.prestep.colour import (
 )
 from oms_app.prestep.layout import hold_direction, hold_picture, is_direction, modes_of, picture_modes
 from oms_app.prestep.methods import Oms, Start
-from oms_app.prestep.step import ode_step
+from oms_app.prestep.step import mix, ode_step
 
 FEEDBACK = 0.7  # share of the steps with feedback
 NEWTON_STEPS = 6  # to find the shift whose clipped mean is the target
@@ -168,6 +168,7 @@ class Dial(Oms):
 
     Without an OMS module x̂0 is a flat picture of the target's colour, grey if only the brightness is set; at zero
     terminal SNR nothing leaks, and feedback is all there is. centre: whether the noise loses its channel means.
+    spread: how much of a sample of the low frequencies' deviation (spread.py) is added to x̂0.
     """
 
     luminance: float | None = None
@@ -187,7 +188,7 @@ class Dial(Oms):
         steering = self.steering(start)
         if start.predict is None:
             return self._flat(start)[None]
-        x0 = super().x0(start)
+        x0 = self._free_x0(start)
         return x0 if steering is None else steering.move(x0[0])[None]
 
     def correct(self, start: Start) -> Tensor:
@@ -205,7 +206,7 @@ class Dial(Oms):
             return None
         steering = Steering(self.target, start.colour_map(), start.aim)
         if start.predict is not None:
-            steering.look(steering.colours.cells(super().x0(start)[0]))
+            steering.look(steering.colours.cells(self._free_x0(start)[0]))
         return steering
 
     def notes(self) -> tuple[str, ...]:
@@ -213,6 +214,17 @@ class Dial(Oms):
         if self.tint is None or self.luminance is None or self.target.colour(parse_colour(self.tint))[1]:
             return ()
         return (f"no colour of the tint {self.tint} is as bright as {self.luminance:g} %: it becomes paler",)
+
+    def _free_x0(self, start: Start) -> Tensor:
+        """OMS's x̂0 (1, C, h, w) before light is set; with a spread it has this picture's sample of low frequencies."""
+        x0 = super().x0(start)
+        if self.spread == 0:
+            return x0
+        ends = self._weighted(start.prompt)
+        sample = mix([start.sample(text) for text, _ in ends], [weight for _, weight in ends])
+        if self.guidance_scale < 1:  # towards the unconditional x̂0, whose pictures vary more; above 1 as at 1
+            sample = torch.lerp(start.sample(""), sample, max(0.0, self.guidance_scale))
+        return x0 + self.spread * sample
 
     def _flat(self, start: Start) -> Tensor:
         """x̂0 (C, h, w) without a module."""
