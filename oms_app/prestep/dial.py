@@ -91,7 +91,7 @@ class Steering:
     of the picture without the dial, as OMS's x̂0 or else the first x̂0 of the run says.
     _seen: (3,) each, a decoded mean colour of x̂0 and the mean of its cells. _response: (3, 3), the change of the
     decoded mean colour, its rows, for changes of the cells, its columns. _mean, _shift: (3,), of the last step's cells,
-    and by how much they were moved. _kept: Σ kept · shift and Σ shift²; their quotient is how much of a shift stays.
+    and by how much they were moved. _kept: Σ kept · shift and Σ shift²; their quotient is the share that stays.
     """
 
     target: Target
