@@ -101,7 +101,7 @@ class StepObserver:
 
     @torch.no_grad()
     def _mean_colours(self, x0: Tensor, factor: int) -> Tensor:
-        """(n, 3), 0…1: of pictures decoded at a fraction of their size, which costs little and shows nearly the same."""
+        """(n, 3), 0…1: of pictures decoded at a fraction of their size, which costs little."""
         while factor > 1 and min(x0.shape[-2:]) // factor < SMALLEST:
             factor //= 2
         decoded = decode_latents(self._base.pipeline.vae, avg_pool2d(x0, factor) if factor > 1 else x0)
