@@ -51,6 +51,8 @@ def _show(view: Page, tab: str) -> None:
     if tab == "create":
         view.locator("#prompt textarea").fill("mountains at night")
         view.locator("#seed input").fill("7")
+        view.locator("#luminance-on input").check()
+        view.locator("#light-pad").get_by_label("Left").check()
         view.locator("#generate").click()
         expect(view.locator("#summary")).to_contain_text("mountains at night", timeout=PATIENCE)
         expect(view.locator("#oms-image img")).to_be_visible()

@@ -335,14 +335,15 @@ VARIANT_FIELDS = _table(
     RequestField(
         "luminance",
         float,
-        "Mean brightness",
-        "Brightness of the picture: the average of all R, G and B values.",
+        "Mean brightness (average of R, G, B)",
+        "Of the finished picture: 0 is black, 100 white.",
         low=0.0,
         high=100.0,
         step=1.0,
         unit="percent",
         optional=True,
         absent="as the prompt says",
+        metadata="Mean brightness",
     ),
     RequestField(
         "tint",
@@ -400,7 +401,8 @@ VARIANT_FIELDS = _table(
         "spread",
         float,
         "Spread",
-        "How much the light varies from seed to seed: 0 is the prompt's mean, 1 the variety of the training data.",
+        "How much the light varies from seed to seed: 0 is the prompt's mean, 1 the variety of the training data. "
+        "Needs an OMS module with a spread head.",
         default=0.0,
         low=0.0,
         high=2.0,

@@ -37,7 +37,7 @@ def layout_text(picture: Image.Image | Path) -> str:
             raise ValueError(f"{picture.name} is damaged or too large") from error
     small = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
     values = np.asarray(small, np.float64).transpose(2, 0, 1) / 255
-    cosines = np.cos(np.pi * np.arange(MODES)[:, None] * (np.arange(SIDE) + 0.5) / SIDE)
+    cosines = _cosines()
     twice = np.where(np.arange(MODES) == 0, 1.0, 2.0)
     modes = np.einsum("chw,ih,jw->cij", values, cosines, cosines) / SIDE**2 * twice[:, None] * twice
     return PREFIX + ",".join(str(round(1000 * value)) for value in modes.ravel())
@@ -52,6 +52,30 @@ def layout_values(text: str) -> Sequence[float]:
     if any(abs(value) > 4000 for value in found):
         raise ValueError(f"{text[:40]!r} has values out of range")
     return [value / 1000 for value in found]
+
+
+def is_layout(value: object) -> bool:
+    """Whether it is a text of `layout_text`."""
+    try:
+        return isinstance(value, str) and bool(layout_values(value))
+    except ValueError:
+        return False
+
+
+def layout_picture(text: str) -> Image.Image:
+    """The light that a text of `layout_text` says, as a picture of SIDE pixels. Raises ValueError for another text."""
+    import numpy as np
+
+    modes = np.array(layout_values(text)).reshape(3, MODES, MODES)
+    values = np.einsum("cij,ih,jw->hwc", modes, _cosines(), _cosines())
+    return Image.fromarray(np.asarray((255 * values).round().clip(0, 255), np.uint8))
+
+
+def _cosines() -> Any:
+    """(MODES, SIDE): the cosines of one side."""
+    import numpy as np
+
+    return np.cos(np.pi * np.arange(MODES)[:, None] * (np.arange(SIDE) + 0.5) / SIDE)
 
 
 def light_setting(text: str) -> Any:

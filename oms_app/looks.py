@@ -16,10 +16,10 @@ from typing import Annotated
 from PIL import Image
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from oms_app.errors import StudioError, describe_entry
+from oms_app.errors import StudioError, argument_of, describe, describe_entry
 from oms_app.fields import REQUEST_FIELDS, VARIANT_FIELDS
 from oms_app.paths import PRESETS, atomic_path, atomic_write
-from oms_app.schema import Frozen, GenerateRequest, Variant
+from oms_app.schema import Frozen, GenerateRequest, Variant, one_more_step, variant_of
 
 logger = logging.getLogger(__name__)
 SHIPPED = PRESETS / "looks"
@@ -27,6 +27,7 @@ PLAIN = "plain"  # the look that adds nothing; it is listed first
 THUMBNAIL = 96  # pixels
 MAX_BYTES = 64 * 1024  # of a look's JSON file; the largest valid one is smaller
 MAX_USER_LOOKS = 200  # looks that a user may save
+DIALS = ("luminance", "tint", "tint_strength", "warmth", "light", "light_strength", "spread")  # that a look may set
 Words = Annotated[str, Field(max_length=200)]
 
 
@@ -35,8 +36,9 @@ class Look(Frozen):
 
     prefix, suffix: words before and after the artist's prompt; "" adds none.
     oms_prompt: None follows the whole prompt. oms_prompt_b, mix: the other end of the OMS prompt slider and the
-    position on it, 0…1. oms_guidance_scale: OMS CFG. sample, seed: the prompt and seed of the thumbnail; `sample` is
-    also used if the artist's prompt is empty. thumbnail: file name of a picture beside the look, or "".
+    position on it, 0…1. oms_guidance_scale: OMS CFG. luminance to spread: the dial's, as in `Variant`.
+    sample, seed: the prompt and seed of the thumbnail; `sample` is also used if the artist's prompt is empty.
+    thumbnail: file name of a picture beside the look, or "".
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,59}$")]
@@ -50,6 +52,13 @@ class Look(Frozen):
     oms_guidance_scale: Annotated[float, VARIANT_FIELDS["guidance_scale"].on_page] = VARIANT_FIELDS[
         "guidance_scale"
     ].default
+    luminance: Annotated[float | None, VARIANT_FIELDS["luminance"]] = None
+    tint: Annotated[str | None, VARIANT_FIELDS["tint"]] = None
+    tint_strength: Annotated[float, VARIANT_FIELDS["tint_strength"]] = VARIANT_FIELDS["tint_strength"].default
+    warmth: Annotated[float, VARIANT_FIELDS["warmth"]] = VARIANT_FIELDS["warmth"].default
+    light: Annotated[str | None, VARIANT_FIELDS["light"]] = None
+    light_strength: Annotated[float, VARIANT_FIELDS["light_strength"]] = VARIANT_FIELDS["light_strength"].default
+    spread: Annotated[float, VARIANT_FIELDS["spread"]] = VARIANT_FIELDS["spread"].default
     sample: Annotated[str, Field(min_length=1, max_length=200)] = "mountains"
     seed: Annotated[int, REQUEST_FIELDS["seed"].required] = 1
     thumbnail: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9-]{0,59}\.(jpg|png))?$")] = ""
@@ -71,20 +80,24 @@ class Look(Frozen):
             raise ValueError(f"mix is {self.mix}: there is no second OMS prompt: give oms_prompt_b, or set it to 0")
         return self
 
+    @model_validator(mode="after")
+    def _dials_fit_together(self) -> Look:
+        try:
+            self.variant()
+        except ValidationError as error:
+            raise ValueError(describe(error, argument_of)) from error
+        return self
+
     def wrap(self, subject: str) -> str:
         """The artist's prompt with the look's words around it; `sample` if the prompt is empty."""
         return " ".join(part for part in (self.prefix, subject.strip() or self.sample, self.suffix) if part)
 
-    def variant(self, name: str = "oms") -> Variant:
-        """One More Step with the look's settings."""
-        return Variant(
-            name=name,
-            correction="oms",
-            prompt=self.oms_prompt,
-            prompt_b=self.oms_prompt_b,
-            mix=self.mix,
-            guidance_scale=self.oms_guidance_scale,
-        )
+    def variant(self) -> Variant:
+        """One More Step with the look's settings; named after the correction, which is dial if it sets a dial."""
+        settings = {name: getattr(self, name) for name in DIALS}
+        settings |= {"prompt": self.oms_prompt, "prompt_b": self.oms_prompt_b, "mix": self.mix}
+        settings["guidance_scale"] = self.oms_guidance_scale
+        return variant_of(one_more_step(settings), settings)
 
     def request(self) -> GenerateRequest:
         """The request that makes the thumbnail, with the embedded model."""

@@ -25,7 +25,7 @@ from oms_app.fields import (
     RequestField,
 )
 from oms_app.light import LIGHTS, layout_text, layout_values
-from oms_app.prestep.corrections import CORRECTIONS, CorrectionSpec, variant_settings
+from oms_app.prestep.corrections import CORRECTIONS, DIAL, CorrectionSpec, variant_settings
 
 MAX_VARIANTS = 64
 RunStage = Literal["load", "encode", "correct", "denoise", "decode"]
@@ -149,12 +149,6 @@ class Variant(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _spread_has_no_head_yet(self) -> Variant:
-        if self.correction != "raw" and self.spread:
-            raise FieldError(VARIANT_FIELDS["spread"], self.spread, "no module can sample it yet: set it to 0")
-        return self
-
-    @model_validator(mode="after")
     def _settings_are_read(self) -> Variant:
         if self.correction == "raw":  # a variant that is switched off may keep its settings
             return self
@@ -208,6 +202,12 @@ def unread_settings(variants: Iterable[Variant], settings: Mapping[str, Any]) ->
 
 RAW = Variant(name="raw", correction="raw")
 OMS = Variant(name="oms", correction="oms")
+
+
+def one_more_step(settings: Mapping[str, Any]) -> str:
+    """The correction that reads these settings: dial if one of them is the dial's own, else oms."""
+    own = CORRECTIONS[DIAL].options
+    return DIAL if any(field in own for field in unread_settings((OMS,), settings)) else OMS.correction
 
 
 class Lora(Frozen):
@@ -271,12 +271,30 @@ class ImageStats(Frozen):
     histogram: tuple[int, ...]  # pixels in 64 equal bins of L*
 
 
+class Reached(Frozen):
+    """One thing that was asked of a picture's light, and what its pixels have.
+
+    asked, got: of "brightness" the mean of all R, G and B values, in percent; of "tint" the mean colour, `#rrggbb`; of
+        "light" a direction and by how much L* is higher towards it, or "picture" and the correlation with its light.
+    difference: |got - asked| in points of brightness, or ΔE00 of the colours; None if no target is exact.
+    text, meaning: both as a sentence, and what the figures mean.
+    """
+
+    what: Literal["brightness", "tint", "light"]
+    asked: float | str
+    got: float | str
+    difference: float | None = None
+    text: str
+    meaning: str
+
+
 class ImageResult(Frozen):
     variant: str
     index: int  # 0 … count - 1
     seed: int
     image: Image.Image  # RGB
     stats: ImageStats
+    reached: tuple[Reached, ...] = ()  # what a dial asked for and got
     path: Path | None = None  # where it was saved, if it was
 
 

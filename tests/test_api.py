@@ -27,7 +27,7 @@ def client(page: str) -> Iterator[Client]:
 
 def test_the_examples_of_the_document_run(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     examples = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
-    assert len(examples) == 6 and ADDRESS in examples[0]
+    assert len(examples) == 7 and ADDRESS in examples[0]
     names: dict[str, Any] = {}
     for example in examples:
         exec(compile(example.replace(ADDRESS, page), "docs/api.md", "exec"), names)
@@ -36,6 +36,7 @@ def test_the_examples_of_the_document_run(page: str, capsys: pytest.CaptureFixtu
     assert re.search(r"raw 7 .*\.png\noms 7 .*\.png\n", printed)
     assert "seed is -1: take 0 to 4294967295" in printed
     assert [picture["variant"] for picture in names["answer"]["images"]] == ["raw", "oms"]
+    assert "brightness asked 20 %, got " in printed and "light asked left, got the left half " in printed
     with Image.open(names["light"]["image"]) as light, Image.open(names["answer"]["images"][1]["image"]) as oms:
         assert light.format == "PNG" and light.size == oms.size and "oms_studio" in oms.info
 

@@ -51,6 +51,18 @@ FIELDS: dict[str, Any] = {
     "oms_plain": False,
     "loras": [],
     "lora_scale": 1.0,
+    "luminance_on": False,
+    "luminance": 20.0,
+    "tint_on": False,
+    "tint": "#3060ff",
+    "tint_strength": 1.0,
+    "warmth": 0.0,
+    "light": "off",
+    "light_strength": 0.5,
+    "painting": "",
+    "picture": "",
+    "spread": 0.0,
+    "exact": False,
 }
 CREATE = CreateValues(**FIELDS)
 STATS = ImageStats(mean=30.0, lightness=11.6, p1=1.0, p99=48.0, a=0.0, b=-3.0, histogram=(90, 10) + (0,) * 62)

@@ -167,6 +167,7 @@ BAD = [
     (["train", "lumen", "--stage", "nope"], "--stage is 'nope': choose one of"),
     (["train", "lumen", "--from", "/nowhere/at/all"], "--from /nowhere/at/all"),
     (["train", "oms", "--base", "nope"], "unknown model 'nope'"),
+    (["train", "oms", "--spread", "--base", "nope"], "unknown model 'nope'"),
     (["bench", "pair", "--runs", "0"], "--runs"),
 ]  # fmt: skip
 

@@ -1,35 +1,51 @@
-"""`evaluate dials`: its prompts, its figures from synthetic pictures, its text, and a small run through the engine."""
+"""`evaluate dials`: its prompts, its figures from synthetic pictures, its text, and small runs through the engine."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from oms_app import Studio
-from oms_app.evaluate import dial_page, dials
-from oms_app.evaluate.dial_rivals import brightness_word
+from oms_app import GenerateRequest, Studio
+from oms_app.errors import StudioError
+from oms_app.evaluate import dial_blind, dial_cost, dial_page, dials
+from oms_app.evaluate.dial_jobs import collect, weights_of
+from oms_app.evaluate.dial_rivals import Rivals, brightness_word
 from oms_app.evaluate.dial_table import measure, rows
 from oms_app.evaluate.neutral_prompts import PROMPTS
+from oms_app.evaluate.results_page import section_of, with_section
 from oms_app.evaluate.subject_classifier import LABELS
+from oms_app.schema import OMS
 from oms_app.training.first_scenes.captions import COLOURS
 from oms_app.training.first_scenes.painter import VOCABULARY
 from oms_app.training.scenes import painter
+
+COST = {"ratio": 1.01, "seconds": {"free": 1.0, "dial": 1.01}, "runs": 9, "extra_decodes": 1, "extra_pixels": 0.25}
+ABOUT = {"model": "lumen", "weights": "w", "judged": True, "free": "oms", "cost": COST}
 
 
 def synthetic(off: float = 0.0, *, sign: int = 1) -> list[dict[str, Any]]:
     """Records of flat pictures with the asked light; `off` points too bright, and lit from the wrong side at -1."""
     records = []
     ramp = np.linspace(-20, 20, 32)
+    variants = [variant.name for part in dials.settings().values() for variant in part]
     for i in range(3):
-        prompt = {}
-        for name in [*dials.settings(), *(f"exact {x}" for x in dials.EXACT_LEVELS), "fixed", "gain 20", "gain 80"]:
+        prompt: dict[str, list[dict[str, Any]]] = {"exact runs": [{"runs": 2}]}
+        for name in [*variants, "gain 20", "gain 80", "gain tint"]:
             kind, _, which = name.partition(" ")
             level = float(which) if which.isdigit() else 50.0
             picture = np.full((32, 32, 3), 2.55 * (level + off))
-            if kind == "tint":
+            if kind == "tint" or which == "tint":
                 tint = dials.TINTS.get(which, dials.RIVAL_TINT[0])
                 picture[:] = np.array(list(bytes.fromhex(tint[1:]))) + off
             if which in ("left", "right"):
@@ -41,9 +57,14 @@ def synthetic(off: float = 0.0, *, sign: int = 1) -> list[dict[str, Any]]:
             if kind == "painted":
                 picture = np.asarray(dials.painted_light().resize((32, 32)), float)
             shown = np.asarray(np.clip(np.round(picture), 1, 254), np.uint8)
-            prompt[name] = [dials.figures_of(shown, "a", 20.0 + i, "a")] * 2
+            prompt[name] = [dials.figures_of(shown) | {"clip": 20.0 + i, "subject": True}] * 2
         records.append(prompt)
     return records
+
+
+@pytest.fixture
+def figures() -> dict[str, Any]:
+    return measure(synthetic(), ABOUT)
 
 
 def test_the_prompts_are_neutral_and_known_to_both_generations() -> None:
@@ -55,16 +76,24 @@ def test_the_prompts_are_neutral_and_known_to_both_generations() -> None:
     assert not words & {"dark", "light", "bright", "night", "day", "sun", "sunny", "fog", "snow", *COLOURS}
 
 
-def test_perfect_pictures_meet_every_target() -> None:
-    found = rows(measure(synthetic()))
-    assert len(found) == 10
-    assert [row for row in found if row[3] != "yes"] == []
+def test_the_first_prompts_are_of_every_kind() -> None:
+    kinds = [label.split()[0] for _, label in PROMPTS]
+    for first in range(3, 51):
+        for kind in ("landscape", "shape", "figure"):
+            assert 1 <= kinds[:first].count(kind) == pytest.approx(kinds.count(kind) * first / 50, abs=1.5)
+
+
+def test_perfect_pictures_meet_every_target(figures: dict[str, Any]) -> None:
+    found = rows(figures)
+    assert [row for row in found if row[3] not in ("yes", "")] == []
+    assert [row[0].split()[0] for row in found if row[3] == ""] == ["spread", "dial"]  # measured elsewhere
 
 
 def test_wrong_pictures_miss_the_targets() -> None:
-    missed = {row[0] for row in rows(measure(synthetic(off=25.0, sign=-1))) if row[3] != "yes"}
-    assert any("one run" in title for title in missed) and any("--exact" in title for title in missed)
-    assert any("tint at" in title for title in missed) and any("left-" in title for title in missed)
+    cost = COST | {"ratio": 1.1}
+    missed = [row[0] for row in rows(measure(synthetic(off=25.0, sign=-1), ABOUT | {"cost": cost})) if "no" in row[3]]
+    for title in ("one run", "--exact", "tint at", "left-", "cost"):
+        assert any(title in one for one in missed)
 
 
 def test_lost_subjects_and_clipping_are_seen() -> None:
@@ -72,45 +101,145 @@ def test_lost_subjects_and_clipping_are_seen() -> None:
     for prompt in records:
         prompt["luminance 20"] = [one | {"subject": False} for one in prompt["luminance 20"]]
         prompt["luminance 40"] = [one | {"clipped": 0.5} for one in prompt["luminance 40"]]
-    missed = [row[0] for row in rows(measure(records)) if row[3] != "yes"]
-    assert len(missed) == 2 and "clipped" in missed[0] and "20 %" in missed[1]
+        prompt["light top"] = [one | {"subject": False} for one in prompt["light top"]]
+    missed = [row[0] for row in rows(measure(records, ABOUT)) if "no" in row[3]]
+    assert len(missed) == 3 and "clipped" in missed[0] and "20 %" in missed[1] and "direction" in missed[2]
 
 
-def test_the_section_is_replaced_and_kept() -> None:
-    text = dial_page.section(measure(synthetic()))
-    page = dial_page.with_section("# Results\n\n## Light\n\nx\n", text)
-    assert dial_page.with_section(page, text) == page
-    assert dial_page.kept_section(page) == text
-    assert dial_page.kept_section("# Results\n") == ""
-    assert "gain in linear light" in text and "offset noise" not in text
+def test_the_section_is_made_from_the_stored_figures_and_kept_by_reports(
+    figures: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "results.md").write_text("# Results\n\n## Light\n\nx\n")
+    dial_page.update(figures, tmp_path)
+    dial_page.update(figures | {"model": "other"}, tmp_path)
+    page = (tmp_path / "results.md").read_text()
+    text = dial_page.section(json.loads((tmp_path / "dials.json").read_text()))
+    assert section_of(page, dial_page.HEADING) == text and section_of(page, "## Light") == "## Light\n\nx\n"
+    assert with_section(with_section(page, "## Last\n\ny\n"), text).endswith("## Last\n\ny\n")
+    assert "gain in linear light" in text and "offset noise" not in text and "### The dials of other" in text
 
 
 def test_words_follow_the_brightness() -> None:
     assert [brightness_word(x) for x in (5, 20, 50, 80)] == ["pitch black", "very dark", "", "very bright"]
 
 
-def test_a_small_run_resumes(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dials, "FIXED_SEEDS", 2)
-    monkeypatch.setattr(dial_page, "SHEET_PROMPTS", ("a cat",))
+def test_a_dial_without_light_is_one_more_step(studio: Studio) -> None:
+    oms, free = studio.generate(GenerateRequest(prompt="sea", seed=3, variants=(OMS, dials.FREE))).images
+    assert np.array_equal(np.asarray(oms.image), np.asarray(free.image))
+
+
+def test_one_process_and_two_measure_the_same(presets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio = Studio(presets=presets, device="cpu", home=tmp_path / "one")
     reported: list[tuple[int, int]] = []
-    records = dials.collect(
-        studio, prompts=1, seeds=1, rivals=False, on_prompt=lambda done, total, _: reported.append((done, total))
+    alone = collect(
+        studio, prompts=2, seeds=1, rivals=False, on_pictures=lambda done, total, _: reported.append((done, total))
     )
-    assert reported == [(1, 1)]
-    monkeypatch.setattr(dials.DialRun, "_generate", lambda *_, **__: pytest.fail("made again"))
-    assert dials.collect(studio, prompts=1, seeds=1, rivals=False) == records
+    assert reported[-1][0] == reported[-1][1] and reported == sorted(reported)
+    other = Studio(presets=presets, device="cpu", home=tmp_path / "two")
+    shared = collect(other, prompts=2, seeds=1, rivals=False, processes=2)
+    assert shared.records == alone.records
+    monkeypatch.setattr(dials.Painter, "run", lambda *_: pytest.fail("made again"))
+    assert collect(studio, prompts=1, seeds=1, rivals=False).records == alone.records[:1]
     monkeypatch.undo()
-    dial_page.write(measure(records), studio, tmp_path)
+    monkeypatch.setattr(dial_page, "SHEET_PROMPTS", ("a cat",))
+    dial_page.write(measure(alone.records, alone.about), studio, tmp_path)
     assert len(list((tmp_path / "pictures").iterdir())) == 3
     assert "## Tint" in (tmp_path / "dials.md").read_text()
 
 
-def test_blind_pairs_keep_their_key_apart(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dial_page, "BLIND_PAIRS", 4)
-    dial_page.write_blind(studio, tmp_path / "pairs")
-    assert sorted(path.name for path in (tmp_path / "pairs").iterdir()) == [
-        *(f"{i:02}.png" for i in range(1, 5)),
-        "questions.txt",
-    ]
-    assert "dial" not in (tmp_path / "pairs" / "questions.txt").read_text()
-    assert (tmp_path / "pairs-key" / "key.json").exists()
+def test_no_process_outlives_a_killed_parent(presets: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "oms_app", "evaluate", "dials", "--processes", "2", "--seeds", "1"]
+    environment = os.environ | {"OMS_PRESETS": str(presets), "OMS_HOME": str(tmp_path / "home")}
+    parent = subprocess.Popen(
+        [*command, "--no-rivals", "--out", str(tmp_path)], env=environment, stderr=subprocess.DEVNULL
+    )
+    try:
+        made = tmp_path / "home/evaluation/dials"
+        _until(lambda: len(list(made.glob("brightness-*"))) >= 1 or parent.poll() is not None, 240)
+        children = _children(parent.pid)
+        assert len(children) >= 2
+    finally:
+        parent.kill()
+        parent.wait()
+    _until(lambda: not any(Path(f"/proc/{child}").exists() for child in children), 20)
+
+
+def _children(pid: int) -> list[int]:
+    tasks = Path(f"/proc/{pid}/task")
+    return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+
+
+def _until(is_so: Any, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def test_a_base_without_module_and_judge_says_what_is_not_measured(studio: Studio, base: Path, tmp_path: Path) -> None:
+    weights = base / "vae/diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    torch.manual_seed(7)
+    save_file(
+        {name: torch.randn_like(tensor) * tensor.std() + tensor.mean() for name, tensor in tensors.items()}, weights
+    )
+    measured = collect(studio, model=str(base), prompts=1, seeds=1)
+    figures = measure(measured.records, measured.about)
+    assert (figures["free"], figures["judged"], figures["model"]) == ("raw", False, "my-model")
+    dial_page.write(figures, studio, tmp_path)
+    page = (tmp_path / "results.md").read_text()
+    assert page.count("not measured") == 3 and "median ≤ 2" in page and str(tmp_path) not in page
+    assert not (tmp_path / "dials.md").exists()
+
+
+def test_the_cost_counts_the_decodes_of_the_feedback(studio: Studio) -> None:
+    found = dial_cost.cost(studio, "lumen", runs=1)
+    assert found["extra_decodes"] == 1 and found["ratio"] > 0
+    assert found["extra_pixels"] in (0.25, 1.0)  # small latents are decoded whole
+
+
+def test_other_ways_act_on_the_embedded_model() -> None:
+    asked = dials.rival_tasks()
+    made = Rivals(offset_scale=0.3).pictures("mountains", [1], asked)
+    for way in ("offset", "signal_leak", "recentre", "words"):
+        means = {name: made[f"{way} {name}"][0].reshape(-1, 3).mean(0) for name in asked}
+        assert means["80"].mean() > means["20"].mean() + (10 if way == "words" else 40)
+        assert way == "words" or means["tint"][2] > means["tint"][0] + 25
+    assert abs(made["recentre 20"][0].mean() / 2.55 - 20) < 10 and abs(made["recentre 80"][0].mean() / 2.55 - 80) < 10
+
+
+def test_a_gain_reaches_brightness_and_tint() -> None:
+    rng = np.random.default_rng(0)
+    (dark,), (bright,), (blue,) = dials.gains([rng.integers(20, 200, (32, 32, 3), np.uint8)]).values()
+    assert dark.mean() / 2.55 == pytest.approx(20, abs=0.3) and bright.mean() / 2.55 == pytest.approx(80, abs=0.3)
+    assert blue.reshape(-1, 3).mean(0) == pytest.approx([0x30, 0x60, 0xFF], abs=1.5)
+
+
+def test_blind_pairs_give_nothing_away_and_are_scored(
+    studio: Studio, figures: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dial_blind, "PAIRS", 8)
+    pairs, answers = tmp_path / "pairs", tmp_path / "answers.json"
+    dial_blind.write_pairs(studio, pairs, rng=np.random.default_rng(2))
+    assert sorted(path.name for path in pairs.iterdir()) == [*(f"{i:02}.png" for i in range(1, 9)), "questions.txt"]
+    assert not {"dial", "gain", "20", "80"} & set((pairs / "questions.txt").read_text().split())
+    for path in pairs.glob("*.png"):
+        with Image.open(path) as shown:
+            assert (shown.size, shown.mode, shown.info) == ((64 * 2 + 12, 64), "RGB", {})
+    key = json.loads((tmp_path / "pairs-key/key.json").read_text())
+    assert {pair["left"] for pair in key["pairs"].values()} == {"dial", "gain"}
+
+    chosen = {name: "left" if pair["left"] == "dial" else "right" for name, pair in key["pairs"].items()}
+    answers.write_text(json.dumps(chosen | {"02": "left" if chosen["02"] == "right" else "right"}))
+    found = dial_blind.score(pairs, answers)
+    assert (found["dial"], found["pairs"], found["by_level"]["80"]) == (7, 8, {"dial": 3, "pairs": 4})
+    with pytest.raises(StudioError, match="no figures"):
+        dial_page.add_ranking(found, tmp_path)
+    dial_page.update(figures | {"weights": weights_of(studio, "lumen")}, tmp_path)
+    dial_page.add_ranking(found, tmp_path)
+    assert "dial preferred in 7 of 8 (20 %: 4 of 4, 80 %: 3 of 4)" in (tmp_path / "results.md").read_text()
+    dial_page.update(figures | {"weights": "others"}, tmp_path)
+    assert "not ranked yet" in (tmp_path / "results.md").read_text()
+    answers.write_text(json.dumps({name: side for name, side in chosen.items() if name != "03"}))
+    with pytest.raises(StudioError, match="03"):
+        dial_blind.score(pairs, answers)

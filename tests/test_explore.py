@@ -31,7 +31,8 @@ from oms_app.ui.markup import about
 LOOKS = [look for look, _ in LookLibrary().looks()]
 _FIELDS: dict[str, Any] = {
     "prompt": "mountains", "kind": PROMPT_BY_CFG, "oms_prompts": "dark\n\n light \ndark", "oms_scales": "0.5, 1 2",
-    "left": "dark", "right": "", "places": 3, "seeds": 2, "oms_guidance_scale": 1.5, "looks": ["night", "plain"],
+    "left": "dark", "right": "", "places": 3, "seeds": 2, "oms_guidance_scale": 1.5,
+    "dial": "luminance", "dial_values": "20, 80", "dial_light": "left", "dial_seeds": 2, "looks": ["night", "plain"],
     "models": ["lumen", "absent"], "model": "lumen", "negative_prompt": "", "num_inference_steps": 2,
     "guidance_scale": None, "seed": 7, "random_seed": False,
 }  # fmt: skip
@@ -131,7 +132,7 @@ def test_looks_by_models_have_a_request_for_each_cell() -> None:
     [
         ({"prompt": " "}, "the prompt is empty"),
         ({"oms_prompts": " \n"}, "there is no OMS prompt: write one or more"),
-        ({"oms_scales": "high"}, "OMS CFGs are 'high': write numbers"),
+        ({"oms_scales": "high"}, "OMS CFG has the values 'high': write numbers"),
         ({"oms_scales": ","}, "there is no OMS CFG"),
         ({"oms_scales": "31"}, "OMS CFG is 31.0: take 0 to 30"),
         ({"oms_scales": "nan"}, "OMS CFG is nan: take 0 to 30"),

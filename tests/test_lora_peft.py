@@ -67,6 +67,12 @@ def test_the_weights_are_those_that_peft_merges(name: str, lumen: Path, tmp_path
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_the_folder_that_peft_saves_names_the_lora(lumen: Path, presets: Path, own_home: Path, tmp_path: Path) -> None:
+    path, _ = adapter(lumen, tmp_path / "style", CONFIGS["alpha"])
+    assert Catalog(presets, home=own_home).lora(str(tmp_path / "style")) == path
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_what_peft_keeps_beside_its_file_is_needed(lumen: Path, tmp_path: Path) -> None:
     path, _ = adapter(lumen, tmp_path, CONFIGS["alpha"])
     pipeline = StableDiffusionPipeline.from_pretrained(lumen, local_files_only=True)

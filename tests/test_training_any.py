@@ -179,6 +179,8 @@ def test_data_that_cannot_be_used_says_why_and_ends_with_2(
         (["--data", "DATA", "--size", "XL"], "--size"),
         (["--data", "DATA", "--smoke"], "--smoke"),
         (["--batch", "4"], "--batch needs --data"),
+        (["--spread", "--minutes", "1"], "--spread takes only --base, --out, --device and --smoke"),
+        (["--spread"], "contains no OMS module: train one there first, or name the folder of one"),
     ],
 )
 def test_what_cannot_be_trained_says_why_and_ends_with_2(

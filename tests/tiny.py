@@ -207,6 +207,16 @@ def make_module(folder: Path, vae: AutoencoderKL, name: str, encoder: str, seed:
     return folder
 
 
+def make_spread(module: Path) -> Path:
+    """A spread head of random weights beside an OMS module."""
+    from oms_app.models import spread_files
+    from oms_app.prestep.spread import SpreadConfig, SpreadHead
+
+    torch.manual_seed(4)
+    spread_files.write(module, SpreadHead(SpreadConfig(text_width=WIDTH, components=3, width=16)))
+    return module
+
+
 def make_statistics(folder: Path, vae: AutoencoderKL, name: str) -> Path:
     """Signal-leak statistics of bright latents, of the latent domain of `vae`."""
     from oms_app.models import domain
@@ -227,7 +237,7 @@ def make_world(root: Path) -> Path:
     """
     lumen = make_base(root / "assets/lumen")
     vae = AutoencoderKL.from_pretrained(lumen / "vae")
-    make_module(lumen / "oms", vae, "lumen", "lumen")
+    make_spread(make_module(lumen / "oms", vae, "lumen", "lumen"))
     make_module(lumen / "singdiffusion", vae, "lumen", "lumen", seed=9, kind="singdiffusion")
     make_statistics(lumen / "signal_leak", vae, "lumen")
     make_statistics(root / "assets/alien-leak", make_vae(seed=99), "alien")

@@ -37,9 +37,9 @@ class ProgressLine:
         elif done % 20 == 0 or done == total:
             print(f"caption {done} of {total}", file=sys.stderr, flush=True)
 
-    def count_prompts(self, done: int, total: int, seconds: float) -> None:
-        """A prompt takes a minute, so a file gets a line for each."""
-        text = f"prompt {done} of {total}, about {seconds / 60:.0f} min left"
+    def count_pictures(self, done: int, total: int, seconds: float) -> None:
+        """Each call follows a minute of work, so a file gets a line for each."""
+        text = f"about {done} of {total} pictures, {seconds / 60:.0f} min left"
         if self._is_terminal:
             self._show(text)
         else:

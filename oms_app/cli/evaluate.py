@@ -20,6 +20,7 @@ from oms_app.cli.options import (
     variants_parameter,
     with_parameters,
 )
+from oms_app.errors import StudioError
 from oms_app.paths import EMBEDDED
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**31, help="Selec
 ProcessesOption = Annotated[
     int,
     typer.Option(
-        "--processes", min=1, max=64, help="Processes that share the captions, each with its own model and one thread."
+        "--processes", min=1, max=64, help="Processes that share the work, each with its own model and one thread."
     ),
 ]
 
@@ -41,6 +42,7 @@ def build_app() -> typer.Typer:
         app.command()(with_parameters(command, [variants_parameter()]))
     app.command()(report)
     app.command()(dials)
+    app.command()(spread)
     return app
 
 
@@ -141,13 +143,20 @@ def report(
 
 
 def dials(
+    model: ModelOption = EMBEDDED,
     prompts: Annotated[int, typer.Option(min=1, max=50, help="Number of neutral prompts.")] = 50,
     seeds: Annotated[int, typer.Option(min=1, max=16, help="Pictures of each prompt and setting.")] = 4,
-    rivals: Annotated[bool, typer.Option(help="Measure the other ways to do the same too.")] = True,
+    rivals: Annotated[
+        bool, typer.Option(help="Measure the other ways to do the same too (embedded model only, half of the seeds).")
+    ] = True,
     out: Annotated[Path | None, typer.Option(help="Output folder. Default: docs.")] = None,
     blind: Annotated[
         Path | None,
         typer.Option(help="Only write 20 pairs for a blind ranking to this folder, and their key beside it."),
+    ] = None,
+    score: Annotated[
+        Path | None,
+        typer.Option(help='With --blind: a reader\'s answers to these pairs, {"01": "left", ...}. Adds their row.'),
     ] = None,
     processes: ProcessesOption = 1,
     device: DeviceOption = "auto",
@@ -155,30 +164,65 @@ def dials(
 ) -> None:
     """Brightness, tint and direction of light as asked against as got, beside other ways. Run it again to resume."""
     require("evaluate", "evaluate dials")
+    if score is not None and blind is None:
+        raise StudioError("--score needs the folder of the pairs: give it with --blind")
     with output_on_stderr() as progress:
-        studio = open_studio(device)
-        from oms_app.evaluate import dial_page, dial_table
-        from oms_app.evaluate import dials as measured
+        from oms_app.evaluate import dial_blind, dial_jobs, dial_page, dial_table
         from oms_app.evaluate.report import RESULTS
 
-        if blind is not None:
-            dial_page.write_blind(studio, blind)
+        docs, shown = out or RESULTS.parent, []
+        if blind is not None and score is not None:
+            result = dial_blind.score(blind, score)
+            dial_page.add_ranking(result, docs)
+            text = f"dial preferred in {result['dial']} of {result['pairs']}; written to {docs}"
+        elif blind is not None:
+            dial_blind.write_pairs(open_studio(device), blind, model)
             result, text = {"out": str(blind)}, f"written to {blind}"
         else:
-            records = measured.collect(
+            studio = open_studio(device)
+            measured = dial_jobs.collect(
                 studio,
+                model=model,
                 prompts=prompts,
                 seeds=seeds,
                 rivals=rivals,
                 processes=processes,
-                on_prompt=progress.count_prompts,
+                on_pictures=progress.count_pictures,
             )
-            result = dial_table.measure(records)
-            folder = out or RESULTS.parent
-            dial_page.write(result, studio, folder)
-            text = f"written to {folder}"
-    shown = [] if blind else [table(("measure", "measured", "target", "met"), dial_table.rows(result))]
+            result = dial_table.measure(measured.records, measured.about)
+            dial_page.write(result, studio, docs)
+            text = f"written to {docs}"
+            shown = [table(dial_page.TITLES, dial_table.rows(result))]
     print_result(result, as_json, *shown, text)
+
+
+def spread(
+    captions: Annotated[int, typer.Option(min=2, max=1_000, help="Number of held-out captions.")] = 1_000,
+    prompts: Annotated[int, typer.Option(min=1, max=10, help="Number of prompts that say nothing of light.")] = 10,
+    seeds: Annotated[int, typer.Option(min=2, max=64, help="Pictures of each prompt.")] = 64,
+    out: Annotated[Path | None, typer.Option(help="The page to write into. Default: docs/results.md.")] = None,
+    processes: ProcessesOption = 1,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Whether a spread of 1 gives brightness the variety of the reference scenes. Run it again to resume."""
+    with output_on_stderr() as progress:
+        studio = open_studio(device)
+        from oms_app.evaluate import spread as measured
+        from oms_app.evaluate.report import RESULTS
+
+        figures = measured.measure(
+            studio,
+            captions=captions,
+            prompts=prompts,
+            seeds=seeds,
+            processes=processes,
+            on_caption=progress.count_captions,
+        )
+        target = out or RESULTS
+        measured.write(figures, target)
+    shown = table(("measure", "measured", "target", "met"), measured.rows(figures))
+    print_result(figures, as_json, shown, f"written to {target}")
 
 
 def _luminance_table(report: Mapping[str, Any]) -> Table:

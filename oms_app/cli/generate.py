@@ -98,6 +98,7 @@ def _print(result: GenerateResult, as_json: bool) -> None:
             "path": str(image.path),
             "mean": image.stats.mean,
             "lightness": image.stats.lightness,
+            **({"reached": [one.model_dump() for one in image.reached]} if image.reached else {}),
         }
         for image in result.images
     ]
@@ -110,4 +111,5 @@ def _print(result: GenerateResult, as_json: bool) -> None:
     }
     rows = [(i["variant"], i["seed"], f"{i['mean']:.1f}", f"{i['lightness']:.1f}", i["path"]) for i in images]
     shown = table(("variant", "seed", "mean RGB", "L*", "file"), rows)
-    print_result(printed, as_json, shown, *result.notes, f"{result.seconds.total:.1f} s")
+    asked = [f"seed {image.seed}: {one.text}" for image in result.images for one in image.reached]
+    print_result(printed, as_json, shown, *asked, *result.notes, f"{result.seconds.total:.1f} s")

@@ -13,13 +13,11 @@ from oms_app.errors import StudioError
 from oms_app.fields import LORA_FIELDS, RequestField
 from oms_app.light import light_setting
 from oms_app.prestep.corrections import CORRECTIONS, DIAL
-from oms_app.schema import OMS, RAW, Lora, Variant, unread_settings, variants_of
+from oms_app.schema import OMS, RAW, Lora, Variant, one_more_step, variants_of
 
 if TYPE_CHECKING:
     from oms_app.engine.studio import Studio
 
-DEFAULT_VARIANTS = f"{RAW.name},{OMS.name}"
-DIAL_VARIANTS = f"{RAW.name},{DIAL}"
 CORRECTIONS_PANEL = "Corrections"  # heading of their options in the help
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else there.")]
@@ -60,7 +58,7 @@ def variants_parameter() -> inspect.Parameter:
     """`--variants`, whose help names the registered corrections."""
     help_text = (
         f"One or more of {', '.join(CORRECTIONS)}, separated by commas. "
-        f"Absent: {DEFAULT_VARIANTS}, or {DIAL_VARIANTS} with a setting of {DIAL}."
+        f"Absent: {RAW.name},{OMS.name}, or {RAW.name},{DIAL} with a setting of {DIAL}."
     )
     annotation = Annotated[str | None, typer.Option("--variants", help=help_text, rich_help_panel=CORRECTIONS_PANEL)]
     return _parameter("variants", annotation, None)
@@ -112,8 +110,7 @@ def parse_variants(text: str | None, settings: Mapping[str, Any]) -> tuple[Varia
     if settings.get("light") is not None:
         settings["light"] = light_setting(settings["light"])
     if text is None:
-        unread = unread_settings((RAW, OMS), settings)
-        text = DIAL_VARIANTS if any(field in CORRECTIONS[DIAL].options for field in unread) else DEFAULT_VARIANTS
+        return variants_of((RAW.correction, one_more_step(settings)), settings)
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise StudioError(f"--variants is empty: choose one or more of {', '.join(CORRECTIONS)}")

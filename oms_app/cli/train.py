@@ -85,6 +85,9 @@ def train_oms(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps. Default: 2,000, unless --minutes is given.")
     ] = None,
+    spread: Annotated[
+        bool, typer.Option("--spread", help="Train only the spread head of the OMS module in the folder of --out.")
+    ] = False,
     out: OutOption = None,
     device: DeviceOption = "auto",
     minutes: MinutesOption = None,
@@ -103,6 +106,11 @@ def train_oms(
         "steps": steps,
     }
     given = {name: value for name, value in settings.items() if value is not None}
+    if spread:
+        if given or data is not None or minutes is not None or start_from is not None:
+            raise StudioError("--spread takes only --base, --out, --device and --smoke: leave the other options out")
+        _train_spread(base, out, device, smoke, as_json)
+        return
     if data is not None:
         if start_from is not None or smoke:
             raise StudioError("--from and --smoke are for Lumen's scenes: leave them out, or leave --data out")
@@ -189,6 +197,22 @@ def _train_any_base(
         is_main_process = PartialState().is_main_process
     if is_main_process:  # of those that `accelerate launch` started
         print_result(asdict(trained), as_json, facts_table(asdict(trained)))
+
+
+def _train_spread(base: str, out: Path | None, device: str, smoke: bool, as_json: bool) -> None:
+    with output_on_stderr(logging.INFO):
+        studio = open_studio(device)
+        from oms_app.training import spread
+
+        entry = studio.catalog.find(base, "base")
+        written = spread.train(
+            base=studio.catalog.folder(entry),
+            out=out or user_folder() / f"training/{entry.id}-oms",
+            base_id=entry.id,
+            device=str(studio.device),
+            smoke=smoke,
+        )
+    _print_written(written, as_json)
 
 
 def _train_module(

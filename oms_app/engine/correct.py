@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import cast
 
 import torch
@@ -18,6 +18,7 @@ from oms_app.prestep.corrections import SteeringCorrection, X0Correction
 from oms_app.prestep.dial import Steering
 from oms_app.prestep.methods import Start
 from oms_app.prestep.schedule import first_alpha_bar
+from oms_app.prestep.spread import generator_of
 from oms_app.prestep.step import for_scheduler
 from oms_app.schema import Variant
 
@@ -89,10 +90,25 @@ class CorrectionRunner:
             prompt=request.prompt,
             guidance_scale=request.guidance_scale,
             predict=(lambda text: self._predictions[self._key(job, module, text)]) if module else None,
+            deviation=self._deviation(job, module),
             statistics=statistics,
             colours=colour_map_for(self._drawn.base) if job.variant.spec.steers else None,
             aim=torch.tensor(job.aim),
         )
+
+    def _deviation(self, job: Job, module: ResolvedModule | None) -> Callable[[str], torch.Tensor] | None:
+        if module is None or module.text is None or not isinstance(module.model, LoadedModule):
+            return None
+        head, encoder, x_s = module.model.spread, module.text, self._drawn.noises[job.index].x_s
+        if head is None:
+            return None
+        seed = self._drawn.request.seed + job.index
+
+        def sample(text: str) -> torch.Tensor:
+            drawn = head.sample(self._drawn.embedding(encoder, text).hidden, generator_of(seed), *x_s.shape[-2:])
+            return drawn.to(x_s.device)
+
+        return sample
 
     def _key(self, job: Job, module: ResolvedModule, text: str) -> Hashable:
         request = self._drawn.request

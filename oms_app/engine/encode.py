@@ -1,4 +1,4 @@
-"""Stage 2: every text that the pictures need, through each encoder as one batch; and notes on texts for the user."""
+"""Stage 2: every text that the pictures need, through its encoder; and notes on texts for the user."""
 
 from __future__ import annotations
 

@@ -98,11 +98,19 @@ class Resolver:
         modules: dict[str, ResolvedModule] = {}
         scheduler = self._scheduler(request, base)
         for variant in request.variants:
+            spread = variant.spread if variant.is_corrected else 0.0
             if reason := self._reason_for_no_module(variant, scheduler, entry, base):
+                if spread:
+                    raise StudioError(f"spread is {spread:g} and needs an OMS module, but {reason}: set it to 0")
                 notes |= dict.fromkeys(_unused_module_notes(variant, reason))
             elif kind := variant.spec.needs:
                 chosen = self._choose(variant, kind, entry, base)
                 modules[variant.name] = self._module(chosen, kind, request, entry, base, used)
+                if spread and getattr(modules[variant.name].model, "spread", None) is None:
+                    remedy = (
+                        "train one with train oms --spread --out FOLDER, where FOLDER is the module's, or set it to 0"
+                    )
+                    raise StudioError(f"spread is {spread:g} and the module {chosen.id!r} has no spread head: {remedy}")
                 if note := self._domain_note(variant, chosen, modules[variant.name].model, entry, base):
                     notes[note] = None
                 name = chosen.id if chosen.id in self.catalog.entries else str(self.catalog.folder(chosen))

@@ -191,6 +191,10 @@ class StudioService:
         """Writes a grid as one labelled PNG with its settings into `pictures`."""
         return png.save_sheet(cells, row_labels, column_labels, self.pictures)
 
+    def read_settings(self, path: Path) -> png.Restored:
+        """The settings in a saved picture. Raises StudioError as `png.read`."""
+        return png.read(path, [info.id for info in self._catalog.infos()])
+
     @staticmethod
     def measure(image: Image.Image) -> ImageStats:
         return image_stats(image)

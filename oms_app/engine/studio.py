@@ -27,6 +27,7 @@ from oms_app.engine.image_stats import image_stats
 from oms_app.engine.inspection import describe
 from oms_app.engine.observe import StepObserver
 from oms_app.engine.preview import preview_x0
+from oms_app.engine.reached import reached
 from oms_app.engine.resolve import Resolver, apply_defaults
 from oms_app.engine.run import Run
 from oms_app.engine.stages import (
@@ -324,6 +325,7 @@ class Studio:
                 seed=request.seed + index,
                 image=made[key].image.copy(),  # the caller may draw on it; the cache's must not change
                 stats=made[key].stats,
+                reached=reached(variant, made[key].image),
             )
             for (variant, index), key in planned.keys.items()
         )

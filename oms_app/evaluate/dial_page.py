@@ -1,4 +1,4 @@
-"""What `evaluate dials` writes: docs/dials.md, its sheets, a section of docs/results.md, and blind pairs."""
+"""What `evaluate dials` writes: docs/dials.json, from it a section of docs/results.md, docs/dials.md, its sheets."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from oms_app.engine.studio import Studio
+from oms_app.errors import StudioError
 from oms_app.evaluate.dial_table import rows
-from oms_app.evaluate.dials import RIVAL_LEVELS, TINTS
-from oms_app.evaluate.neutral_prompts import PROMPTS
-from oms_app.evaluate.results_page import table
+from oms_app.evaluate.dials import FREE, RIVAL_LEVELS, TINTS
+from oms_app.evaluate.results_page import table, with_interval, with_section
 from oms_app.light import LIGHTS
-from oms_app.measure.light import with_mean
-from oms_app.output.sheets import labelled, tiled
-from oms_app.paths import atomic_path, atomic_write
-from oms_app.schema import OMS, GenerateRequest, Variant
+from oms_app.output.sheets import labelled
+from oms_app.paths import EMBEDDED, atomic_path, atomic_write
+from oms_app.schema import GenerateRequest, Variant
 
 HEADING = "## Dials"
 SHEET_PROMPTS = ("mountains", "a cat", "a city")
 SHEET_SIDE = 112  # pixels per side of a picture
-BLIND_PAIRS = 20
+FIGURES = "dials.json"  # model → figures of its last run
 NAMES = {
     "luminance": "dial",
     "gain": "gain in linear light on the free picture",
@@ -35,73 +33,108 @@ NAMES = {
 }
 
 
+def command(figures: Mapping[str, Any]) -> str:
+    """The command that measures these figures."""
+    model = "" if figures["model"] == EMBEDDED else f" --model {figures['model']}"
+    fewer = " --no-rivals" if figures["model"] == EMBEDDED and "offset" not in figures["rivals"] else ""
+    return f"python -m oms_app evaluate dials{model} --prompts {figures['prompts']} --seeds {figures['seeds']}{fewer}"
+
+
 def rival_table(figures: Mapping[str, Any]) -> str:
-    """Error, tint, CLIP score and subjects of every way, at the same brightness."""
+    """Error, tint, CLIP score and subjects of every way, at the same brightness and tint."""
     lines = []
     for name, one in figures["rivals"].items():
-        error, tint = one["brightness"], one.get("tint")
+        error, tint, kept = one["brightness"], one["tint"], one["kept"]
         lines.append(
             (
                 NAMES[name],
                 f"{error['median']:.1f}, {error['p90']:.1f}",
-                f"{tint['median']:.1f}, {tint['p90']:.1f}" if tint else "",
-                *(f"{one['kept'][str(level)]['clip']:+.2f}" for level in RIVAL_LEVELS),
-                *(f"{one['kept'][str(level)]['subject']:.0%}" for level in RIVAL_LEVELS),
+                f"{tint['median']:.1f}, {tint['p90']:.1f}",
+                *(with_interval(kept[what]["clip"], kept[what]["clip_interval"]) for what in kept),
+                *(f"{kept[what]['subject']:.0%}" for what in kept),
             )
         )
     titles = ("way", "points off (median, 90th percentile)", "ΔE00 off the blue tint")
-    levels = [f"{level} %" for level in RIVAL_LEVELS]
-    return table((*titles, *(f"CLIP score, {x}" for x in levels), *(f"subject, {x}" for x in levels)), lines)
+    asked = [*(f"{level} %" for level in RIVAL_LEVELS), "blue"]
+    return table((*titles, *(f"CLIP score, {x}" for x in asked), *(f"subject, {x}" for x in asked)), lines)
 
 
-def section(figures: Mapping[str, Any]) -> str:
-    """The section of docs/results.md."""
-    head = f"`python -m oms_app evaluate dials --prompts {figures['prompts']} --seeds {figures['seeds']}`"
-    return f"""{HEADING}
+def section(stored: Mapping[str, Mapping[str, Any]]) -> str:
+    """The section of docs/results.md, from the contents of docs/dials.json."""
+    parts = [HEADING + "\n"]
+    if EMBEDDED in stored:
+        parts.append(_embedded(stored[EMBEDDED]))
+    for model, figures in sorted(stored.items()):
+        if model != EMBEDDED:
+            parts.append(
+                f"### The dials of {model}\n\n`{command(figures)}`; the free run is "
+                f"{FREE_RUNS[figures['free']]}:\n\n{table(TITLES, rows(figures))}"
+            )
+    return "\n".join(parts)
 
-{head}: prompts that say nothing of light × seeds, embedded model, defaults; brightness in percent of full scale:
 
-{table(("measure", "measured", "target", "met"), rows(figures))}
-The rank correlation is over all pictures; because each brightness is asked of many pictures, its greatest possible
-value with nine levels is 0.994. The command does not measure spread, cost or other members of the family yet.
-{BLIND_PAIRS} pairs for a blind
-ranking: `evaluate dials --blind DIR`.
+TITLES = ("measure", "measured", "target", "met")
+FREE_RUNS = {"oms": "One More Step", "raw": "the base alone"}
 
-The same tasks by other ways, from the same noise; CLIP score and subjects against the free OMS run. A gain sets
-the mean directly, because it is computed from the finished picture:
+
+def _embedded(figures: Mapping[str, Any]) -> str:
+    pictures = figures["rivals"]["luminance"]["tint"]["n"]
+    others = f"""
+The same tasks by other ways, from the same noise, {pictures} pictures each; CLIP score (with its interval) and subjects
+against the free OMS run. A gain sets the mean directly, because it is computed from the finished picture:
 
 {rival_table(figures)}"""
+    return f"""`{command(figures)}`: prompts that say nothing of light × seeds,
+embedded model, defaults; brightness in percent of full scale; intervals at 95 %, from resampled prompts. The figures
+are in [dials.json](dials.json).
 
-
-def with_section(page: str, text: str) -> str:
-    """docs/results.md with this section in place of its own, at the end."""
-    return page.split(f"\n{HEADING}\n")[0].rstrip("\n") + "\n\n" + text
-
-
-def kept_section(page: str) -> str:
-    """The section of dials in a page, or "": `evaluate report` keeps it."""
-    _, found, rest = page.partition(f"\n{HEADING}\n")
-    return f"{found.lstrip()}{rest}" if found else ""
+{table(TITLES, rows(figures))}
+The rank correlation is over all pictures; because each brightness is asked of many pictures, its greatest possible
+value with nine levels is 0.994.
+{others if figures["judged"] else ""}"""
 
 
 def write(figures: Mapping[str, Any], studio: Studio, docs: Path) -> None:
-    """Write the page with its sheets, and the section of results.md, to `docs`."""
-    pictures = docs / "pictures"
-    pictures.mkdir(parents=True, exist_ok=True)
-    for name, variants in _sheets().items():
-        with atomic_path(pictures / f"dial_{name}.jpg") as path:
-            _sheet(studio, variants).save(path, "JPEG", quality=85)
-    results = docs / "results.md"
+    """Store the figures in `docs`, and write its section of results.md; of the embedded model also the page."""
+    update(figures, docs)
+    if figures["model"] == EMBEDDED:
+        pictures = docs / "pictures"
+        pictures.mkdir(parents=True, exist_ok=True)
+        for name, variants in _sheets().items():
+            with atomic_path(pictures / f"dial_{name}.jpg") as path:
+                _sheet(studio, variants).save(path, "JPEG", quality=85)
+        atomic_write(docs / "dials.md", _page(figures))
+
+
+def update(figures: Mapping[str, Any], docs: Path) -> None:
+    """Store these figures of their model, besides those that they do not name, and write the section anew."""
+    path, results = docs / FIGURES, docs / "results.md"
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    stored[figures["model"]] = stored.get(figures["model"], {}) | figures
+    atomic_write(path, json.dumps(stored, indent=1) + "\n")
     before = results.read_text(encoding="utf-8") if results.exists() else "# Results\n"
-    atomic_write(results, with_section(before, section(figures)))
-    atomic_write(docs / "dials.md", _page(figures))
+    atomic_write(results, with_section(before, section(stored)))
+
+
+def add_ranking(ranking: Mapping[str, Any], docs: Path) -> None:
+    """Add the row of a blind ranking (`dial_blind.score`) to a model's figures. Raises StudioError if there are none,
+    or those of other weights.
+    """
+    path = docs / FIGURES
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    figures = stored.get(ranking["model"])
+    if figures is None or figures["weights"] != ranking["weights"]:
+        raise StudioError(
+            f"{path} has no figures of {ranking['model']!r} with the weights that made the pairs: run evaluate dials; "
+            "if the weights changed since, make the pairs anew"
+        )
+    update({**figures, "blind": ranking}, docs)
 
 
 def _sheets() -> dict[str, list[Variant]]:
     levels = [Variant(name=f"{x} percent", correction="dial", luminance=float(x)) for x in range(10, 100, 10)]
     coloured = [Variant(name=name, correction="dial", tint=tint) for name, tint in TINTS.items()]
-    free = OMS.model_copy(update={"name": "free"})
-    lit = [free, *(Variant(name=where, correction="dial", light=where) for where in LIGHTS)]
+    lit = [FREE, *(Variant(name=where, correction="dial", light=where) for where in LIGHTS)]
     return {"brightness": levels, "tints": coloured, "directions": lit}
 
 
@@ -154,26 +187,11 @@ Points between asked and got:
 
 Difference of mean L* towards the light (half against half; for centre and vignette, the middle against the border):
 
-{table(("light", "asked sign", "median", "free run", "subject kept"), lit)}"""
+{table(("light", "asked sign", "median", "free run", "subject kept"), lit)}
+## Spread
 
-
-def write_blind(studio: Studio, folder: Path, seed: int = 0) -> None:
-    """Pairs for a blind ranking: a dial picture beside a gain in linear light on the free one, in random order.
-
-    Half at 20 %, half at 80 %. key.json, in a folder of its own beside `folder`, says which is which.
-    """
-    rng, key = np.random.default_rng(seed), {}
-    folder.mkdir(parents=True, exist_ok=True)
-    for i in range(BLIND_PAIRS):
-        prompt, level = PROMPTS[i][0], RIVAL_LEVELS[i % 2]
-        variants = (OMS, Variant(name="dial", correction="dial", luminance=float(level)))
-        free, dial = studio.generate(GenerateRequest(prompt=prompt, variants=variants, seed=5_000 + i)).images
-        pair = {"dial": dial.image, "gain": Image.fromarray(with_mean(np.asarray(free.image), 2.55 * level))}
-        order = [str(name) for name in rng.permutation(list(pair))]
-        tiled([pair[name] for name in order], 2, gap=12).save(folder / f"{i + 1:02}.png")
-        key[f"{i + 1:02}"] = {"left": order[0], "right": order[1], "prompt": prompt, "percent": level}
-    hidden = folder.with_name(folder.name + "-key")
-    hidden.mkdir(parents=True, exist_ok=True)
-    atomic_write(hidden / "key.json", json.dumps(key, indent=1) + "\n")
-    questions = "\n".join(f"{n}: {one['prompt']}, left or right?" for n, one in key.items())
-    atomic_write(folder / "questions.txt", questions + "\n")
+One More Step gives all pictures of a prompt the same mean light. `--spread 1` gives them the variety of light that such
+pictures had in the training data, from seed to seed: "mountains" are dark at times. 0 is One More Step, bit for bit;
+values between reduce the variety. What is set by the other dials stays set. It needs an OMS module with a spread head,
+as the embedded one has. Figures: [results](results.md#spread).
+"""

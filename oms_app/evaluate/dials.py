@@ -1,21 +1,14 @@
-"""Light and colour as asked against as got: dials of the embedded model beside other ways. `evaluate dials`
-
-Pictures are made prompt by prompt; the figures of each prompt are stored in one JSON file, so a stopped run resumes.
-"""
+"""What `evaluate dials` makes and measures: pictures of the dial and of other ways to the same light, part by part."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,14 +16,13 @@ from oms_app.engine.studio import Studio
 from oms_app.evaluate import scene_clip, subject_classifier
 from oms_app.evaluate.dial_rivals import Rivals, brightness_word
 from oms_app.evaluate.neutral_prompts import PROMPTS
-from oms_app.evaluate.pictures import state_key
 from oms_app.evaluate.quality import clip_scores
 from oms_app.light import LIGHTS
-from oms_app.measure.light import clipped_share, coarse_lightness, halves, with_mean
-from oms_app.paths import EMBEDDED, atomic_write
-from oms_app.schema import OMS, GenerateRequest, Variant
+from oms_app.measure.light import clipped_share, coarse_lightness, halves, with_mean, with_mean_colour
+from oms_app.schema import GenerateRequest, Variant
 
-LEVELS = (10, 20, 30, 40, 50, 60, 70, 80, 85, 90)  # percent of mean brightness
+LEVELS = (10, 15, 20, 30, 40, 50, 60, 70, 80, 85, 90)  # percent of mean brightness
+EVEN_LEVELS = tuple(range(10, 100, 10))  # of which errors, slope and rank correlation are told
 EXACT_LEVELS = (20, 50, 80)
 RIVAL_LEVELS = (20, 80)
 RIVAL_TINT = ("#3060ff", "blue")
@@ -50,20 +42,10 @@ TINTS = {
 }
 FIXED = {"luminance": 40.0, "tint": "#4060c0"}  # one prompt, many seeds
 FIXED_SEEDS = 16
-RIVALS = ("offset", "signal_leak", "recentre")
-
-
-@dataclass(frozen=True)
-class DialJob:
-    """What one run measures. prompts × seeds pictures of each setting, from `PROMPTS`."""
-
-    home: Path
-    device: str
-    folder: Path
-    model: str = EMBEDDED
-    seeds: int = 4
-    rivals: bool = True
-    offset_scale: float = 1.0
+RIVALS = ("offset", "signal_leak", "recentre", "words")
+FREE = Variant(name="free", correction="dial")  # One More Step with no light set; without a module the base alone
+Picture = NDArray[np.uint8]  # (H, W, 3)
+Records = dict[str, list[dict[str, Any]]]  # setting → one record for each seed
 
 
 def painted_light() -> Image.Image:
@@ -77,154 +59,145 @@ def painted_light() -> Image.Image:
     return Image.fromarray(np.repeat(np.asarray(255 * np.clip(light, 0, 1), np.uint8)[..., None], 3, axis=2))
 
 
-def settings() -> dict[str, Variant]:
-    """Every variant of one run by name: free is OMS without a dial."""
-    dial = Variant(name="dial", correction="dial")
-    changes: dict[str, dict[str, Any]] = {f"luminance {level}": {"luminance": float(level)} for level in LEVELS}
-    changes |= {f"tint {name}": {"tint": tint} for name, tint in TINTS.items()}
-    changes |= {"tint rival": {"tint": RIVAL_TINT[0]}}
-    changes |= {f"light {where}": {"light": where} for where in LIGHTS}
-    made = {"free": OMS.model_copy(update={"name": "free"})}
-    for name, change in changes.items():
-        made[name] = Variant(**{**dial.model_dump(), "name": name, **change})
-    painted = Variant(name="painted", correction="dial", light=painted_light())
-    return made | {"painted": painted.model_copy(update={"light_strength": 1.0})}
+def settings() -> dict[str, tuple[Variant, ...]]:
+    """Part → the variants of its request. Every part is made and stored on its own, for each prompt."""
+
+    def dial(name: str, **values: Any) -> Variant:
+        return Variant(name=name, correction="dial", **values)
+
+    return {
+        "brightness": (FREE, *(dial(f"luminance {level}", luminance=float(level)) for level in LEVELS)),
+        "exact": tuple(dial(f"exact {level}", luminance=float(level)) for level in EXACT_LEVELS),
+        "tint": (
+            *(dial(f"tint {name}", tint=tint) for name, tint in TINTS.items()),
+            dial("luminance tint", tint=RIVAL_TINT[0]),
+        ),
+        "light": (
+            *(dial(f"light {where}", light=where) for where in LIGHTS),
+            dial("painted", light=painted_light(), light_strength=1.0),
+        ),
+        "rivals": (),
+        "fixed": (dial("fixed", **FIXED),),
+    }
 
 
-def figures_of(picture: NDArray[np.uint8], label: str, clip: float, judged: str) -> dict[str, Any]:
-    """What is stored of one picture (H, W, 3)."""
+def rival_tasks() -> dict[str, tuple[list[float], str]]:
+    """What the other ways are asked for: name → colour, 0…1, and the word for it."""
+    grey = {str(level): ([level / 100] * 3, brightness_word(level)) for level in RIVAL_LEVELS}
+    return grey | {"tint": ([v / 255 for v in bytes.fromhex(RIVAL_TINT[0][1:])], RIVAL_TINT[1])}
+
+
+@dataclass(frozen=True)
+class DialJob:
+    """How every picture of a run is made. made_with: a hash of weights and code. offset_scale: of offset noise.
+
+    judged: whether the subject classifier and the CLIP of scenes know what the model paints.
+    """
+
+    home: Path
+    presets: Path
+    device: str
+    model: str
+    made_with: str
+    seeds: int
+    judged: bool
+    offset_scale: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A part of one prompt, PROMPTS[prompt]."""
+
+    part: str
+    prompt: int
+
+    @property
+    def seed(self) -> int:
+        """Of its first picture."""
+        return 1000 * self.prompt
+
+    def count(self, job: DialJob) -> int:
+        """Seeds: of the other ways, which are many, half."""
+        return {"fixed": FIXED_SEEDS, "rivals": -(-job.seeds // 2)}.get(self.part, job.seeds)
+
+    def pictures(self, job: DialJob) -> int:
+        """How many are made, about: the exact ones are made up to three times."""
+        each = {"rivals": len(RIVALS) * len(rival_tasks()), "exact": 2 * len(EXACT_LEVELS)}
+        return self.count(job) * each.get(self.part, len(settings()[self.part]))
+
+
+def figures_of(picture: Picture) -> dict[str, Any]:
+    """What is stored of a picture, besides `judgements`."""
     return {
         "mean": float(picture.mean()) / 2.55,
         "rgb": [float(v) for v in picture.reshape(-1, 3).mean(0)],
         "clipped": clipped_share(picture),
         "halves": halves(picture),
         "cells": coarse_lightness(picture).tolist(),
-        "clip": clip,
-        "subject": judged == label,
     }
 
 
-class DialRun:
-    """Makes and measures the pictures of prompts, in one process."""
+class Painter:
+    """Makes and measures the pictures of items, in one process."""
 
     def __init__(self, job: DialJob, studio: Studio | None = None) -> None:
         self._job = job
-        self._studio = studio or Studio(home=job.home, device=job.device)
-        self._clip = scene_clip.load()
-        self._classifier, _ = subject_classifier.load()
-        self._rivals = Rivals(job.offset_scale) if job.rivals else None
+        self._studio = studio or Studio(home=job.home, presets=job.presets, device=job.device)
+        self._judges = (scene_clip.load(), subject_classifier.load()[0]) if job.judged else None
+        self._rivals: Rivals | None = None
 
-    def run(self, i: int) -> dict[str, Any]:
-        """The figures of prompt i: setting → one record for each seed. Stored, and read if stored before."""
-        path = self._job.folder / f"prompt-{i:02}.json"
-        if path.exists():
-            stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return stored
-        prompt, label = PROMPTS[i]
-        seed = 1000 * i
-        pictures = self._generate(prompt, seed, tuple(settings().values()))
-        exact = [settings()[f"luminance {level}"] for level in EXACT_LEVELS]
-        exactly = self._generate(prompt, seed, tuple(exact), exact=True)
-        pictures |= {f"exact {name.removeprefix('luminance ')}": made for name, made in exactly.items()}
-        pictures |= self._rival_pictures(prompt, range(seed, seed + self._job.seeds), pictures["free"])
-        if i == 0:
-            fixed = Variant(name="fixed", correction="dial", **FIXED)
-            pictures |= self._generate(prompt, seed, (fixed,), count=FIXED_SEEDS)
-        found = {name: self._figures(made, prompt, label) for name, made in pictures.items()}
-        atomic_write(path, json.dumps(found))
-        return found
-
-    def _generate(
-        self, prompt: str, seed: int, variants: tuple[Variant, ...], *, exact: bool = False, count: int | None = None
-    ) -> dict[str, list[NDArray[np.uint8]]]:
+    def run(self, item: Item) -> Records:
+        """Its records. Nothing from other items is reused, so they do not depend on the order of the items."""
+        self._studio.forget()
+        prompt, label = PROMPTS[item.prompt]
+        if item.part == "rivals":
+            return self._figures(self._rival_pictures(item), prompt, label)
         request = GenerateRequest(
             prompt=prompt,
             model=self._job.model,
-            variants=variants,
-            seed=seed,
-            count=count or self._job.seeds,
-            exact=exact,
+            variants=settings()[item.part],
+            seed=item.seed,
+            count=item.count(self._job),
+            exact=item.part == "exact",
         )
-        made: dict[str, list[NDArray[np.uint8]]] = {}
-        for image in self._studio.generate(request).images:
-            made.setdefault(image.variant, []).append(np.asarray(image.image))
-        return made
+        result = self._studio.generate(request)
+        made: dict[str, list[Picture]] = {variant.name: [] for variant in request.variants}
+        for image in result.images:
+            made[image.variant].append(np.asarray(image.image))
+        if item.part == "brightness":
+            made |= gains(made["free"])
+        found = self._figures(made, prompt, label)
+        if runs := re.search(r"exact: (\d+) run", " ".join(result.notes)):
+            found["exact runs"] = [{"runs": int(runs[1])}]
+        return found
 
-    def _rival_pictures(
-        self, prompt: str, seeds: Sequence[int], free: Sequence[NDArray[np.uint8]]
-    ) -> dict[str, list[NDArray[np.uint8]]]:
-        made = {f"gain {level}": [with_mean(one, 2.55 * level) for one in free] for level in RIVAL_LEVELS}
-        if self._rivals is None:
-            return made
-        tint = [v / 255 for v in bytes.fromhex(RIVAL_TINT[0][1:])]
-        asked = {str(level): [level / 100] * 3 for level in RIVAL_LEVELS} | {"tint": tint}
-        words = {str(level): brightness_word(level) for level in RIVAL_LEVELS} | {"tint": RIVAL_TINT[1]}
-        for name, colour in asked.items():
-            for rival in RIVALS:
-                made[f"{rival} {name}"] = list(getattr(self._rivals, rival)(prompt, seeds, colour))
-            made[f"words {name}"] = list(self._rivals.words(prompt, seeds, words[name]))
-        return made
+    def _rival_pictures(self, item: Item) -> dict[str, list[Picture]]:
+        self._rivals = self._rivals or Rivals(self._job.offset_scale)
+        seeds = range(item.seed, item.seed + item.count(self._job))
+        return self._rivals.pictures(PROMPTS[item.prompt][0], seeds, rival_tasks())
 
-    def _figures(self, pictures: Sequence[NDArray[np.uint8]], prompt: str, label: str) -> list[dict[str, Any]]:
+    def _figures(self, made: dict[str, list[Picture]], prompt: str, label: str) -> Records:
+        return {
+            name: [
+                figures_of(picture) | judged
+                for picture, judged in zip(pictures, self._judgements(pictures, prompt, label), strict=True)
+            ]
+            for name, pictures in made.items()
+        }
+
+    def _judgements(self, pictures: Sequence[Picture], prompt: str, label: str) -> list[dict[str, Any]]:
+        """Of each picture its CLIP score and whether the classifier sees the subject; nothing if neither knows it."""
+        if self._judges is None:
+            return [{}] * len(pictures)
+        clip, classifier = self._judges
         batch = np.stack(pictures)
-        text = np.repeat(self._clip.encode_texts([prompt]), len(batch), 0)
-        scores = clip_scores(self._clip.encode_images(batch), text)
-        judged = [subject_classifier.LABELS[k] for k in subject_classifier.classify(self._classifier, batch)]
-        return [figures_of(*one) for one in zip(batch, [label] * len(batch), map(float, scores), judged, strict=True)]
+        scores = clip_scores(clip.encode_images(batch), np.repeat(clip.encode_texts([prompt]), len(batch), 0))
+        seen = [subject_classifier.LABELS[k] for k in subject_classifier.classify(classifier, batch)]
+        return [{"clip": float(score), "subject": one == label} for score, one in zip(scores, seen, strict=True)]
 
 
-def _run_share(job: DialJob, share: Sequence[int]) -> list[tuple[int, dict[str, Any]]]:
-    torch.set_num_threads(1)
-    run = DialRun(job)
-    return [(i, run.run(i)) for i in share]
-
-
-def collect(
-    studio: Studio,
-    *,
-    prompts: int = len(PROMPTS),
-    seeds: int = 4,
-    rivals: bool = True,
-    processes: int = 1,
-    on_prompt: Callable[[int, int, float], None] | None = None,
-) -> list[dict[str, Any]]:
-    """The figures of the first `prompts` prompts. on_prompt(done, total, seconds left): progress."""
-    key = state_key(studio, "dials", seeds, rivals, sorted(settings()))
-    job = DialJob(
-        studio.home, str(studio.device), studio.home / "evaluation" / f"dials-{key}", seeds=seeds, rivals=rivals
-    )
-    job.folder.mkdir(parents=True, exist_ok=True)
-    if rivals:
-        job = replace(job, offset_scale=_offset_scale(job.folder))
-    found: dict[int, dict[str, Any]] = {}
-    began, stored = time.monotonic(), sum((job.folder / f"prompt-{i:02}.json").exists() for i in range(prompts))
-
-    def done(i: int, figures: dict[str, Any]) -> None:
-        found[i] = figures
-        if on_prompt is not None:
-            made = len(found) - stored
-            pace = (time.monotonic() - began) / made if made > 0 else 0.0
-            on_prompt(len(found), prompts, pace * (prompts - len(found)))
-
-    if processes == 1:
-        run = DialRun(job, studio)
-        for i in range(prompts):
-            done(i, run.run(i))
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            size = max(1, min(5, prompts // processes))
-            shares = [range(k, min(k + size, prompts)) for k in range(0, prompts, size)]
-            for future in as_completed([pool.submit(_run_share, job, share) for share in shares]):
-                for i, figures in future.result():
-                    done(i, figures)
-    return [found[i] for i in range(prompts)]
-
-
-def _offset_scale(folder: Path) -> float:
-    """The searched constant of offset noise, stored."""
-    path = folder / "offset.json"
-    if not path.exists():
-        colours = [[level / 100] * 3 for level in RIVAL_LEVELS]
-        atomic_write(path, json.dumps(Rivals().search_offset([PROMPTS[0][0], PROMPTS[9][0]], colours)))
-    return float(json.loads(path.read_text(encoding="utf-8")))
+def gains(free: Sequence[Picture]) -> dict[str, list[Picture]]:
+    """The free pictures edited in linear light: one gain to a brightness, one for each channel to the tint."""
+    tint = list(bytes.fromhex(RIVAL_TINT[0][1:]))
+    edited = {f"gain {level}": [with_mean(one, 2.55 * level) for one in free] for level in RIVAL_LEVELS}
+    return edited | {"gain tint": [with_mean_colour(one, tint) for one in free]}

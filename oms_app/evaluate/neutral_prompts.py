@@ -18,12 +18,22 @@ _LANDSCAPES = {
 _SHAPES = ("circle", "square", "triangle", "star", "heart", "diamond", "hexagon", "cross", "ring", "crescent")
 _FIGURES = ("ball", "flower", "tree", "fish", "mushroom", "cat")
 
-# Subjects take turns, so that the first few are varied too.
-_LISTS = (
-    *([(text, f"landscape {name}") for text in texts] for name, texts in _LANDSCAPES.items()),
-    *([(article(name), f"shape {name}")] for name in _SHAPES),
-    *([(article(name), f"figure {name}")] for name in _FIGURES),
-    [("a picture of a cat", "figure cat")],
-    [("a photo of a tree", "figure tree")],
+# Subjects take turns within a kind, and kinds in proportion to their number, so that any first few hold all kinds.
+_KINDS: tuple[list[tuple[str, str]], ...] = (
+    [
+        (texts[i], f"landscape {name}")
+        for i in range(max(map(len, _LANDSCAPES.values())))
+        for name, texts in _LANDSCAPES.items()
+        if i < len(texts)
+    ],
+    [(article(name), f"shape {name}") for name in _SHAPES],
+    [
+        *((article(name), f"figure {name}") for name in _FIGURES),
+        ("a picture of a cat", "figure cat"),
+        ("a photo of a tree", "figure tree"),
+    ],
 )
-PROMPTS: tuple[tuple[str, str], ...] = tuple(one[i] for i in range(5) for one in _LISTS if i < len(one))
+PROMPTS: tuple[tuple[str, str], ...] = tuple(
+    one
+    for _, one in sorted(((i / len(kind), one) for kind in _KINDS for i, one in enumerate(kind)), key=lambda x: x[0])
+)

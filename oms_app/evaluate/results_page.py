@@ -25,6 +25,18 @@ def table(titles: Sequence[str], rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines) + "\n"
 
 
+def section_of(page: str, heading: str) -> str:
+    """The section of a page under a heading such as "## Dials", or "" if it has none."""
+    _, found, rest = f"\n{page}".partition(f"\n{heading}\n")
+    return f"{heading}\n" + rest.split("\n## ")[0].rstrip("\n") + "\n" if found else ""
+
+
+def with_section(page: str, text: str) -> str:
+    """A page with a section in place of the one with the same heading; at the end if there was none."""
+    before = section_of(page, text.split("\n")[0])
+    return page.replace(before, text) if before else page.rstrip("\n") + "\n\n" + text
+
+
 def with_interval(value: float, interval: Sequence[float], digits: int = 2) -> str:
     """`25.80 (23.20 … 28.40)`"""
     return f"{value:.{digits}f} ({interval[0]:.{digits}f} … {interval[1]:.{digits}f})"

@@ -108,6 +108,11 @@ def with_mean(rgb: NDArray[np.uint8], mean: float) -> NDArray[np.uint8]:
     return from_linear(linear * 2 ** ((low + high) / 2))
 
 
+def with_mean_colour(rgb: NDArray[np.uint8], colour: ArrayLike) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) with one gain for each channel, so that the channels' means are `colour` (3,), 0…255."""
+    return np.stack([with_mean(rgb[..., i], mean) for i, mean in enumerate(np.asarray(colour, np.float64))], -1)
+
+
 def from_linear(linear: NDArray[np.float64]) -> NDArray[np.uint8]:
     """8-bit sRGB of linear light (IEC 61966-2-1), clipped to [0, 1]."""
     light = np.clip(linear, 0.0, 1.0)

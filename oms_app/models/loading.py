@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from oms_app.errors import StudioError
 from oms_app.models import domain as domains
+from oms_app.models import spread_files
 from oms_app.models.failures import library_errors
 from oms_app.models.folder_kinds import refuse_pickles
 from oms_app.models.folders import load_folder
@@ -28,6 +29,7 @@ from oms_app.models.text import SdxlTextEncoder, TextEncoder, encoder_key, load_
 from oms_app.models.vae import colour_map_of, rgb_map_of
 from oms_app.prestep.colour import ColourMap
 from oms_app.prestep.leak import LeakStatistics
+from oms_app.prestep.spread import SpreadHead
 from oms_app.prestep.unet import TimeFreeUNet
 
 TITLES = {"oms": "an OMS module", "singdiffusion": "a SingDiffusion module"}
@@ -79,6 +81,7 @@ class LoadedModule:
 
     waits: between two requests the network is in the host's memory, and `predict` moves it to the device.
     OMS modules answer v at SNR 0, which is -x̂0; SingDiffusion's answer x̂0.
+    spread: how x0 is distributed around x̂0, if a head was trained for it; always on the CPU.
     """
 
     unet: TimeFreeUNet
@@ -86,6 +89,7 @@ class LoadedModule:
     domain: domains.Domain | None
     device: torch.device
     waits: bool = False
+    spread: SpreadHead | None = None
 
     @torch.no_grad()
     def predict(self, x_s: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
@@ -200,7 +204,9 @@ def load_module(
     if not isinstance(encoder, str) or named.get("subfolder", "text_encoder") != "text_encoder":
         raise StudioError(f"{folder}/{kind}_text_encoder names no text encoder: set _name_or_path in its config.json")
     unet = unet.to("cpu" if waits else device).eval().requires_grad_(False)
-    return LoadedModule(unet, encoder, domains.read(folder), device, waits)
+    sizes = {"text_width": unet.config["cross_attention_dim"], "channels": unet.config["in_channels"]}
+    spread = spread_files.read(folder, **sizes) if kind == "oms" else None
+    return LoadedModule(unet, encoder, domains.read(folder), device, waits, spread)
 
 
 def load_statistics(folder: Path) -> LoadedLeak:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,19 @@ class TextEncoder:
         )
         masked = isinstance(self.model, T5EncoderModel) or getattr(self.model.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(self.device) if masked else None
-        if self.waits:
+        with self.at_hand():
+            return self.model(tokens.input_ids.to(self.device), attention_mask=mask, **settings)
+
+    @contextmanager
+    def at_hand(self) -> Iterator[None]:
+        """Inside, a model that waits in main memory is on its device."""
+        waiting = self.waits and next(self.model.parameters()).device.type != self.device.type
+        if waiting:
             self.model.to(self.device)
         try:
-            return self.model(tokens.input_ids.to(self.device), attention_mask=mask, **settings)
+            yield
         finally:
-            if self.waits:
+            if waiting:
                 self.model.to("cpu")
 
     def encode(self, texts: Sequence[str]) -> torch.Tensor:
@@ -79,8 +87,9 @@ class TextEncoder:
         return hidden
 
     def embed(self, texts: Sequence[str]) -> list[Embedding]:
-        """Each text by itself, for a base model's prompt."""
-        return [Embedding(hidden.clone()) for hidden in self.encode(texts).split(1)]
+        """Each text in a pass of its own, as in the stock pipelines: in half precision a batch rounds differently."""
+        with self.at_hand():
+            return [Embedding(self.encode([text])) for text in texts]
 
     def beyond(self, text: str) -> str:
         """The end of the text that does not fit into max_tokens, "" if all of it fits."""
@@ -107,14 +116,15 @@ class SdxlTextEncoder(TextEncoder):
         return SdxlTextEncoder(f"{self.key}, for modules", self.first, self.second, zero_empty=False)
 
     def embed(self, texts: Sequence[str]) -> list[Embedding]:
-        outputs = [encoder.run(texts, output_hidden_states=True) for encoder in (self.first, self.second)]
+        with self.first.at_hand(), self.second.at_hand():
+            return [self._embed(text) for text in texts]
+
+    def _embed(self, text: str) -> Embedding:
+        outputs = [encoder.run([text], output_hidden_states=True) for encoder in (self.first, self.second)]
         hidden = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         pooled: torch.Tensor = outputs[-1][0]  # of the last encoder, which has a projection
-        made = []
-        for text, h, p in zip(texts, hidden.split(1), pooled.split(1), strict=True):
-            keep = 0.0 if self.zero_empty and not text else 1.0
-            made.append(Embedding(h * keep, p * keep))
-        return made
+        keep = 0.0 if self.zero_empty and not text else 1.0
+        return Embedding(hidden * keep, pooled * keep)
 
     def encode(self, texts: Sequence[str]) -> torch.Tensor:
         """(B, L, D1 + D2)."""

@@ -62,8 +62,17 @@ def fit_rgb_map(latents: Tensor, rgb: Tensor) -> Tensor:
 
     Its last row is the constant. Exact if the colours are an affine map of the latents.
     """
-    seen = _cells(latents)
-    return torch.linalg.lstsq(torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1), _cells(rgb)).solution
+    return _least_squares(_cells(latents), _cells(rgb))
+
+
+def _least_squares(given: Tensor, wanted: Tensor) -> Tensor:
+    """(D + 1, E), float32: the affine map from `given` (N, D) to `wanted` (N, E), its last row the constant.
+
+    Solved in float64: in float32 its last digits, and with them a dial's pictures, differ from one start of the program
+    to the next, because LAPACK's sums depend on where in memory the numbers are.
+    """
+    rows = torch.cat([given, torch.ones_like(given[:, :1])], dim=1)
+    return torch.linalg.lstsq(rows.double(), wanted.double()).solution.float()
 
 
 @torch.no_grad()
@@ -82,7 +91,7 @@ def colour_map_of(pipeline: Any, rgb_map: Tensor) -> ColourMap:
         ]
     )
     constant = torch.ones_like(colours[:, :1])
-    encode = torch.linalg.lstsq(torch.cat([colours, constant], 1), latents.mean((2, 3)).float().cpu()).solution
+    encode = _least_squares(colours, latents.mean((2, 3)).float().cpu())
     decode = rgb_map.clone() / 2
     decode[-1] += 0.5
     flat = torch.cat([colours, constant], 1) @ encode

@@ -35,6 +35,8 @@ class Start:
         same state, and must be the same for all variants.
     prompt, guidance_scale: the request's main prompt and CFG.
     predict: text → the network's output (1, C, h, w) for x_S and that text, one of the correction's `texts`.
+    deviation: text → a sample (1, C, h, w) of what the low frequencies of its pictures add to x̂0, always the same for
+        this picture; None if the model has no spread head.
     statistics: of a correction that needs statistics instead of a network; else None.
     colours: of the base's VAE, for a correction that steers; else None. aim: (3,), what `exact` adds to its target.
     """
@@ -45,6 +47,7 @@ class Start:
     prompt: str = ""
     guidance_scale: float = 1.0
     predict: Callable[[str], Tensor] | None = None
+    deviation: Callable[[str], Tensor] | None = None
     statistics: LeakStatistics | None = None
     colours: ColourMap | None = None
     aim: Tensor = field(default_factory=lambda: torch.zeros(3))
@@ -60,6 +63,12 @@ class Start:
         if self.predict is None:
             raise ValueError("this correction has no model to predict with: its registration must say what it `needs`")
         return self.predict(text)
+
+    def sample(self, text: str) -> Tensor:
+        """`deviation` of a text. Raises ValueError if the model has no spread head."""
+        if self.deviation is None:
+            raise ValueError("this correction's model has no spread head: refuse a spread before it starts")
+        return self.deviation(text)
 
     def second_noise(self, shape: tuple[int, ...] | None = None) -> Tensor:
         """z ~ N(0, I), of x_S's shape or another: the draw that would follow x_S, from a copy of the generator."""

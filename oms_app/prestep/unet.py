@@ -185,9 +185,10 @@ def _weights_name(variant: str | None) -> str:
 
 def _find_weights(folder: Path, variant: str | None) -> Path:
     names = [_weights_name(variant)] if variant else [_weights_name("fp16"), _weights_name(None)]
+    there = {path.name.lower(): path for path in folder.glob("*") if path.is_file()}
     for name in names:
-        if (folder / name).is_file():
-            return folder / name
+        if name in there:
+            return there[name]
     pickles = sorted(path.name for path in folder.glob("*") if path.suffix in {".bin", ".pt", ".pth", ".ckpt"})
     reason = f"; {pickles[0]} is a pickle, which can run code and is never read: convert it" if pickles else ""
     raise FileNotFoundError(f"{folder} contains no {' or '.join(names)}{reason}")

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from oms_app.engine.service import StudioService
 from oms_app.errors import StudioError, argument_of, describe, unread_notes
 from oms_app.fields import REQUEST_FIELDS, VARIANT_FIELDS, RequestField
-from oms_app.prestep.corrections import CORRECTIONS, variant_settings
-from oms_app.schema import GenerateRequest, ImageResult, unread_settings, variant_of, variants_of
+from oms_app.prestep.corrections import CORRECTIONS, DIAL, variant_settings
+from oms_app.schema import GenerateRequest, ImageResult, one_more_step, unread_settings, variant_of, variants_of
 from oms_app.ui.events import DEVICE
 from oms_app.ui.generation import save
 from oms_app.ui.model_choice import available_models
@@ -38,13 +38,16 @@ def add_endpoints(service: StudioService) -> None:
 
 def _add_generate(service: StudioService) -> None:
     def generate(values: dict[str, Any]) -> dict[str, Any]:
-        variants = values["variants"] or (["raw", "oms"] if values["oms"] else ["raw"])
         settings = {name: values[field.argument_name] for name, field in _settings().items()}
+        variants = values["variants"] or (["raw", one_more_step(settings)] if values["oms"] else ["raw"])
         request = {name: values[name] for name in (*TEXTS, *PICTURE, "guidance_rescale", "exact")}
         request |= {"model": _known(service, values["model"]), "variants": variants_of(variants, settings)}
         result = save(service, service.generate(GenerateRequest.model_validate(request)))
         unread = unread_settings(request["variants"], settings)
-        pictures = [{"variant": image.variant, **_answer(image)} for image in result.images]
+        pictures = [
+            {"variant": image.variant, **_answer(image), "reached": [one.model_dump() for one in image.reached]}
+            for image in result.images
+        ]
         return {"seed": result.seed, "images": pictures, "notes": [*result.notes, *unread_notes(unread, argument_of)]}
 
     settings = _settings()
@@ -61,8 +64,10 @@ def _add_generate(service: StudioService) -> None:
     ]
     description = f"""Generates one picture for each variant, all from the same noise.
 
-    variants: ids of corrections ({", ".join(CORRECTIONS)}); null means raw and oms, or only raw if oms is false.
-    Returns {{"seed", "images": [{{"variant", "seed", "mean", "lightness", "image"}}], "notes"}}; images are PNG files.
+    variants: ids of corrections ({", ".join(CORRECTIONS)}); null means raw and oms, raw and dial with a setting of
+    dial, or only raw if oms is false.
+    Returns {{"seed", "images": [{{"variant", "seed", "mean", "lightness", "image", "reached"}}], "notes"}}; images are
+    PNG files, reached is what a dial asked for and got: [{{"what", "asked", "got", "difference", "text", "meaning"}}].
     Left out or null: the model's default; for oms_prompt the main prompt, for seed a random one."""
     gr.api(
         _endpoint(generate, parameters, description), api_name="generate", concurrency_id=DEVICE, concurrency_limit=1
@@ -71,21 +76,25 @@ def _add_generate(service: StudioService) -> None:
 
 def _add_preview(service: StudioService) -> None:
     def preview(values: dict[str, Any]) -> dict[str, Any]:
-        settings = {name: values[VARIANT_FIELDS[name].argument_name] for name in OMS}
+        settings = {field.name: values[field.argument_name] for field in fields}
         request = {name: values[name] for name in ("prompt", "width", "height", "seed")}
-        request |= {"model": _known(service, values["model"]), "variants": (variant_of("oms", settings),)}
+        variant = variant_of(one_more_step(settings), settings)
+        request |= {"model": _known(service, values["model"]), "variants": (variant,)}
         found = service.preview(GenerateRequest.model_validate(request))
         if found is None:
             raise StudioError("the device is busy with a request: try again later")
         return _answer(found[0])
 
+    fields = [field for field in CORRECTIONS[DIAL].options if not field.chooses_model]
+    dials = [field for field in fields if field.name not in OMS]
     parameters = [
         _parameter(REQUEST_FIELDS["prompt"]),
         *(_parameter(VARIANT_FIELDS[name], VARIANT_FIELDS[name].argument_name) for name in OMS),
         *(_parameter(REQUEST_FIELDS[name]) for name in ("model", "width", "height")),
         _parameter(REQUEST_FIELDS["seed"]).replace(default=0, annotation=int),
+        *(_parameter(field, field.argument_name) for field in dials),
     ]
-    description = """The OMS preview, without a generation: the decoded x0 prediction of the OMS module.
+    description = """The OMS preview, without a generation: the decoded x0 prediction, in the light that was set.
 
     Returns {"seed", "mean", "lightness", "image"}; the image is a PNG file. An error if the device is busy.
     Left out or null: the model's default; for oms_prompt the main prompt."""

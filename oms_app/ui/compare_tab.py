@@ -9,6 +9,7 @@ import gradio as gr
 
 from oms_app.engine.service import StudioService
 from oms_app.fields import REQUEST_FIELDS
+from oms_app.light import LIGHTS
 from oms_app.prestep.corrections import CORRECTIONS, variant_settings
 from oms_app.schema import GenerateResult, ImageResult
 from oms_app.ui import controls, markup, readout
@@ -22,7 +23,8 @@ from oms_app.ui.run_controls import RunControls
 from oms_app.ui.seed_field import SeedField
 from oms_app.ui.tab import Page, Tab
 
-AUTOMATIC = ""  # the module of the base model's latent domain
+AUTOMATIC = ""  # the module of the base model's latent domain; no direction of light
+DIM = 20  # percent: the brightness that dial starts with here
 SIMILAR = "oms-"  # ids of corrections that differ from OMS in a detail begin so; they are not selected at first
 
 
@@ -79,6 +81,13 @@ class CompareTab(Tab):
                 found[name] = controls.choice(field, choices=self._modules(), value=AUTOMATIC, info=info)
             elif name == "prompt":
                 found[name] = controls.text(field, info=info, placeholder="empty = the main prompt")
+            elif name == "light":
+                choices = [("as the prompt says", AUTOMATIC), *LIGHTS]
+                found[name] = controls.choice(
+                    field, choices=choices, value=AUTOMATIC, info=info, elem_id="compare-light"
+                )
+            elif name == "luminance":  # else dial would be the same picture as OMS
+                found[name] = controls.number(field, value=DIM, info=info, elem_id="compare-luminance")
             else:
                 found[name] = controls.control(field, info=info)
         return found
@@ -124,7 +133,7 @@ class CompareTab(Tab):
             updates |= {
                 column: gr.update(visible=True),
                 picture: gr.update(value=image.path or image.image, label=title),
-                figures: readout.figures(image.stats),
+                figures: readout.figures(image.stats, image.reached),
             }
         first = results[0]
         notes = dict.fromkeys(note for result in results for note in result.notes)

@@ -9,11 +9,12 @@ import gradio as gr
 
 from oms_app.engine.service import StudioService
 from oms_app.schema import GenerateResult
-from oms_app.ui import controls, examples, markup, oms_preview, saved_settings, tour
+from oms_app.ui import controls, examples, markup, restore, saved_settings, tour
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
-from oms_app.ui.form import BETWEEN_TWO, CREATE_FIELDS, OMS_MODES, ONE_PROMPT, CreateValues
+from oms_app.ui.form import CREATE_FIELDS, CreateValues
 from oms_app.ui.generation import PictureJob, bind_generation
+from oms_app.ui.light_panel import LightPanel
 from oms_app.ui.looks_panel import LooksPanel
 from oms_app.ui.model_choice import ModelChoice
 from oms_app.ui.result_view import ResultView, ShownResult
@@ -38,6 +39,7 @@ class CreateTab(Tab):
         self._seed = SeedField()
         self._models = ModelChoice(service, loras=True)
         self._view = ResultView()
+        self._light = LightPanel(service)
         self._looks = LooksPanel(service.looks)
 
     # Layout
@@ -47,12 +49,16 @@ class CreateTab(Tab):
         with gr.Row(elem_id="layout", equal_height=False):
             with gr.Column(elem_id="ask", min_width=0):
                 found["prompt"] = controls.text(
-                    CREATE_FIELDS["prompt"], placeholder="mountains at night", lines=2, max_lines=6, elem_id="prompt"
+                    CREATE_FIELDS["prompt"],
+                    info=None,
+                    placeholder="mountains at night",
+                    lines=2,
+                    max_lines=6,
+                    elem_id="prompt",
                 )
                 with gr.Row(elem_id="buttons"):
                     self.controls.build_buttons()
                 self.controls.build_status()
-                self._looks.build()
             with gr.Column(elem_id="show", min_width=0):
                 self._view.build()
                 if self._examples:
@@ -61,46 +67,17 @@ class CreateTab(Tab):
                         examples.cards(self._examples), js_on_load=markup.CLICK_JS, elem_id="examples"
                     )
             with gr.Column(elem_id="tune", min_width=0):
-                self._build_oms(found)
+                self._light.build(found)
                 self._seed.build()
                 with gr.Accordion("Picture settings", open=False, elem_id="settings"):
                     self._build_picture_settings(found)
+                self._restore = restore.build()
+                self._looks.build()
         found |= {"seed": self._seed.number, "random_seed": self._seed.random, "model": self._models.model}
         found |= {"loras": self._models.loras, "lora_scale": self._models.lora_scale}
         self.fields = FieldSet(CreateValues, found)
         if self._examples:
             tour.build()
-
-    def _build_oms(self, found: dict[str, Component]) -> None:
-        with gr.Group(elem_id="oms"):
-            found["oms_on"] = gr.Checkbox(
-                value=True, label="One More Step (OMS)", elem_id="oms-on",
-                info="Adds a second picture whose light and colour follow the OMS prompt. Off: the raw picture only.",
-            )  # fmt: skip
-            with gr.Column(elem_id="oms-settings") as self._oms_settings:
-                self._preview = oms_preview.build()
-                found["oms_mode"] = gr.Radio(
-                    list(OMS_MODES), value=ONE_PROMPT, label="Light and colour come from", elem_id="oms-mode"
-                )
-                found["oms_prompt"] = controls.text(
-                    CREATE_FIELDS["oms_prompt"], info="Words for light and colour only, such as “pitch black”.",
-                    placeholder="empty = the main prompt", elem_id="oms-prompt",
-                )  # fmt: skip
-                with gr.Column(visible=False, elem_id="oms-slide") as self._oms_slide:
-                    with gr.Row(elem_id="oms-ends"):
-                        for side, value in (("left", "dark"), ("right", "light")):
-                            found[f"oms_prompt_{side}"] = gr.Textbox(
-                                value, label=f"{side.capitalize()} end", elem_id=f"oms-{side}", min_width=90
-                            )
-                    found["oms_mix"] = controls.slider(
-                        CREATE_FIELDS["oms_mix"], elem_id="oms-mix",
-                        info="0 is the left end, 1 the right end. An empty end is the main prompt.",
-                    )  # fmt: skip
-                found["oms_guidance_scale"] = controls.slider(CREATE_FIELDS["oms_guidance_scale"], elem_id="oms-cfg")
-                found["oms_plain"] = gr.Checkbox(
-                    False, label="Show OMS without CFG too", elem_id="oms-plain",
-                    info="A third picture at OMS CFG 1. If OMS CFG is 1, it is the same picture.",
-                )  # fmt: skip
 
     def _build_picture_settings(self, found: dict[str, Component]) -> None:
         defaults = self._models.defaults()
@@ -130,24 +107,18 @@ class CreateTab(Tab):
             streamed=self._view.overlays,
             shown=self._shown,
         )
-        oms_preview.connect(self._preview, self.fields, self._service, also=self._view.summary)
+        self._light.connect(page.demo, self.fields, also=self._view.summary)
         self._seed.connect()
         self._models.connect({name: self.fields[name] for name in MODEL_FIELDS})
         self._looks.connect(page.demo, self.fields, self.controls.status, self._view.oms_image)
         saved_settings.connect(page.demo, self.fields, self.lists, self._service, self.refresh)
         self._connect_visibility()
+        restore.connect(self._restore, self.fields, self._service, self.show_result, self.controls.status, self.outputs)
         if self._examples:
             self._cards.click(self._open_example, set(self.fields.components), self.outputs, **QUICK)
 
     def _connect_visibility(self) -> None:
         fields = self.fields
-        fields["oms_mode"].change(
-            lambda mode: (gr.update(visible=mode == ONE_PROMPT), gr.update(visible=mode == BETWEEN_TWO)),
-            fields["oms_mode"],
-            [fields["oms_prompt"], self._oms_slide],
-            **QUICK,
-        )
-        fields["oms_on"].change(lambda on: gr.update(visible=on), fields["oms_on"], self._oms_settings, **QUICK)
         gr.on(
             [fields["oms_on"].change, fields["oms_plain"].change],
             lambda on, plain: gr.update(visible=on and plain),

@@ -14,8 +14,10 @@ from PIL import Image
 from oms_app.engine.service import StudioService
 from oms_app.models.catalog import Defaults
 from oms_app.paths import EMBEDDED
+from oms_app.schema import OMS
 from oms_app.ui import gradio_compat
 from oms_app.ui.form import ONE_PROMPT, CreateValues
+from oms_app.ui.light_values import with_light
 from oms_app.ui.live_previews import data_url
 from oms_app.ui.result_view import Picture, ShownResult
 
@@ -51,11 +53,12 @@ class Example:
                 guidance_scale=defaults.guidance_scale,
             )
         return replace(
-            values,
+            with_light(values, OMS),
             prompt=self.prompt,
             negative_prompt="",
             loras=[],
             oms_on=True,
+            exact=False,
             oms_plain=False,
             oms_mode=ONE_PROMPT,
             oms_prompt=self.oms_prompt or "",

@@ -1,4 +1,4 @@
-"""Explore: grids of OMS prompt × OMS CFG, OMS slider × seed, looks × models. A click opens a cell in Create."""
+"""Explore: grids of OMS prompt × OMS CFG, OMS slider × seed, light × seed, looks × models. A click opens a cell."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import gradio as gr
 from oms_app.engine.service import StudioService
 from oms_app.errors import StudioError
 from oms_app.fields import REQUEST_FIELDS, VARIANT_FIELDS
+from oms_app.light import LIGHTS
 from oms_app.looks import Look
 from oms_app.ui import controls, gradio_compat, markup
 from oms_app.ui.create_tab import CreateTab
@@ -18,7 +19,17 @@ from oms_app.ui.field_set import FieldSet
 from oms_app.ui.generation import bind_generation
 from oms_app.ui.grid_job import GridJob
 from oms_app.ui.grid_table import GridCell, GridResult, table
-from oms_app.ui.grids import KINDS, LOOK_BY_MODEL, PROMPT_BY_CFG, SLIDER_BY_SEED, ExploreValues, Grid, to_grid
+from oms_app.ui.grids import (
+    KINDS,
+    LIGHT_BY_SEED,
+    LOOK_BY_MODEL,
+    PROMPT_BY_CFG,
+    SLIDER_BY_SEED,
+    SWEEPS,
+    ExploreValues,
+    Grid,
+    to_grid,
+)
 from oms_app.ui.model_choice import ModelChoice, ModelGroup
 from oms_app.ui.result_view import Picture, ShownResult
 from oms_app.ui.run_controls import RunControls
@@ -98,6 +109,21 @@ class ExploreTab(Tab):
                 found["places"] = gr.Slider(2, 9, value=5, step=1, label="Places on the slider", min_width=120)
                 found["seeds"] = gr.Slider(1, 8, value=3, step=1, label="Seeds", min_width=120, elem_id="explore-seeds")
             found["oms_guidance_scale"] = controls.slider(VARIANT_FIELDS["guidance_scale"])
+        with gr.Column(visible=False, elem_id="explore-by-light") as self._axes[LIGHT_BY_SEED]:
+            with gr.Row():
+                found["dial"] = gr.Dropdown(
+                    [(VARIANT_FIELDS[name].label, name) for name in SWEEPS], value="luminance", label="Dial",
+                    filterable=False, min_width=120, elem_id="explore-dial",
+                )  # fmt: skip
+                found["dial_light"] = gr.Dropdown(
+                    list(LIGHTS), value=LIGHTS[0], label="Light whose strength it is", filterable=False, visible=False,
+                    min_width=120, elem_id="explore-dial-light",
+                )  # fmt: skip
+            found["dial_values"] = gr.Textbox(
+                SWEEPS["luminance"], label="Values", info="Separated by commas; each gets a column.", max_lines=2,
+                elem_id="explore-dial-values",
+            )  # fmt: skip
+            found["dial_seeds"] = gr.Slider(1, 8, value=2, step=1, label="Seeds", elem_id="explore-dial-seeds")
         with gr.Column(visible=False, elem_id="explore-by-look") as self._axes[LOOK_BY_MODEL]:
             looks = self._looks()
             found["looks"] = gr.Dropdown(
@@ -145,6 +171,12 @@ class ExploreTab(Tab):
             lambda kind: [gr.update(visible=kind == one) for one in KINDS],
             self.fields["kind"],
             [self._axes[one] for one in KINDS],
+            **QUICK,
+        )
+        self.fields["dial"].input(
+            lambda dial: (SWEEPS.get(str(dial), ""), gr.update(visible=dial == "light_strength")),
+            self.fields["dial"],
+            [self.fields["dial_values"], self.fields["dial_light"]],
             **QUICK,
         )
         inputs = {self._result, *self._create.fields.components}

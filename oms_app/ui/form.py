@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from oms_app.errors import StudioError, describe, label_of
 from oms_app.fields import LORA_FIELDS, MAX_SEED, REQUEST_FIELDS, VARIANT_FIELDS, RequestField
-from oms_app.schema import RAW, GenerateRequest, Lora, Variant, variant_of, variants_of
+from oms_app.schema import RAW, GenerateRequest, Lora, Variant, one_more_step, variant_of, variants_of
 from oms_app.ui import markup
+from oms_app.ui.light_values import LIGHT_FIELDS, LightValues, with_light
 
 MAX_COMPARED = 6  # pictures of the Compare tab
 ONE_PROMPT = "One OMS prompt"
@@ -34,14 +35,17 @@ CREATE_FIELDS: Mapping[str, RequestField] = MappingProxyType(
         "oms_mix": VARIANT_FIELDS["mix"],
         "oms_guidance_scale": VARIANT_FIELDS["guidance_scale"],
         "lora_scale": LORA_FIELDS["scale"],
+        **LIGHT_FIELDS,
     }
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class CreateValues:
-    """The fields of Create. Numbers are None if the field is empty. oms_mode: one of OMS_MODES. oms_plain: OMS without
-    CFG as a third picture."""
+class CreateValues(LightValues):
+    """The fields of Create, with those of its Light panel. Numbers are None if the field is empty.
+
+    oms_mode: one of OMS_MODES. oms_plain: OMS without CFG as a third picture.
+    """
 
     prompt: str
     negative_prompt: str
@@ -82,6 +86,7 @@ class CreateValues:
                     "scheduler": self.scheduler,
                     "width": required("width", self.width),
                     "height": required("height", self.height),
+                    "exact": bool(self.exact),
                 }
             )
         except ValidationError as error:
@@ -137,13 +142,14 @@ class CreateValues:
             num_inference_steps=request.num_inference_steps,
             seed=request.seed,
             random_seed=False,
+            exact=request.exact,
             oms_on=variant.is_corrected,
         )
         return values.with_oms(variant) if variant.is_corrected else values
 
     def with_oms(self, variant: Variant) -> CreateValues:
-        """With One More Step on, as a variant has it."""
-        values = replace(self, oms_on=True, oms_guidance_scale=variant.guidance_scale)
+        """With One More Step on and its light set, as a variant has them."""
+        values = with_light(replace(self, oms_on=True, oms_guidance_scale=variant.guidance_scale), variant)
         if variant.prompt_b is None:
             return replace(values, oms_mode=ONE_PROMPT, oms_prompt=variant.prompt or "")
         return replace(
@@ -155,21 +161,21 @@ class CreateValues:
         )
 
     def _corrected(self) -> tuple[Variant, ...]:
-        """OMS, and OMS without CFG if it is chosen and differs."""
+        """OMS with the dials, and the same without OMS CFG if it is chosen and differs."""
         oms = self._oms()
         if not self.oms_plain or oms.guidance_scale == 1.0:
             return (oms,)
         return (oms, oms.model_copy(update={"name": PLAIN, "guidance_scale": 1.0}))
 
     def _oms(self) -> Variant:
-        settings: dict[str, Any] = {"guidance_scale": self.oms_guidance_scale}
+        settings: dict[str, Any] = {"guidance_scale": self.oms_guidance_scale, **self.light_settings()}
         if self.oms_mode == BETWEEN_TWO:
             # An empty end means the main prompt; in a request None says so for the left end only.
             settings |= {"prompt": self.oms_prompt_left.strip() or None, "mix": self.oms_mix}
             settings["prompt_b"] = self.oms_prompt_right.strip() or self.prompt
         else:
             settings["prompt"] = self.oms_prompt.strip() or None
-        return variant_of("oms", settings)
+        return variant_of(one_more_step(settings), settings)
 
 
 @dataclass(frozen=True)

@@ -88,10 +88,13 @@ def _cell(result: GridResult, row: int, column: int) -> str:
             f'<td><div class="oms-cell oms-failed" role="note" title="{reason}" tabindex="0"><p>{reason}</p></div></td>'
         )
     lightness = f"L* {cell.image.stats.lightness:.0f}"
-    label = escape(f"{labels}, mean {lightness}: open in Create", quote=True)
+    brightness = [f"got {one.got:.1f}\u00a0%" for one in cell.image.reached if one.what == "brightness"]
+    got = "".join(f", {one.text}" for one in cell.image.reached)
+    label = escape(f"{labels}, mean {lightness}{got}: open in Create", quote=True)
+    caption = brightness[0] if brightness else lightness
     return (
         f'<td><button type="button" data-row="{row}" data-column="{column}" aria-label="{label}" title="{label}">'
-        f'<img class="oms-cell" alt="" src="{cell.url}"><span class="oms-caption">{lightness}</span></button></td>'
+        f'<img class="oms-cell" alt="" src="{cell.url}"><span class="oms-caption">{caption}</span></button></td>'
     )
 
 

@@ -8,26 +8,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
 
 from oms_app.errors import StudioError, describe, label_of
+from oms_app.fields import VARIANT_FIELDS
+from oms_app.light import LIGHTS
 from oms_app.looks import Look
+from oms_app.prestep.corrections import DIAL
 from oms_app.schema import RAW, GenerateRequest, Variant, draw_seed
 from oms_app.ui.form import require_model, required
 
 PROMPT_BY_CFG = "OMS prompt × OMS CFG"
 SLIDER_BY_SEED = "OMS slider × seed"
+LIGHT_BY_SEED = "Light × seed"
 LOOK_BY_MODEL = "Looks × models"
-KINDS = (PROMPT_BY_CFG, SLIDER_BY_SEED, LOOK_BY_MODEL)
+KINDS = (PROMPT_BY_CFG, SLIDER_BY_SEED, LIGHT_BY_SEED, LOOK_BY_MODEL)
+# The dials that a row can go through, and the values that it starts with.
+SWEEPS: Mapping[str, str] = MappingProxyType(
+    {
+        "luminance": "10, 30, 50, 70, 90",
+        "tint": "#b03030, #b8a840, #409850, #4060c0, #a848a0",
+        "warmth": "-1, -0.5, 0, 0.5, 1",
+        "light": ", ".join(LIGHTS),
+        "light_strength": "0.25, 0.5, 0.75, 1",
+        "spread": "0, 0.5, 1, 1.5",
+    }
+)
 MAX_CELLS = 48
 MAX_SIDE = 16
 
 
 @dataclass(frozen=True)
 class ExploreValues:
-    """The fields of Explore. kind: one of KINDS. looks, models: ids. Numbers are None if the field is empty."""
+    """The fields of Explore. kind: one of KINDS. dial: one of SWEEPS. looks, models: ids. Numbers are None if the field
+    is empty."""
 
     prompt: str
     kind: str
@@ -38,6 +55,10 @@ class ExploreValues:
     places: int
     seeds: int
     oms_guidance_scale: float
+    dial: str
+    dial_values: str
+    dial_light: str
+    dial_seeds: int
     looks: list[str]
     models: list[str]
     model: str | None
@@ -87,7 +108,10 @@ def to_grid(values: ExploreValues, looks: Sequence[Look], titles: Mapping[str, s
     try:
         if values.kind == LOOK_BY_MODEL:
             return _looks(values, looks, titles)
-        return _prompts(values) if values.kind == PROMPT_BY_CFG else _slider(values)
+        makers = {PROMPT_BY_CFG: _prompts, SLIDER_BY_SEED: _slider, LIGHT_BY_SEED: _sweep}
+        if values.kind not in makers:
+            raise StudioError(f"the grid is {str(values.kind)[:60]!r}: choose one of {', '.join(KINDS)}")
+        return makers[values.kind](values)
     except ValidationError as error:
         raise StudioError(describe(error, label_of)) from error
 
@@ -96,7 +120,7 @@ def _prompts(values: ExploreValues) -> Grid:
     prompts = list(dict.fromkeys(line.strip() for line in values.oms_prompts.splitlines() if line.strip()))
     if not prompts:
         raise StudioError("there is no OMS prompt: write one or more, each on its own line")
-    scales = _numbers(values.oms_scales)
+    scales = _numbers(values.oms_scales, "OMS CFG")
     _require_size("OMS prompts", len(prompts), "columns", 1 + len(scales))
     base = _base(values, seeds=1)
     rows = tuple(
@@ -120,6 +144,35 @@ def _slider(values: ExploreValues) -> Grid:
     rows = tuple(_row(base.model_copy(update={"seed": number}), variants) for number in numbers)
     between = [f"{variant.mix:.0%}".replace("%", "\u00a0%") for variant in variants[1:-1]]
     return Grid(rows, tuple(f"seed {number}" for number in numbers), ("raw", left, *between, right))
+
+
+def _sweep(values: ExploreValues) -> Grid:
+    """One dial through its values, from the same noise as raw; a row for each seed."""
+    field = VARIANT_FIELDS.get(values.dial)
+    if field is None or values.dial not in SWEEPS:
+        raise StudioError(f"the dial is {str(values.dial)[:60]!r}: choose one of {', '.join(SWEEPS)}")
+    found: list[Any] = list(dict.fromkeys(_words(values.dial_values)))
+    if field.kind is float:
+        found = _numbers(values.dial_values, field.label)
+    if not found:
+        raise StudioError(f"{field.label} has no values: write one or more, such as {SWEEPS[values.dial]}")
+    if not isinstance(values.dial_seeds, int | float):
+        raise StudioError("the number of seeds is missing: take 1 to 8")
+    seeds = int(values.dial_seeds)
+    _require_size("seeds", seeds, "columns", 1 + len(found))
+    base = _base(values, seeds=seeds)
+    assert base.seed is not None
+    whole = {"light": values.dial_light} if field.part_of == "light" else {}
+    variants = [
+        Variant.model_validate({"name": f"dial {i}", "correction": DIAL, field.name: value} | whole)
+        for i, value in enumerate(found, 1)
+    ]
+    numbers = [base.seed + i for i in range(seeds)]
+    rows = tuple(_row(base.model_copy(update={"seed": number}), variants) for number in numbers)
+    short = field.label.partition(" (")[0]
+    unit = "\u00a0%" if field.unit == "percent" else ""
+    labels = [f"{short} {value:g}{unit}" if isinstance(value, float) else f"{short} {value}" for value in found]
+    return Grid(rows, tuple(f"seed {number}" for number in numbers), ("raw", *labels))
 
 
 def _looks(values: ExploreValues, looks: Sequence[Look], titles: Mapping[str, str]) -> Grid:
@@ -179,11 +232,16 @@ def _require_size(row_name: str, rows: int, column_name: str, columns: int) -> N
         )
 
 
-def _numbers(text: str) -> list[float]:
+def _numbers(text: str, name: str) -> list[float]:
+    """name: of the field that they are values of."""
     try:
-        numbers = list(dict.fromkeys(float(word) for word in text.replace(",", " ").replace(";", " ").split()))
+        numbers = list(dict.fromkeys(float(word) for word in _words(text)))
     except ValueError as error:
-        raise StudioError(f"OMS CFGs are {text[:60]!r}: write numbers and commas, such as 0.5, 1, 2") from error
+        raise StudioError(f"{name} has the values {text[:60]!r}: write numbers and commas, such as 0.5, 1") from error
     if not numbers:
-        raise StudioError("there is no OMS CFG: write one or more numbers separated by commas, such as 0.5, 1, 2")
+        raise StudioError(f"there is no {name}: write one or more numbers separated by commas, such as 0.5, 1")
     return numbers
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").replace(";", " ").split()

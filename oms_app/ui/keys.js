@@ -10,3 +10,25 @@ document.addEventListener('keydown', event => {
   if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) press('button.oms-start');
   else if (event.key === 'Escape') press('button.oms-stop');
 }, true);
+
+// Radio groups by the arrow keys, and one stop of Tab each: Gradio 6.31 gives every button of a group another name, so that
+// the browser doesn't take them for a group.
+const radios = button => [...button.closest('fieldset').querySelectorAll('input[type=radio]')];
+const isRadio = element => element?.matches?.('fieldset input[type=radio]');
+document.addEventListener('keydown', event => {
+  if (!isRadio(event.target) || event.altKey || event.ctrlKey || event.metaKey) return;
+  const group = radios(event.target), move = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
+  if (move) {
+    const next = group[(group.indexOf(event.target) + move + group.length) % group.length];
+    event.preventDefault();
+    next.focus();
+    next.click();
+  } else if (event.key === 'Tab') {
+    for (const other of group) if (other !== event.target) other.tabIndex = -1;
+    setTimeout(() => group.forEach(one => one.removeAttribute('tabindex')));
+  }
+}, true);
+document.addEventListener('focusin', event => {
+  if (!isRadio(event.target) || radios(event.target).includes(event.relatedTarget)) return;
+  if (event.target.matches(':focus-visible')) radios(event.target).find(one => one.checked)?.focus();
+});

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from oms_app.errors import StudioError
-from oms_app.looks import Look, LookLibrary
+from oms_app.looks import DIALS, Look, LookLibrary
 from oms_app.ui import gradio_compat, markup
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
@@ -50,7 +50,7 @@ class LooksPanel:
                 )
             gr.HTML(
                 markup.legend(
-                    "A look stores these words, which are put around any prompt, and the One More Step settings below. "
+                    "A look stores these words, which are put around any prompt, and the light that is set. "
                     "The last OMS picture becomes its card."
                 )
             )
@@ -127,6 +127,7 @@ def look_settings(values: CreateValues, new: LookValues) -> dict[str, Any]:
         raise StudioError("One More Step is off: switch it on, since a look stores its settings")
     prefix, suffix = new.prefix.strip(), new.suffix.strip()
     settings: dict[str, Any] = {"prefix": prefix, "suffix": suffix, "oms_guidance_scale": values.oms_guidance_scale}
+    settings |= {name: value for name, value in values.light_settings().items() if name in DIALS}
     if sample := unwrap(values.prompt, prefix, suffix)[:200].strip():
         settings["sample"] = sample
     if values.oms_mode == BETWEEN_TWO:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape
 
 from oms_app.schema import Progress
@@ -75,6 +76,12 @@ def count(number: int, thing: str = "picture") -> str:
 def legend(text: str) -> str:
     """A small explanation."""
     return f'<p class="oms-legend">{escape(text)}</p>'
+
+
+def definitions(pairs: Iterable[tuple[str, str]]) -> str:
+    """Terms and what they mean."""
+    items = "".join(f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>" for term, meaning in pairs)
+    return f'<dl class="oms-help">{items}</dl>'
 
 
 def heading(text: str) -> str:

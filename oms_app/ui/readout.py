@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from math import atan2, degrees, hypot, sqrt
 
-from oms_app.schema import GenerateResult, ImageStats
+from oms_app.schema import GenerateResult, ImageStats, Reached
 
 LEGEND = (
     '<p class="oms-legend">L* is perceived lightness: 0 is black, 100 is white. The two 1 % figures are the L* of the '
@@ -34,20 +34,21 @@ def hue(stats: ImageStats) -> str:
     return next(name for end, name in HUES if angle <= end)
 
 
-def figures(stats: ImageStats | None) -> str:
-    """Mean L*, percentiles, mean RGB, colour cast and histogram of a picture; an empty frame of the same height for
-    None."""
+def figures(stats: ImageStats | None, reached: Sequence[Reached] = ()) -> str:
+    """What was asked of a picture's light and what it has, mean L*, percentiles, mean RGB, colour cast and histogram;
+    an empty frame of the same height for None."""
     if stats is None:
         return '<div class="oms-figures oms-empty" aria-hidden="true"></div>'
     cells = (
         ("Mean L*", f"{stats.lightness:.1f}", "Mean CIE lightness: 0 is black, 100 is white"),
         ("Darkest 1\u00a0%", f"{stats.p1:.0f}", "1st percentile of L*: one pixel in a hundred is darker than this"),
         ("Lightest 1\u00a0%", f"{stats.p99:.0f}", "99th percentile of L*: one pixel in a hundred is lighter than this"),
-        ("Mean RGB", f"{stats.mean:.1f}", "Mean of all red, green and blue values, from 0 to 255"),
+        ("Mean RGB", f"{stats.mean:.1f}", f"Mean of all R, G and B values, 0 to 255: {stats.mean / 2.55:.1f} percent"),
         ("Colour cast", cast(stats), f"The mean colour, a* {stats.a:.1f} and b* {stats.b:.1f}, and its strength"),
     )
     items = "".join(f'<div title="{tip}"><dt>{name}</dt><dd>{value}</dd></div>' for name, value, tip in cells)
-    return f'<div class="oms-figures"><dl>{items}</dl>{histogram(stats)}</div>'
+    asked = " · ".join(f'<span title="{escape(one.meaning, quote=True)}">{escape(one.text)}</span>' for one in reached)
+    return f'<div class="oms-figures"><p class="oms-reached">{asked}</p><dl>{items}</dl>{histogram(stats)}</div>'
 
 
 def histogram(stats: ImageStats) -> str:

@@ -8,16 +8,17 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from oms_app.schema import GenerateResult, ImageResult, ImageStats, Progress
+from oms_app.prestep.corrections import DIAL
+from oms_app.schema import GenerateResult, ImageResult, ImageStats, Progress, Reached
 from oms_app.ui import live_previews, readout
 from oms_app.ui.events import Component, Updates
 from oms_app.ui.form import PLAIN
 
-# The panels by name: the variant, the title, what a screen reader says.
+# The panels by name: the variants, of which a result has one, the title, what a screen reader says.
 PANELS = {
-    "raw": ("raw", "Raw", "The raw picture, without correction"),
-    "oms": ("oms", "With OMS", "The picture with One More Step"),
-    "plain": (PLAIN, "OMS, no CFG", "The picture with One More Step at OMS CFG 1"),
+    "raw": (("raw",), "Raw", "The raw picture, without correction"),
+    "oms": (("oms", DIAL), "With OMS", "The picture with One More Step and the light that was set"),
+    "plain": ((PLAIN,), "OMS, no CFG", "The picture with One More Step at OMS CFG 1"),
 }
 
 
@@ -27,10 +28,11 @@ class Picture:
 
     file: Path | Image.Image
     stats: ImageStats
+    reached: tuple[Reached, ...] = ()
 
     @classmethod
     def of(cls, image: ImageResult | None) -> Picture | None:
-        return cls(image.path or image.image, image.stats) if image else None
+        return cls(image.path or image.image, image.stats, image.reached) if image else None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class ShownResult:
     def of_result(cls, result: GenerateResult) -> ShownResult:
         """The first picture of each variant that Create asks for."""
         first = {image.variant: Picture.of(image) for image in result.images if image.index == 0}
-        oms = first.get("oms")
+        oms = first.get("oms") or first.get(DIAL)
         return cls(
             prompt=result.request.prompt,
             seed=result.seed,
@@ -116,7 +118,7 @@ class ResultView:
         return {
             **{self._images[name]: picture.file if picture else None for name, picture in pictures.items()},
             **{
-                self._figures[name]: readout.figures(picture.stats if picture else None)
+                self._figures[name]: readout.figures(*((picture.stats, picture.reached) if picture else (None,)))
                 for name, picture in pictures.items()
             },
             self._slider: (raw.file, oms.file) if raw and oms else None,
@@ -125,7 +127,7 @@ class ResultView:
 
     def live(self, event: Progress | None) -> Updates:
         """The previews of an event over the panels; None removes them."""
-        overlays = {PANELS[name][0]: overlay for name, overlay in self._overlays.items()}
+        overlays = {variant: overlay for name, overlay in self._overlays.items() for variant in PANELS[name][0]}
         return live_previews.updates(overlays, event)
 
 

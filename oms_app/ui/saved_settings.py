@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from typing import Any
@@ -15,11 +16,13 @@ import gradio as gr
 
 from oms_app.engine.service import StudioService
 from oms_app.fields import RequestField
+from oms_app.light import is_layout
 from oms_app.ui import gradio_compat
 from oms_app.ui.controls import slider_range
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import CREATE_FIELDS, OMS_MODES, CreateValues
+from oms_app.ui.light_values import PAD, PAINTING, PICTURE
 from oms_app.ui.model_choice import available_models
 
 NAMES = tuple(field.name for field in dataclass_fields(CreateValues))
@@ -33,11 +36,13 @@ def valid(saved: Any, models: Sequence[str], loras: Sequence[str] = ()) -> dict[
         return {}
 
     def passes(name: str, value: Any) -> bool:
+        if name in (PAINTING, PICTURE):
+            return value == "" or is_layout(value)
         if name in CREATE_FIELDS:
             return _permitted(CREATE_FIELDS[name], value)
         if name == "loras":
             return isinstance(value, list) and all(one in loras for one in value)
-        choices: dict[str, Sequence[str]] = {"oms_mode": OMS_MODES, "model": models}
+        choices: dict[str, Sequence[str]] = {"oms_mode": OMS_MODES, "model": models, "light": PAD}
         return isinstance(value, str) and value in choices[name] if name in choices else isinstance(value, bool)
 
     good = {name: saved[name] for name in NAMES if name in saved and passes(name, saved[name])}
@@ -81,8 +86,11 @@ def _permitted(field: RequestField, value: Any) -> bool:
     """Whether the field's control can hold the value."""
     if field.choices:
         return isinstance(value, str) and value in field.choices
+    if field.kind is bool:
+        return isinstance(value, bool)
     if field.kind is str:
-        return isinstance(value, str) and (field.max_length is None or len(value) <= field.max_length)
+        fits = isinstance(value, str) and (field.max_length is None or len(value) <= field.max_length)
+        return fits and (field.pattern is None or re.match(field.pattern, value) is not None)
     low, high = slider_range(field)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value) and low <= value <= high

@@ -2,7 +2,7 @@
 
     python -m oms_app.training.lumen.gpu_recipe 1 --out gpu-work/lumen    # autoencoder, latents, text encoder
     python -m oms_app.training.lumen.gpu_recipe 2 --out gpu-work/lumen    # UNet
-    python -m oms_app.training.lumen.gpu_recipe 3 --out gpu-work/lumen    # decoder, OMS, SingDiffusion, leak, the LoRAs
+    python -m oms_app.training.lumen.gpu_recipe 3 --out gpu-work/lumen    # decoder, modules, spread, the LoRAs
     python -m oms_app.training.lumen.gpu_recipe 4 --out gpu-work/lumen    # lumen-b
 
 The stages are those of the CPU; on a GPU they work in bfloat16, compiled, with more scenes, drawn ahead by all cores,
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from oms_app.training import oms, signal_leak
+from oms_app.training import oms, signal_leak, spread
 from oms_app.training.loop import pick_device
 from oms_app.training.lumen import stages
 from oms_app.training.lumen.family import FAMILY
@@ -42,7 +42,7 @@ MINUTES = {
 PARTS: dict[int, tuple[str, ...]] = {
     1: ("autoencoder", "latents", "text"),
     2: ("unet",),
-    3: ("decoder", "oms", "singdiffusion", "signal_leak", *FAMILY),
+    3: ("decoder", "oms", "spread", "singdiffusion", "signal_leak", *FAMILY),
     4: (stages.OTHER_DOMAIN,),
 }
 
@@ -67,6 +67,8 @@ def _stage(name: str, out: Path, device: str, smoke: bool) -> Callable[[], Path]
         return lambda: oms.train(
             base=out, out=out / name, device=device, minutes=minutes, smoke=smoke, work=work, kind=kind
         )
+    if name == "spread":
+        return lambda: spread.train(base=out, out=out / "oms", device=device, smoke=smoke, work=work)
     if name == "signal_leak":
         return lambda: signal_leak.train(base=out, out=out / name, device=device, smoke=smoke, work=work)
     beside = out.with_name(f"{out.name}-{name}")
