@@ -114,13 +114,13 @@ def test_a_folder_may_be_given_instead_of_its_file(lumen: Path, presets: Path, o
     shutil.copy(path, single / "second.safetensors")
     for source in (single, tmp_path / "models--a--lcm-lora"):
         for use in (catalog.lora, partial(user_models.add, catalog)):
-            with pytest.raises(StudioError, match="contains several LoRAs .pytorch_lora_weights.safetensors, second"):
+            with pytest.raises(StudioError, match=r"several LoRAs \(pytorch_lora_weights\S+, second"):
                 use(str(source))
     (tmp_path / "old").mkdir()
     with pytest.raises(StudioError, match="is a folder without a LoRA"):
         catalog.lora(str(tmp_path / "old"))
     (tmp_path / "old/adapter_model.bin").write_bytes(b"")
-    with pytest.raises(StudioError, match="adapter_model.bin is a pickle"):
+    with pytest.raises(StudioError, match=r"adapter_model\.bin is a pickle"):
         catalog.lora(str(tmp_path / "old"))
 
 
