@@ -19,6 +19,7 @@ from dev.full_size.ldm import unet_name
 from oms_app import StudioError
 from oms_app.models import user_models
 from oms_app.models.catalog import Catalog
+from oms_app.models.ldm_names import unet_names
 from oms_app.models.loading import ModelKey
 from oms_app.models.lora import fuse_loras
 from oms_app.models.lora_formats import read_lora
@@ -403,6 +404,12 @@ REFUSED: dict[str, tuple[Factors, str]] = {
     ),
     "Flux": ({"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": torch.zeros(2, 2)}, "was made for Flux"),
     "SD3": ({"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": torch.zeros(2, 2)}, "was made for Flux, SD3"),
+    "Wan": ({"diffusion_model.blocks.0.cross_attn.k.lora_A.weight": torch.zeros(2, 2)}, "was made for a diffusion tr"),
+    "Qwen": ({"transformer_blocks.0.attn.to_q.lora_A.weight": torch.zeros(2, 2)}, "was made for a diffusion transf"),
+    "motion": (
+        {"down_blocks.0.motion_modules.0.proj_in.processor.to_q_lora.down.weight": torch.zeros(2, 2)},
+        "is a motion LoRA of AnimateDiff",
+    ),
     "metadata": (PAIR, "metadata that are not JSON"),
 }
 
@@ -420,6 +427,24 @@ def test_what_cannot_be_applied_is_refused_by_name_when_it_is_added(
             call()
         assert said in str(refused.value) and "\n" not in str(refused.value)
     assert not catalog.own
+
+
+@pytest.mark.parametrize("root", ["unet.", "model.diffusion_model.", "diffusion_model."])
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_the_original_names_with_any_prefix(family: str, root: str, lumen: Path, sdxl: Path, tmp_path: Path) -> None:
+    """OneTrainer writes them after `unet.`."""
+    pipeline = open_base(family, lumen, sdxl)
+    name = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    target = pipeline.unet.get_submodule(name)
+    old = target.weight.detach().clone()
+    stem = root + unet_names(pipeline.unet)[name]
+    down, up = torch.randn(2, 32), torch.randn(32, 2)
+    save_file(
+        {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": torch.tensor(1.0)},
+        tmp_path / "a.safetensors",
+    )
+    fuse_loras(pipeline, [(tmp_path / "a.safetensors", 1.0)])
+    torch.testing.assert_close(target.weight, old + up @ down / 2)
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,8 @@ def _targets(pipeline: Any) -> dict[str, Target]:
             if getattr(module, "weight", None) is None:
                 continue
             if part == "unet":
-                names = [name, f"unet.{name}", f"diffusion_model.{original[name]}"]
+                names = [name, f"unet.{name}"]
+                names += [f"{root}{original[name]}" for root in ("unet.", "diffusion_model.", "model.diffusion_model.")]
                 names += [f"lora_unet_{n.replace('.', '_')}" for n in {name, original[name]}]
                 names += [f"lycoris_{name.replace('.', '_')}"]
             else:

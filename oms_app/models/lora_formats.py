@@ -47,6 +47,11 @@ _REFUSED: tuple[tuple[str, str], ...] = (
         r"lora_te3|lora_t5|add_q_proj|add_k_proj)",
         "was made for Flux, SD3 or another diffusion transformer",
     ),
+    (r"motion_modules?\.", "is a motion LoRA of AnimateDiff, which is not supported"),
+    (
+        r"^(diffusion_model\.|lora_unet_)?(blocks|layers|transformer_blocks)[._]\d+[._]",
+        "was made for a diffusion transformer, such as Wan, Qwen-Image or Lumina",
+    ),
     (r"^lora_prior_|^lora_unet_(img_in|txt_in|x_embedder)", "was made for another architecture"),
 )
 # The roles that a module may have, by format; the first two, or the first, are required.
