@@ -413,7 +413,13 @@ VARIANT_FIELDS = _table(
 
 LORA_FIELDS = _table(
     RequestField(
-        "id", str, "LoRA", "A catalogue id or a .safetensors file.", min_length=1, max_length=1_000, option="--lora"
+        "id",
+        str,
+        "LoRA",
+        "A catalogue id, a .safetensors file, or the folder of a PEFT adapter.",
+        min_length=1,
+        max_length=1_000,
+        option="--lora",
     ),
     RequestField(
         "scale",

@@ -20,6 +20,8 @@ from oms_app.engine import calibration
 from oms_app.engine.observe import StepObserver
 from oms_app.errors import describe
 from oms_app.light import LIGHTS, layout_text, layout_values
+from oms_app.measure.color import srgb_to_lab
+from oms_app.measure.light import ciede2000
 from oms_app.models.scheduler_factory import make_scheduler
 from oms_app.output import png
 from oms_app.paths import EMBEDDED_FOLDER
@@ -84,6 +86,33 @@ def test_a_move_reaches_the_mean_that_the_cells_show() -> None:
         torch.testing.assert_close(got, wanted, atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("steps", [2, 4, 8, 20, 50])
+def test_a_colour_is_measured_twice_at_most_and_within_the_feedback(steps: int) -> None:
+    for target, most in ((Target(tint="#3060c0"), 2), (Target(luminance=30), 1), (Target(light="left"), 0)):
+        steering = Steering(target, colours())
+        measured = [step for step in range(steps) if steering.measures(step, steps)]
+        assert min(most, 1) <= len(measured) <= most
+        assert all(steering.observes(step, steps) for step in measured)
+
+
+def test_a_measured_response_leads_to_the_target_although_the_network_takes_most_back() -> None:
+    """A picture whose colours answer in other channels than the affine map says, and a sampler that keeps a third."""
+    answers = torch.tensor([[0.6, 0.1, 0.0], [0.2, 0.7, -0.1], [0.0, -0.2, 0.5]])
+    steering = Steering(Target(tint="#309890"), colours())
+    belief = torch.full((4, 8, 8), 0.1)
+    for step in range(14):
+        cells = steering.colours.cells(belief)
+        decoded = answers @ cells.mean((1, 2)) + torch.tensor([0.15, 0.0, 0.1])
+        if steering.measures(step, 20):
+            changes = steering.trials(decoded) if steering.free is not None else 0.1 * torch.eye(3)
+            if not steering.knows_response:
+                steering.answer(changes, changes @ answers.T)
+            steering.learn(belief, decoded)
+        belief = torch.lerp(belief, steering.move(belief), 0.35)
+    got = answers @ steering.colours.cells(belief).mean((1, 2)) + torch.tensor([0.15, 0.0, 0.1])
+    torch.testing.assert_close(got, torch.tensor([0x30, 0x98, 0x90]) / 255, atol=0.05, rtol=0)
+
+
 def test_half_a_tint_is_half_way() -> None:
     free = torch.tensor([0.2, 0.4, 0.6])
     half = Target(tint="#ff0000", tint_strength=0.5).colour(free)[0]
@@ -120,6 +149,14 @@ def test_a_direction_has_mean_0_and_holds_its_coefficient(name: str) -> None:
     held = hold_direction(hold_direction(cells, name, 0.5), name, 0.5)
     torch.testing.assert_close(held[0] - 0.5, 0.3 * basis, atol=1e-5, rtol=0)
     assert hold_direction(cells * 0.2, name, 1.0).min() >= 0, "dark pictures have less room"
+
+
+def test_a_centre_glows_and_a_vignette_is_level_but_for_its_corners() -> None:
+    centre, vignette = direction("centre", 32, 32), direction("vignette", 32, 32)
+    middle, edge = (slice(12, 20), slice(12, 20)), (slice(12, 20), slice(0, 2))
+    assert centre[middle].min() > 0.5 and centre[edge].max() < 0
+    assert float(vignette[middle].max() - vignette[middle].min()) < 0.02 and vignette[0, 0] == -1
+    assert float(vignette[edge].mean() - vignette[0, 0]) > float(vignette[middle].mean() - vignette[edge].mean())
 
 
 def test_a_picture_becomes_numbers_and_back(tmp_path: Path) -> None:
@@ -314,6 +351,16 @@ def test_the_embedded_model_obeys(scheduler: str) -> None:
     result = studio.generate(GenerateRequest(prompt="mountains", seed=1, variants=variants, scheduler=scheduler))
     got = [image.stats.mean / 2.55 for image in result.images]
     assert np.abs(np.array(got) - (20, 50, 75)).max() < 5
+
+
+@trained
+def test_the_embedded_model_takes_on_a_tint() -> None:
+    tints = ("#309890", "#b03030", "#7050b8")
+    variants = tuple(Variant(name=tint[1:], correction="dial", tint=tint) for tint in tints)
+    result = Studio(device="cpu").generate(GenerateRequest(prompt="a house by a lake", seed=1, variants=variants))
+    for image, tint in zip(result.images, tints, strict=True):
+        got = pixels(result, image.variant).reshape(-1, 3).mean(0)
+        assert ciede2000(srgb_to_lab(got), srgb_to_lab(255 * parse_colour(tint).numpy())) < 6
 
 
 @trained

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from oms_app import StudioError
+from oms_app.cli.options import parse_lora
 from oms_app.models import user_models
 from oms_app.models.catalog import Catalog
 from oms_app.models.lora import fuse_loras
+from oms_app.models.lora_formats import read_lora
 
 TO_Q = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 
@@ -97,6 +101,30 @@ def test_a_folder_of_peft_is_added_and_kept_with_its_config(
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_folder_may_be_given_instead_of_its_file(lumen: Path, presets: Path, own_home: Path, tmp_path: Path) -> None:
+    path, _ = adapter(lumen, tmp_path / "C: styles/style", CONFIGS["alpha"])
+    catalog = Catalog(presets, home=own_home)
+    folder = str(path.parent)
+    assert parse_lora(folder).id == folder and parse_lora(f"{folder}:0.5").scale == 0.5
+    assert catalog.lora(folder) == path
+    single = tmp_path / "models--a--lcm-lora/snapshots/0123"
+    single.mkdir(parents=True)
+    shutil.copy(path, single / "pytorch_lora_weights.safetensors")
+    assert catalog.lora(str(tmp_path / "models--a--lcm-lora")).parent == single
+    shutil.copy(path, single / "second.safetensors")
+    for source in (single, tmp_path / "models--a--lcm-lora"):
+        for use in (catalog.lora, partial(user_models.add, catalog)):
+            with pytest.raises(StudioError, match=r"several LoRAs \(pytorch_lora_weights\S+, second"):
+                use(str(source))
+    (tmp_path / "old").mkdir()
+    with pytest.raises(StudioError, match="is a folder without a LoRA"):
+        catalog.lora(str(tmp_path / "old"))
+    (tmp_path / "old/adapter_model.bin").write_bytes(b"")
+    with pytest.raises(StudioError, match=r"adapter_model\.bin is a pickle"):
+        catalog.lora(str(tmp_path / "old"))
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["IA3Config", "VeraConfig", "AdaLoraConfig", "FourierFTConfig"])
 def test_other_kinds_of_peft_are_refused_by_name(
     kind: str, lumen: Path, presets: Path, own_home: Path, tmp_path: Path
@@ -111,6 +139,8 @@ def test_other_kinds_of_peft_are_refused_by_name(
     peft.get_peft_model(unet, config).save_pretrained(tmp_path)
     catalog = Catalog(presets, home=own_home)
     for source in (tmp_path, tmp_path / "adapter_model.safetensors"):
+        with pytest.raises(StudioError, match=f"PEFT adapter of the kind {config.peft_type.value}, which is not"):
+            read_lora(catalog.lora(str(source)))
         with pytest.raises(StudioError, match=f"PEFT adapter of the kind {config.peft_type.value}, which is not"):
             user_models.add(catalog, str(source))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from oms_app.errors import StudioError
+from oms_app.models.folders import load_scheduler
 from oms_app.models.scheduler_factory import make_scheduler, model_schedule
 from oms_app.prestep.schedule import first_alpha_bar, x0_of_step
 from oms_app.schedulers import SCHEDULER_SPECS, SCHEDULERS
@@ -96,6 +99,54 @@ def test_a_sampler_takes_the_models_values_and_no_other_classs_settings(
     reference.set_timesteps(6)
     for ours, theirs in zip(walk(made, 6), walk(reference, 6), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+# Every class of diffusers; DPMSolverSDE is there without its package too.
+CLASSES = sorted(
+    {name for name in dir(diffusers) if isinstance(getattr(diffusers, name), type) and name.endswith("Scheduler")}
+    - {"CosineDPMSolverMultistepScheduler"}
+)
+# Those whose noise levels are not a matter of betas.
+WITHOUT_BETAS = {
+    *("AmusedScheduler", "BlockRefinementScheduler", "CMStochasticIterativeScheduler", "CogVideoXDDIMScheduler"),
+    *("CogVideoXDPMScheduler", "DDPMWuerstchenScheduler", "DiscreteDDIMScheduler", "EntropyBoundScheduler"),
+    *("FlowMapEulerDiscreteScheduler", "HeliosDMDScheduler", "HeliosScheduler", "IPNDMScheduler", "KarrasVeScheduler"),
+    *("LTXEulerAncestralRFScheduler", "MiniMaxH3Scheduler", "PiflowScheduler", "RFD4ProteinaScheduler"),
+    *("SCMScheduler", "ScoreSdeVeScheduler", "UnCLIPScheduler", "VQDiffusionScheduler"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("source", CLASSES)
+def test_every_class_of_diffusers_gives_the_models_picture_or_is_named(source: str, tmp_path: Path) -> None:
+    config = SD | HABITS.get(source, {}) | {"_class_name": source, "prediction_type": "v_prediction"}
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(config))
+    if source.startswith(("FlowMatch", "EDM")):  # refused with the request: tests/test_refusals.py
+        assert not hasattr(load_scheduler(tmp_path, source), "alphas_cumprod")
+        return
+    try:
+        loaded = load_scheduler(tmp_path, source).config
+    except StudioError as error:
+        assert f"is a {source}, which has other noise levels" in str(error)
+        assert source in WITHOUT_BETAS
+        return
+    assert source not in WITHOUT_BETAS
+    for name in SCHEDULERS:
+        made = make_scheduler(loaded, name, 4, CPU)
+        reference = getattr(diffusers, SCHEDULER_SPECS[name].diffusers_class)(
+            **SD, prediction_type="v_prediction", steps_offset=1, **REFERENCE[name]
+        )
+        reference.set_timesteps(4)
+        for ours, theirs in zip(walk(made, 4), walk(reference, 4), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_continuous_timesteps_are_another_model(tmp_path: Path) -> None:
+    diffusers.EulerDiscreteScheduler(
+        **SD, sigma_min=0.002, sigma_max=700.0, timestep_type="continuous"
+    ).save_pretrained(tmp_path)
+    with pytest.raises(StudioError, match="timesteps are continuous, as in models of EDM"):
+        load_scheduler(tmp_path, "EulerDiscreteScheduler")
 
 
 def assumed(config: Any) -> list[str]:

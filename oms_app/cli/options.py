@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -119,7 +120,7 @@ def parse_variants(text: str | None, settings: Mapping[str, Any]) -> tuple[Varia
 def parse_lora(text: str) -> Lora:
     """`ID` or `ID:SCALE`; an id may be a path with colons. Raises StudioError if the scale is not permitted."""
     name, colon, scale = text.rpartition(":")
-    if not colon or text.lower().endswith(".safetensors"):
+    if not colon or text.lower().endswith(".safetensors") or os.path.isdir(text):
         return Lora.model_validate({"id": text})
     try:
         return Lora.model_validate({"id": name, "scale": float(scale)})

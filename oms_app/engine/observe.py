@@ -18,7 +18,8 @@ from oms_app.prestep.dial import Steering
 from oms_app.prestep.schedule import output_of_x0, x0_of_step
 from oms_app.schema import Preview
 
-POOLED = 16  # cells per side from which x̂0 is averaged 2 × 2 before it is measured
+POOLED_TRIALS = 8  # cells per side of x̂0 that are averaged before trials are decoded
+SMALLEST = 4  # cells per side that are left at least
 LOOKS = 8  # approximate number of previews per run
 
 
@@ -82,18 +83,26 @@ class StepObserver:
     def _moved(self, x0: Tensor, rows: Sequence[int], step: int, steps: int) -> Tensor:
         """x̂0 (n, C, h, w) of these rows after feedback; those that measure are decoded once and moved again."""
         steerings = [self._steerings[row] for row in rows]
-        moved = torch.stack([steering.move(one) for steering, one in zip(steerings, x0, strict=True)])
-        measuring = [i for i, steering in enumerate(steerings) if steering.measures(step, steps)]
-        if measuring:
-            found = self._mean_colours(moved[measuring])
-            for i, colour in zip(measuring, found, strict=True):
-                steerings[i].learn(moved[i], colour)
-                moved[i] = steerings[i].move(moved[i])
-        return moved
+        for one, steering in zip(x0, steerings, strict=True):
+            if factor := steering.measures(step, steps):
+                colour = self._mean_colours(one[None], factor)[0]
+                if not steering.knows_response:
+                    steering.answer(*self._tried(one, steering, colour))
+                steering.learn(one, colour)
+        return torch.stack([steering.move(one) for steering, one in zip(steerings, x0, strict=True)])
+
+    def _tried(self, x0: Tensor, steering: Steering, colour: Tensor) -> tuple[Tensor, Tensor]:
+        """Changes of the cells of x̂0 (C, h, w), and by how much they change its decoded mean colour, (3, 3) both."""
+        changes = steering.trials(colour).to(x0)
+        cells = changes.view(3, 3, 1, 1).expand(-1, -1, *x0.shape[1:])
+        pictures = torch.stack([x0, *(x0 + steering.colours.change(one) for one in cells)])
+        means = self._mean_colours(pictures, POOLED_TRIALS)
+        return changes, means[1:] - means[:1]
 
     @torch.no_grad()
-    def _mean_colours(self, x0: Tensor) -> Tensor:
-        """(n, 3), 0…1: of the pictures, decoded at half the size, which costs a quarter and shows the same mean."""
-        small = min(x0.shape[-2:]) >= POOLED
-        decoded = decode_latents(self._base.pipeline.vae, avg_pool2d(x0, 2) if small else x0)
+    def _mean_colours(self, x0: Tensor, factor: int) -> Tensor:
+        """(n, 3), 0…1: of pictures decoded at a fraction of their size, which costs little."""
+        while factor > 1 and min(x0.shape[-2:]) // factor < SMALLEST:
+            factor //= 2
+        decoded = decode_latents(self._base.pipeline.vae, avg_pool2d(x0, factor) if factor > 1 else x0)
         return ((decoded.float().clamp(-1, 1) + 1) / 2).mean((2, 3))

@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError, model_validator
 from oms_app.errors import StudioError, describe_entry, one_line
 from oms_app.fields import REQUEST_FIELDS
 from oms_app.models.file_kinds import DOMAINS, NATIVE, family_of
-from oms_app.models.folder_kinds import PICKLES, check_folder, pickle_refused, snapshot_of
-from oms_app.models.lora_formats import PEFT_WEIGHTS
+from oms_app.models.folder_kinds import PICKLES, check_folder, pickle_refused, refuse_pickles, snapshot_of
+from oms_app.models.lora_formats import lora_in
 from oms_app.models.reading import is_safetensors, read_json, weight_files
 from oms_app.paths import PRESETS, user_folder
 from oms_app.schema import Frozen
@@ -241,7 +241,10 @@ class Catalog:
         )
 
     def lora(self, source: str) -> Path:
-        """The file of a LoRA: a catalogue id, or a path. Raises StudioError for anything else, and for a pickle."""
+        """The file of a LoRA: a catalogue id, or the path of a file or of a folder with one, as PEFT writes it.
+
+        Raises StudioError for anything else, and for a pickle.
+        """
         entry = self.entries.get(source)
         if entry and entry.kind == "lora":
             if not self.available(entry):
@@ -251,9 +254,16 @@ class Catalog:
             if not entry.folder:
                 _refuse_links(self.downloads, self.folder(entry))
             folder = self.folder(entry)
-            return folder if folder.is_file() else weight_files(folder)[0]
-        path = local_path(source)
-        path = path / PEFT_WEIGHTS if (path / PEFT_WEIGHTS).is_file() else path
+            file = folder if folder.is_file() else next(iter(weight_files(folder)), None)
+            if file is None:
+                raise StudioError(f"the files of {source!r} are not at {folder}: restore them or download it again")
+            return file
+        path = snapshot_of(local_path(source))
+        if path.is_dir():
+            if file := lora_in(path):
+                return file.absolute()
+            refuse_pickles(path)
+            raise StudioError(f"{source} is a folder without a LoRA: give a .safetensors file, or PEFT's folder")
         if path.suffix.lower() in PICKLES:
             raise pickle_refused(source)
         if not is_safetensors(path) or not path.is_file():

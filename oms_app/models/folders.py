@@ -53,7 +53,7 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Any:
         for part, encoder in TOKENIZERS.items():
             if encoder in parts:
                 parts[part] = load_tokenizer(folder / part, parts[encoder].config)
-        parts["scheduler"] = _scheduler(folder, parts_of(index)["scheduler"][1])
+        parts["scheduler"] = load_scheduler(folder / "scheduler", parts_of(index)["scheduler"][1])
         if name == "StableDiffusionXLPipeline":
             zeros = bool(index.get("force_zeros_for_empty_prompt", True))
             return StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
@@ -104,21 +104,26 @@ def load_tokenizer(part: Path, encoder: Any, tokenizer_class: Any = CLIPTokenize
     return whole_tokenizer(tokenizer, encoder.vocab_size, str(part), positions)
 
 
+def load_scheduler(part: Path, class_name: object) -> Any:
+    """A scheduler from its own folder, of whichever class of diffusers. Raises StudioError, naming the class, if its
+    noise levels do not follow from betas; flow matching and EDM are refused when a request resolves."""
+    known = getattr(diffusers, class_name, None) if isinstance(class_name, str) else None
+    if class_name == "DPMSolverSDEScheduler":  # it needs the package torchsde; the model's values have Heun's defaults
+        known = diffusers.HeunDiscreteScheduler
+    if not (isinstance(known, type) and issubclass(known, diffusers.SchedulerMixin)):
+        raise StudioError(f"{part}: the scheduler is a {class_name}, which diffusers does not have")
+    if not noise_follows_from_betas(known) and not known.__name__.startswith(("FlowMatch", "EDM")):
+        raise StudioError(f"{part}: the scheduler is a {class_name}, which has other noise levels; {SUPPORTED}")
+    scheduler = known.from_pretrained(part, local_files_only=True)  # type: ignore[attr-defined]
+    if scheduler.config.get("timestep_type") == "continuous":
+        raise StudioError(f"{part}: the scheduler's timesteps are continuous, as in models of EDM; {SUPPORTED}")
+    return scheduler
+
+
 def _require_none(part: Path, fault: str, names: list[str]) -> None:
     if names:
         shown = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise StudioError(f"{part} {fault} ({shown}): restore its files")
-
-
-def _scheduler(folder: Path, class_name: object) -> Any:
-    scheduler_class = getattr(diffusers, class_name, None) if isinstance(class_name, str) else None
-    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)):
-        raise StudioError(f"{folder}: its scheduler is a {class_name}, which diffusers does not have")
-    scheduler = scheduler_class.from_pretrained(folder / "scheduler", local_files_only=True)  # type: ignore[attr-defined]
-    # Those without ᾱ (flow matching, EDM) are refused with their reason when a request resolves.
-    if hasattr(scheduler, "alphas_cumprod") and not noise_follows_from_betas(scheduler_class):
-        raise StudioError(f"{folder}: its scheduler is a {class_name}, which has other noise levels; {SUPPORTED}")
-    return scheduler
 
 
 def _safety_checker(folder: Path, parts: dict[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from oms_app.errors import StudioError
-from oms_app.models.file_kinds import TITLES
-from oms_app.models.reading import Header, TensorInfo, read_header, read_json
+from oms_app.models.file_kinds import TITLES, identify
+from oms_app.models.reading import Header, TensorInfo, read_header, read_json, weight_files
 
 # Endings of tensors' names, and the role that the tensor has for its module. The first that matches counts.
 _ROLES: tuple[tuple[str, str], ...] = (
@@ -137,6 +137,20 @@ def _first_match(patterns: Any, module: str, otherwise: Any) -> Any:
 def lora_files(path: Path) -> tuple[Path, Path]:
     """The files that a LoRA is read from; the second need not exist."""
     return path, path.with_name(PEFT_CONFIG)
+
+
+def lora_in(folder: Path) -> Path | None:
+    """The LoRA's file in a folder: that of a PEFT adapter, or the only safetensors file; None if it has none.
+
+    Raises StudioError for several LoRAs.
+    """
+    files = weight_files(folder)
+    if peft := [file for file in files if file.name.lower() == PEFT_WEIGHTS]:
+        return peft[0]
+    found = [file for file in files if identify(file).kind == "lora"]
+    if len(found) > 1:
+        raise StudioError(f"{folder} contains several LoRAs ({', '.join(file.name for file in found)}): give one file")
+    return found[0] if found else None
 
 
 def read_lora(path: Path) -> LoraFile:

@@ -105,7 +105,11 @@ def make_scheduler(config: Mapping[str, Any], name: str, steps: int, device: tor
 
 
 def noise_follows_from_betas(scheduler_class: type) -> bool:
-    """Whether a class's noise levels follow from its betas alone: not in flow matching, EDM, unCLIP or CogVideoX."""
+    """Whether a class's noise levels follow from its betas alone.
+
+    Not in flow matching, EDM, unCLIP and CogVideoX; nor in IPNDM, whose 1 - ᾱ is sin²(πt/2) of a t in [0, 1], and
+    KarrasVe, whose latents are not scaled with the noise.
+    """
     parameters = inspect.signature(scheduler_class).parameters
     return "beta_start" in parameters and "snr_shift_scale" not in parameters
 

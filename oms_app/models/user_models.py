@@ -14,7 +14,7 @@ from oms_app.errors import StudioError
 from oms_app.models.catalog import OWN, Catalog, Entry, local_path, re_id
 from oms_app.models.file_kinds import identify
 from oms_app.models.folder_kinds import PICKLES, snapshot_of
-from oms_app.models.lora_formats import PEFT_WEIGHTS, lora_files, read_lora
+from oms_app.models.lora_formats import PEFT_WEIGHTS, lora_files, lora_in, read_lora
 from oms_app.models.reading import is_safetensors, read_header, weight_files
 from oms_app.paths import atomic_write
 
@@ -95,9 +95,9 @@ def _locate(source: str) -> Path:
         raise StudioError(f"{text!r} is not an absolute path: begin with / or ~, on Windows with a drive such as C:\\")
     if not path.exists():
         raise StudioError(f"there is nothing at {text!r}: check the path")
-    if (path / PEFT_WEIGHTS).is_file():
-        return (path / PEFT_WEIGHTS).absolute()
-    return snapshot_of(path).absolute()  # not resolved: the hub's cache links to files without a name
+    path = snapshot_of(path)
+    file = None if (path / "model_index.json").is_file() else lora_in(path)
+    return (file or path).absolute()  # not resolved: the hub's cache links to files without a name
 
 
 def _examine(catalog: Catalog, path: Path) -> Entry:
@@ -108,7 +108,7 @@ def _examine(catalog: Catalog, path: Path) -> Entry:
         if is_safetensors(path) and path.is_file():
             if identify(path).kind == "lora":
                 read_lora(path)
-                title = path.parent.name if path.name == PEFT_WEIGHTS else path.stem
+                title = path.parent.name if path.name.lower() == PEFT_WEIGHTS else path.stem
                 return Entry(id=re_id(title), kind="lora", title=title, folder=str(path))
         elif path.suffix.lower() not in PICKLES:
             raise StudioError(f"{path} is not a model: give a folder in the diffusers layout, or a .safetensors file")

@@ -7,6 +7,7 @@ are the colours of each latent cell, (3, h, w), not confined to 0…1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -38,8 +39,12 @@ class ColourMap:
 
         The change between flat colours is larger: it also takes away what makes edges, and with them the subject.
         """
-        smallest = torch.linalg.pinv(self.decode[:-1].double())
-        return torch.einsum("dhw,dc->chw", cells, smallest.to(cells))
+        return torch.einsum("dhw,dc->chw", cells, self._smallest.to(cells))
+
+    @cached_property
+    def _smallest(self) -> Tensor:
+        """(3, C): from a change of colour to the smallest change of latents."""
+        return torch.linalg.pinv(self.decode[:-1].double())
 
     def flat(self, colour: Tensor, height: int, width: int) -> Tensor:
         """The latents (C, height, width) of a picture of one colour."""

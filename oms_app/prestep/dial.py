@@ -27,9 +27,13 @@ from oms_app.prestep.step import mix, ode_step
 
 FEEDBACK = 0.7  # share of the steps with feedback
 NEWTON_STEPS = 6  # to find the shift whose clipped mean is the target
-# What the steps without feedback take back, in units of what one step with feedback does: of brightness, of colour.
-LEAD_BRIGHTNESS, LEAD_COLOUR = 0.5, 0.8
-MEMORY = 0.5  # weight of the last step in the mean of what a step takes back
+# After which shares of the steps x̂0 is decoded, and how much smaller than a picture's latents.
+MEASURED_BRIGHTNESS, MEASURED_COLOUR = ((0.45, 2),), ((0.35, 4), (0.55, 2))
+MEMORY = 0.7  # weight of the steps before in what is known of how much of a shift comes back
+STEP, MOST = 0.35, 2.5  # of the error, how much one step is to correct; how far beyond the target a shift may go
+LIMIT = 0.5  # of full scale, that cells are shifted in one step
+TRIAL = 0.05, 0.15  # changes of cells whose effect is measured
+DAMPING = 0.05  # keeps a shift small in colours that hardly answer
 REACH = 0.02, 0.98  # means of a channel that leave a picture in it
 EXTRA = 0.15  # of full scale: how much further than the mean alone says a shift may go to make up for clipping
 MIN_OPEN = 0.1  # the share of cells within 0…1 that is assumed at least, so that a step of the search stays small
@@ -83,9 +87,11 @@ class Target:
 class Steering:
     """The feedback of one picture within one run.
 
-    aim: (3,) added to the mean colour to reach, by `exact`. free, modes: the mean colour and the low modes (3, 4, 4) of
-    the picture without the dial, as OMS's x̂0 or else the first x̂0 of the run says. bias: what the last measurement
-    found that the affine map does not see.
+    aim: (3,) added to the mean colour to reach, by `exact`. free, modes: the mean colour and the low modes (3, 4, 4)
+    of the picture without the dial, as OMS's x̂0 or else the first x̂0 of the run says.
+    _seen: (3,) each, a decoded mean colour of x̂0 and the mean of its cells. _response: (3, 3), the change of the
+    decoded mean colour, its rows, for changes of the cells, its columns. _mean, _shift: (3,), of the last step's cells,
+    and by how much they were moved. _kept: Σ kept · shift and Σ shift²; their quotient is the share that stays.
     """
 
     target: Target
@@ -93,21 +99,41 @@ class Steering:
     aim: Tensor = field(default_factory=lambda: torch.zeros(3))
     free: Tensor | None = None
     modes: Tensor | None = None
-    bias: Tensor = field(default_factory=lambda: torch.zeros(3))
-    pull: Tensor = field(default_factory=lambda: torch.zeros(3))
-    _left_at: Tensor | None = None
+    _seen: tuple[Tensor, Tensor] | None = None
+    _response: Tensor | None = None
+    _mean: Tensor | None = None
+    _shift: Tensor | None = None
+    _kept: tuple[float, float] = (0.0, 0.0)
 
     def observes(self, step: int, steps: int) -> bool:
         """Whether x̂0 is moved at this step, 0 … steps - 1."""
         return not self.target.is_free and step + 1 <= FEEDBACK * steps
 
-    def measures(self, step: int, steps: int) -> bool:
-        """Whether x̂0 is decoded once at this step, after it was moved: at the last step but two of the feedback."""
-        return self.target.sets_mean and step == max(0, math.floor(FEEDBACK * steps) - 3)
+    def measures(self, step: int, steps: int) -> int | None:
+        """The factor by which x̂0 is made smaller to be decoded at this step; None if it is not decoded."""
+        if not self.target.sets_mean:
+            return None
+        last = math.floor(FEEDBACK * steps) - 1
+        chosen = MEASURED_BRIGHTNESS if self.target.follows else MEASURED_COLOUR
+        return {min(math.floor(share * steps), last): factor for share, factor in chosen}.get(step)
+
+    @property
+    def knows_response(self) -> bool:
+        """Whether this run has measured by how much changes of cells change the decoded colour."""
+        return self._response is not None
+
+    def trials(self, decoded: Tensor) -> Tensor:
+        """(3, 3): changes of cells whose effect is worth knowing, one a row. decoded: the mean colour of x̂0, (3,)."""
+        error = self._wanted(decoded.float()) - decoded.float()
+        return torch.diag(torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL))
+
+    def answer(self, changes: Tensor, effects: Tensor) -> None:
+        """By how much `changes` of the cells (3, 3) change the decoded mean colour: `effects` (3, 3), both by rows."""
+        self._response = torch.linalg.solve(changes.double(), effects.double().cpu()).float().T
 
     def learn(self, x0: Tensor, decoded: Tensor) -> None:
-        """What x̂0 (C, h, w) looks like: the mean colour of its decoded picture."""
-        self.bias = decoded.to(self.bias) - mean_colour(self.colours.cells(x0.float())).to(self.bias)
+        """What x̂0 (C, h, w) looks like: its decoded mean colour (3,)."""
+        self._seen = decoded.float().cpu(), self.colours.cells(x0.float()).mean((1, 2)).cpu()
 
     def move(self, x0: Tensor) -> Tensor:
         """x̂0 (C, h, w) in the light that was set, in float32."""
@@ -133,33 +159,53 @@ class Steering:
                 cells = hold_picture(cells, picture_modes(target.light), self.modes, target.light_strength)
         return self._with_mean(cells) if target.sets_mean else cells
 
-    def _with_mean(self, cells: Tensor) -> Tensor:
-        """Cells shifted, the same everywhere, until their clipped mean, plus the bias, is the target.
-
-        The aim is beyond it, by what the network will take back in the steps without feedback.
-        """
-        bias, aim = self.bias.to(cells), self.aim.to(cells)
-        if self._left_at is not None:
-            self.pull = torch.lerp(self.pull.to(cells), mean_colour(cells) - self._left_at, MEMORY)
-            aim = aim - (LEAD_BRIGHTNESS if self.target.follows else LEAD_COLOUR) * self.pull
+    def _wanted(self, seen: Tensor) -> Tensor:
+        """(3,): the mean colour to reach, for a picture whose mean colour is `seen`."""
         if self.target.follows:
             assert self.target.luminance is not None
-            seen = (mean_colour(cells) + bias).clamp(0, 1)
-            wanted = at_brightness(seen, self.target.luminance / 100)
+            wanted = at_brightness(seen.clamp(0, 1), self.target.luminance / 100)
         else:
             assert self.free is not None
-            wanted = self.target.colour(self.free.to(cells))[0]
-        wanted = (wanted + aim - bias).clamp(*REACH)
+            wanted = self.target.colour(self.free.to(seen))[0]
+        return (wanted + self.aim.to(seen)).clamp(*REACH)
+
+    def _with_mean(self, cells: Tensor) -> Tensor:
+        """Cells shifted, the same everywhere, towards the mean colour to reach.
+
+        x_t changes by a part of a shift in one step, and the network takes back the rest. So a shift goes beyond the
+        target, the further the less of earlier ones has stayed.
+        """
+        mean = cells.mean((1, 2))
+        if self._mean is not None and self._shift is not None:
+            kept = float((mean - self._mean) @ self._shift), float(self._shift @ self._shift)
+            self._kept = MEMORY * self._kept[0] + kept[0], MEMORY * self._kept[1] + kept[1]
+        shift = self._clipped_shift(cells) if self._seen is None else self._measured_shift(mean)
+        if self._kept[1] > 1e-8:
+            shift = shift * min(MOST, max(1.0, STEP / max(self._kept[0] / self._kept[1], 1e-3)))
+        shift = shift.clamp(-LIMIT, LIMIT)
+        self._mean, self._shift = mean, shift
+        return cells + shift.view(3, 1, 1)
+
+    def _measured_shift(self, mean: Tensor) -> Tensor:
+        """The shift (3,) of cells with this mean that the last measurement says."""
+        assert self._seen is not None and self._response is not None
+        decoded, at, response = (one.to(mean) for one in (*self._seen, self._response))
+        seen = decoded + response @ (mean - at)
+        error = self._wanted(seen) - seen
+        if self.target.follows:
+            return (error.mean() / response.sum(1).mean().clamp(min=MIN_OPEN)).expand(3)
+        return torch.linalg.solve(response.T @ response + DAMPING * torch.eye(3).to(mean), response.T @ error)
+
+    def _clipped_shift(self, cells: Tensor) -> Tensor:
+        """The shift (3,) after which the clipped mean of the cells is the target."""
+        wanted = self._wanted(mean_colour(cells))
         plain = wanted - cells.mean((1, 2))
         shift = torch.zeros_like(wanted)
         for _ in range(NEWTON_STEPS):
             moved = cells + shift.view(3, 1, 1)
             open_share = ((moved > 0) & (moved < 1)).float().mean((1, 2)).clamp(min=MIN_OPEN)
             shift = shift + (wanted - mean_colour(moved)) / open_share
-        shift = torch.minimum(torch.maximum(shift, plain - EXTRA), plain + EXTRA)
-        moved = cells + shift.view(3, 1, 1)
-        self._left_at = mean_colour(moved)
-        return moved
+        return torch.minimum(torch.maximum(shift, plain - EXTRA), plain + EXTRA)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from oms_app.light import LIGHTS, MODES, layout_values
 from oms_app.prestep.leak import from_modes, low_modes
 
 FULL = 0.6  # of full scale, the coefficient at strength 1: 0.5 is ±0.3
+GLOW = 0.35  # squared half sides: how fast a centre's glow fades; a vignette is level instead, and dark in the corners
 ROOM = 0.9  # of the range between brightness and black or white that a direction may take
 
 
@@ -19,8 +20,9 @@ def direction(name: str, height: int, width: int) -> Tensor:
     """The basis picture (height, width) of a direction: from -1 to 1, mean 0, bright where it says."""
     y = ((torch.arange(height) + 0.5) / height * 2 - 1)[:, None].expand(height, width)
     x = ((torch.arange(width) + 0.5) / width * 2 - 1).expand(height, width)
-    radial = torch.cos(torch.pi / 2 * x) * torch.cos(torch.pi / 2 * y)
-    shape = {"left": -x, "right": x, "top": -y, "bottom": y, "centre": radial, "vignette": radial - 0.3 * radial**2}
+    radius = x * x + y * y  # squared, 2 in the corners
+    glow, corners = torch.exp(-radius / GLOW), -(radius**2)
+    shape = {"left": -x, "right": x, "top": -y, "bottom": y, "centre": glow, "vignette": corners}
     basis = shape[name] - shape[name].mean()
     return basis / basis.abs().max()
 
