@@ -275,7 +275,10 @@ def _elsewhere_rows(figures: Mapping[str, Any]) -> list[Row]:
     title, target = "dial beside a gain in linear light at 20 and 80 %, ranked blind", "dial preferred in ≥ 14 of 20"
     blind = figures.get("blind")
     if blind is None or blind["weights"] != figures["weights"]:
-        return [*found, (title, "not ranked yet: `evaluate dials --blind DIR`, then with `--score ANSWERS`", target, "")]
+        return [
+            *found,
+            (title, "not ranked yet: `evaluate dials --blind DIR`, then with `--score ANSWERS`", target, ""),
+        ]
     by = ", ".join(f"{level} %: {one['dial']} of {one['pairs']}" for level, one in blind["by_level"].items())
     text = f"dial preferred in {blind['dial']} of {blind['pairs']} ({by})"
     return [*found, (title, text, target, _met(blind["dial"] >= 14))]
