@@ -118,13 +118,28 @@ def test_a_single_file_is_sampled_as_the_published_folder_is(
         assert name == "lcm" or xl.config.timestep_spacing == "leading"
 
 
-@pytest.mark.parametrize(("said", "meant"), [("v", "v_prediction"), ("epsilon", "epsilon")])
+@pytest.mark.parametrize(
+    ("key", "said", "meant"),
+    [
+        ("modelspec.prediction_type", "v", "v_prediction"),
+        ("modelspec.prediction_type", "epsilon", "epsilon"),
+        ("prediction_type", "v_prediction", "v_prediction"),
+        ("prediction_type", "v-prediction", "v_prediction"),
+        ("modelspec.prediction_type", "vpred", "v_prediction"),
+        ("prediction_type", "eps", "epsilon"),
+    ],
+)
 def test_the_metadata_may_say_what_is_predicted(
-    said: str, meant: str, tensors: dict[str, dict[str, Tensor]], tmp_path: Path
+    key: str, said: str, meant: str, tensors: dict[str, dict[str, Tensor]], tmp_path: Path
 ) -> None:
     for family in FAMILIES:
-        path = saved(tmp_path, tensors[family], {"modelspec.prediction_type": said, "format": "pt"})
+        path = saved(tmp_path, tensors[family], {key: said, "format": "pt"})
         assert load_single_file(path, torch.float32).scheduler.config.prediction_type == meant
+
+
+def test_a_file_that_says_it_is_a_flow_is_refused(tensors: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
+    path = saved(tmp_path, tensors["sdxl"], {"modelspec.prediction_type": "rectified_flow"})
+    assert "says that it is a flow-matching model (rectified_flow)" in refusal(path)
 
 
 def test_betas_of_its_own_are_the_models(tensors: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
@@ -317,6 +332,15 @@ FOREIGN: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
     "AnimateDiff": ({"down_blocks.0.motion_modules.0.proj_out.weight": (3, 3)}, "is an AnimateDiff motion module"),
     "SVD": ({"model.diffusion_model.input_blocks.1.0.time_stack.in_layers.0.weight": (3,)}, "Stable Video Diffusion"),
     "Cascade": ({"clip_txt_mapper.weight": (3, 3)}, "is Stable Cascade"),
+    "pipeline": (
+        {"unet.conv_in.weight": (320, 4, 3, 3), "vae.decoder.conv_in.weight": (1,)},
+        "a pipeline of diffusers",
+    ),
+    "hypernetwork": ({"768.0.linear.0.weight": (3, 3)}, "is a hypernetwork"),
+    "IP-Adapter with LoRAs": (
+        {"ip_adapter.1.to_k_ip.weight": (3, 3), "ip_adapter.0.to_q_lora.down.weight": (2, 2)},
+        "is an IP-Adapter",
+    ),
     "upscaler": ({"model.0.weight": (64, 3, 3, 3)}, "is an upscaler"),
     "nonsense": ({"a.b": (1, 1, 1)}, "a file that contains no UNet in Stable Diffusion's layout"),
 }
@@ -329,6 +353,40 @@ def test_other_models_are_named(case: str, tmp_path: Path) -> None:
     said = refusal(path)
     assert title in said and "OMS Studio runs Stable Diffusion 1.x, 2.x and SDXL" in said
     assert "download it again" not in said
+
+
+def test_parts_of_sdxl_that_are_missing_are_named(tensors: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
+    first = {n: v for n, v in tensors["sdxl"].items() if not n.startswith("conditioner.embedders.1.")}
+    assert "is an SDXL checkpoint without its second text encoder" in refusal(saved(tmp_path, first))
+    refiner = {n: v for n, v in first.items() if not n.startswith("conditioner.")}
+    refiner["conditioner.embedders.0.model.ln_final.weight"] = torch.zeros(1)
+    assert "is an SDXL refiner" in refusal(saved(tmp_path, refiner))
+
+
+def test_float8_with_a_scale_for_each_block_is_named(tensors: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
+    name = f"{UNET}time_embed.0.weight"
+    weight = tensors["sd15"][name]
+    blocks = torch.ones(len(weight), weight.shape[1] // 8)
+    scaled = {name: weight.to(torch.float8_e4m3fn), name.replace("weight", "weight_scale"): blocks}
+    assert "quantised weights (float8 with a scale for each block)" in refusal(
+        saved(tmp_path, tensors["sd15"] | scaled)
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 4\n", "is Git LFS's pointer to a file"),
+        (b"<!DOCTYPE html><html></html>", "is a web page"),
+        (b"PK\x03\x04" + b"\0" * 30, "is a pickle under the name of a safetensors file"),
+        (b"GGUF" + b"\0" * 30, "is a GGUF file under the name of a safetensors file"),
+        (b"", "cannot be read as safetensors"),
+    ],
+)
+def test_what_is_under_the_name_of_a_safetensors_file(content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    assert said in refusal(path)
 
 
 def sdxl_names(distilled: bool) -> dict[str, Tensor]:

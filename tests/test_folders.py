@@ -29,6 +29,7 @@ from oms_app.models.loading import ModelKey
 from oms_app.models.memory import size_on_disk
 from oms_app.models.text import TextEncoder, encoder_key, load_encoder, unknown_words
 from oms_app.models.tokenizers import clip_tokenizer, whole_tokenizer
+from oms_app.models.user_models import add
 from oms_app.models.vae import decode_latents, encode_pictures
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -393,6 +394,66 @@ def test_an_index_whose_shards_are_missing_beside_a_whole_file(base: Path) -> No
     name = "diffusion_pytorch_model-00001-of-00002.safetensors"
     (base / f"{UNET}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"conv_in.weight": name}}))
     load_folder(base, torch.float32)
+
+
+def test_weights_in_other_formats_and_links_to_nothing_are_named(base: Path) -> None:
+    path = base / UNET
+    kept = path.read_bytes()
+    path.unlink()
+    for name, said in (
+        ("diffusion_flax_model.msgpack", "is a file of Flax weights, which is not read"),
+        ("model.onnx", "is an ONNX model, which is not read"),
+        ("diffusion_pytorch_model.gguf", "is a GGUF file, which is not read"),
+    ):
+        (base / "unet" / name).write_bytes(b"x")
+        with pytest.raises(StudioError, match=f"{name} {said}"):
+            load_folder(base, torch.float32)
+        (base / "unet" / name).unlink()
+    path.symlink_to("../../blobs/gone")
+    with pytest.raises(StudioError, match=r"diffusion_pytorch_model\.safetensors is a link to a file that is gone"):
+        load_folder(base, torch.float32)
+    path.unlink()
+    path.write_bytes(kept)
+    for name in ("diffusion_flax_model.msgpack", "model.onnx"):
+        (base / "unet" / name).write_bytes(b"x")
+    load_folder(base, torch.float32)
+    edit(base / "unet/config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    with pytest.raises(StudioError, match=r"unet has quantised weights \(bitsandbytes\): use a version in float16"):
+        load_folder(base, torch.float32)
+    (base / "model_index.json").unlink()
+    (base / "model_index.json").symlink_to("../../blobs/gone")
+    with pytest.raises(StudioError, match=r"model_index\.json is a link to a file that is gone"):
+        load_folder(base, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a.gguf", "is a GGUF file, which is not read: use a version of the model in .safetensors"),
+        ("A.ONNX", "is an ONNX model, which is not read"),
+        ("a.safetensors.part", "is an unfinished download"),
+        ("a.sft", "is a safetensors file under a short name: rename it to .safetensors"),
+        ("a.CKPT", "is a pickle, which can run any code"),
+    ],
+)
+def test_files_in_other_formats_are_named(name: str, said: str, presets: Path, own_home: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"x")
+    catalog = Catalog(presets, home=own_home)
+    for call in (
+        lambda: catalog.find(str(path), "base"),
+        lambda: catalog.lora(str(path)),
+        lambda: add(catalog, str(path)),
+    ):
+        with pytest.raises(StudioError) as refused:
+            call()
+        assert f"{name} {said}" in str(refused.value)
+
+
+def test_a_folder_that_holds_one_checkpoint_names_it(presets: Path, own_home: Path, tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "dream.safetensors")
+    with pytest.raises(StudioError, match=r"no model_index\.json.*or one of its files, such as dream\.safetensors"):
+        Catalog(presets, home=own_home).find(str(tmp_path), "base")
 
 
 @pytest.mark.parametrize(("part", "first"), [("unet", "shards"), ("text_encoder", "whole")])

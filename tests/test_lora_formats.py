@@ -422,6 +422,21 @@ def test_what_cannot_be_applied_is_refused_by_name_when_it_is_added(
     assert not catalog.own
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("clip_g", "is not a LoRA, but a textual-inversion embedding"),
+        ("768.0.linear.0.weight", "is not a LoRA, but a hypernetwork"),
+        ("control_model.input_blocks.0.0.weight", "is not a LoRA, but a ControlNet"),
+        ("first_stage_model.decoder.conv_in.weight", "is not a LoRA, but only a VAE"),
+    ],
+)
+def test_what_is_no_lora_is_named(name: str, said: str, tmp_path: Path) -> None:
+    save_file({name: torch.zeros(2, 2)}, tmp_path / "a.safetensors")
+    with pytest.raises(StudioError, match=said):
+        read_lora(tmp_path / "a.safetensors")
+
+
 def test_what_does_not_fit_says_what_it_was_made_for(lumen: Path, sdxl: Path, tmp_path: Path) -> None:
     path = tmp_path / "xl.safetensors"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import shutil
 import threading
 import time
 import weakref
@@ -15,14 +16,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from tiny import make_lora
 
-from oms_app import GenerateRequest, Studio
+from oms_app import GenerateRequest, Studio, Variant
 from oms_app.engine.caches import ByteCache
 from oms_app.models.loading import ModelKey, expected_bytes
 from oms_app.models.loading import load as load_model
 from oms_app.models.memory import Bytes
 from oms_app.models.store import Store, parameter_bytes
-from oms_app.schema import Progress
+from oms_app.schema import Lora, Progress
 
 KILOBYTE = 1_024
 
@@ -221,6 +224,45 @@ def test_an_evicted_base_is_gone_after_it_has_painted(presets: Path, tmp_path: P
             assert [one() for one in kept[:-1]] == [None] * (len(kept) - 1)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("what", ["base", "lora"])
+def test_a_file_that_is_replaced_is_read_again_and_the_old_model_is_gone(
+    what: str, presets: Path, lumen: Path, tmp_path: Path
+) -> None:
+    parts = shutil.ignore_patterns("oms", "singdiffusion", "signal_leak")
+    base = shutil.copytree(lumen, tmp_path / "mine", ignore=parts)
+    lora = make_lora(tmp_path / "style.safetensors")
+    file = base / "unet/diffusion_pytorch_model.safetensors" if what == "base" else lora
+    request = GenerateRequest(
+        prompt="sea",
+        seed=1,
+        model=str(base),
+        loras=(Lora(id=str(lora), scale=1.0),),
+        variants=(Variant(name="raw", correction="raw"),),
+        num_inference_steps=2,
+        width=64,
+        height=64,
+    )
+    studio = Studio(presets=presets, device="cpu", home=tmp_path)
+    load, kept = studio._store._load, []
+
+    def noted(key: Any) -> Any:
+        model = load(key)
+        kept.append(weakref.ref(model))
+        return model
+
+    studio._store._load = noted
+    first = studio.generate(request).images[0].image
+    tensors = {name: 0.5 * value for name, value in load_file(file).items()}
+    save_file(tensors, file.with_suffix(".new"), {"format": "pt"})
+    file.with_suffix(".new").replace(file)
+    second = studio.generate(request).images[0].image
+    fresh = Studio(presets=presets, device="cpu", home=tmp_path).generate(request).images[0].image
+    assert second.tobytes() == fresh.tobytes() != first.tobytes()
+    gc.collect()
+    assert kept[0]() is None and kept[1]() is not None
+    assert studio._store.statistics().models == 1
 
 
 def test_what_a_model_will_take_is_known_from_its_headers(presets: Path, lumen: Path) -> None:

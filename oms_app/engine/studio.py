@@ -45,7 +45,7 @@ from oms_app.engine.worker import CallerThread, Worker
 from oms_app.errors import StudioError, one_line
 from oms_app.models.catalog import Catalog, ModelInfo, open_catalog
 from oms_app.models.failures import is_out_of_memory
-from oms_app.models.loading import choose_device, expected_bytes, load, read_vocabulary
+from oms_app.models.loading import ModelKey, choose_device, expected_bytes, load, read_vocabulary
 from oms_app.models.memory import (
     OOM_NOTES,
     OomFallback,
@@ -97,7 +97,7 @@ class Studio:
         room = automatic_device_budget(self.device) if device_budget is None else device_budget
         self.policy = Policy(self.device, precision, memory, room)
         self._worker = worker or CallerThread()
-        self._store = Store(load, budget, room, expected_bytes)
+        self._store = Store(load, budget, room, expected_bytes, ModelKey.is_stale)
         self._resolver = Resolver(self.catalog, self._store, self.policy)
         self._fallbacks: dict[Hashable, OomFallback] = {}  # by model and size: the last that worked
         self._embeddings: ByteCache[Embedding] = ByteCache(64 * MiB)

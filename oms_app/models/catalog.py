@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from oms_app.errors import StudioError, describe_entry, one_line
 from oms_app.fields import REQUEST_FIELDS
 from oms_app.models.file_kinds import DOMAINS, NATIVE, family_of
-from oms_app.models.folder_kinds import PICKLES, check_folder, pickle_refused, refuse_pickles, snapshot_of
+from oms_app.models.folder_kinds import check_folder, refuse_format, refuse_pickles, snapshot_of
 from oms_app.models.lora_formats import lora_in
 from oms_app.models.reading import is_safetensors, read_json, weight_files
 from oms_app.paths import PRESETS, user_folder
@@ -216,8 +216,8 @@ class Catalog:
                 _refuse_links(self.downloads, self.folder(entry))
             return entry
         path = snapshot_of(local_path(source))
-        if path.suffix.lower() in PICKLES and not path.is_dir():
-            raise pickle_refused(source)
+        if not path.is_dir():
+            refuse_format(path, source)
         if is_safetensors(path) and path.is_file() and kind == "base":
             return self._single_file(path.absolute())  # not resolved: the hub's cache links to files without a name
         if not path.is_dir():
@@ -264,11 +264,12 @@ class Catalog:
                 return file.absolute()
             refuse_pickles(path)
             raise StudioError(f"{source} is a folder without a LoRA: give a .safetensors file, or PEFT's folder")
-        if path.suffix.lower() in PICKLES:
-            raise pickle_refused(source)
+        refuse_format(path, source)
         if not is_safetensors(path) or not path.is_file():
             known = ", ".join(self.ids("lora")) or "none yet"
-            raise StudioError(f"unknown LoRA {source!r}: choose one of {known}, or name a .safetensors file")
+            raise StudioError(
+                f"unknown LoRA {source!r}: choose one of {known}, or give a .safetensors file or its folder"
+            )
         return path.absolute()
 
     def _single_file(self, path: Path) -> Entry:

@@ -22,12 +22,12 @@ FIRST_CONVOLUTION = UNET + "input_blocks.0.0.weight"
 # Regular expressions for the names of tensors, and what a file with one of them is. The first that matches counts.
 _OTHERS: tuple[tuple[str, str], ...] = (
     (r"^lora_controlnet$", "a ControlLoRA"),
+    (r"^(image_proj|ip_adapter)\.", "an IP-Adapter"),  # some contain LoRAs
     (
         r"^(control_model\.|controlnet_(cond_embedding|down_blocks|blocks|x_embedder)|input_hint_block\.)",
         "a ControlNet",
     ),
     (r"^(adapter\.)?body\.\d+\.in_conv\.", "a T2I adapter"),
-    (r"^(image_proj|ip_adapter)\.", "an IP-Adapter"),
     (r"motion_modules?\.", "an AnimateDiff motion module"),
     (r"(time_stack|time_mixer)", "Stable Video Diffusion"),
     (r"individual_token_refiner\.", "HunyuanVideo"),
@@ -47,6 +47,7 @@ _OTHERS: tuple[tuple[str, str], ...] = (
 )
 # The same for files without a UNet in Stable Diffusion's layout.
 _PARTS: tuple[tuple[str, str], ...] = (
+    (r"^unet\.down_blocks.*|^unet\.conv_in\.", "a pipeline of diffusers in one file"),
     (r"^(diffusion_model\.)?input_blocks\.0\.0\.weight$", "only a UNet"),
     (r"^(unet\.)?down_blocks\.\d+\.(resnets|attentions)\.", "only a UNet, in the diffusers layout"),
     (r"^model_ema\.", "only the averaged (EMA) weights of a checkpoint"),
@@ -58,6 +59,7 @@ _PARTS: tuple[tuple[str, str], ...] = (
     (r"^(cond_stage_model|conditioner)\.", "only a text encoder"),
     (r"^vision_model\.", "a CLIP vision model"),
     (r"^(emb_params|clip_[lg]|string_to_param.*|<.*>)$", "a textual-inversion embedding"),
+    (r"^\d+\.\d+\.linear\.", "a hypernetwork"),
     (r"^(model\.0\.weight|conv_first\.weight|model\.1\.sub\.)", "an upscaler"),
 )
 _INPUTS = {9: "an inpainting model", 8: "an InstructPix2Pix editing model", 5: "a depth model", 7: "an upscaling model"}
@@ -88,7 +90,7 @@ def identify(path: Path) -> FileKind:
 def _identify(path: Path, stamp: Stamp) -> FileKind:
     header = read_header(path)
     names = header.tensors.keys()
-    if other := _first(names, _OTHERS[:1]):
+    if other := _first(names, _OTHERS[:2]):
         return FileKind("other", other)
     if is_lora(names):
         return FileKind("lora", "a LoRA")
@@ -126,6 +128,9 @@ def quantisation(header: Header) -> str:
     if found:
         return found
     weights = (info for name, info in header.tensors.items() if name.startswith(UNET) and name.endswith(".weight"))
+    scales = (info for name, info in header.tensors.items() if name.endswith((".weight_scale", ".scale_weight")))
+    if any(len(scale.shape) > 1 and scale.shape[-1] > 1 for scale in scales):
+        return "float8 with a scale for each block"
     integer = next((info.dtype for info in weights if info.dtype in _INTEGER), "")
     return f"the integer type {integer}" if integer else ""
 
@@ -164,6 +169,8 @@ def _checkpoint(header: Header) -> FileKind:
         return FileKind("other", _DISTILLED) if _is_distilled(header) else FileKind("checkpoint", "SDXL", "sdxl")
     if has("conditioner.embedders.0.model.") and not labelled and not has("cond_stage_model."):
         return FileKind("checkpoint", "SD-Turbo", "sd21")  # Stable Diffusion 2.1 under SDXL's names
+    if has("conditioner.embedders.0.transformer."):
+        return FileKind("other", "an SDXL checkpoint without its second text encoder")
     if has("conditioner."):
         return FileKind("other", "an SDXL refiner, which refines a finished picture")
     if labelled and (has("cond_stage_model.")):

@@ -12,6 +12,19 @@ from oms_app.models.file_kinds import SUPPORTED
 from oms_app.models.reading import read_json, weight_files
 
 PICKLES = {".ckpt", ".bin", ".pt", ".pth", ".pkl"}
+_UNFINISHED = "an unfinished download: let it finish, or download it again"
+_NEEDED = "which is not read: use a version of the model in .safetensors"
+# Endings of other files of models, and what they are.
+_FORMATS = {
+    ".gguf": f"a GGUF file, {_NEEDED}",
+    ".onnx": f"an ONNX model, {_NEEDED}",
+    ".msgpack": f"a file of Flax weights, {_NEEDED}",
+    ".h5": f"a file of TensorFlow weights, {_NEEDED}",
+    ".xml": f"an OpenVINO model, {_NEEDED}",
+    ".engine": f"a TensorRT engine, {_NEEDED}",
+    ".sft": "a safetensors file under a short name: rename it to .safetensors",
+    **dict.fromkeys((".part", ".crdownload", ".incomplete", ".aria2", ".download"), _UNFINISHED),
+}
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "LatentConsistencyModelPipeline")
 LIBRARIES = {"diffusers", "transformers", "stable_diffusion", None}
 OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
@@ -56,6 +69,15 @@ def pickle_refused(source: object) -> StudioError:
     )
 
 
+def refuse_format(path: Path, source: object) -> None:
+    """Raises StudioError for an ending of another format than safetensors. source: the path as the user gave it."""
+    ending = path.suffix.lower()
+    if ending in PICKLES:
+        raise pickle_refused(source)
+    if ending in _FORMATS:
+        raise StudioError(f"{source} is {_FORMATS[ending]}")
+
+
 def snapshot_of(folder: Path) -> Path:
     """The newest snapshot in a repository's folder of the hub's cache (models--owner--name); else the folder."""
     snapshots = folder / "snapshots"
@@ -95,6 +117,7 @@ def check_folder(folder: Path) -> str:
             raise StudioError(f"{folder}: its {part} is a {part_class}, not a {wanted}; {SUPPORTED}")
         if wanted:
             part_weights(folder / part)
+            _refuse_quantised(folder / part)
     needed = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]
     needed += ["text_encoder_2", "tokenizer_2"] if name == "StableDiffusionXLPipeline" else []
     missing = [part for part in needed if part not in parts_of(index)]
@@ -125,6 +148,7 @@ def part_weights(part: Path) -> PartWeights:
             found.setdefault(group, {})[int(match["n"] or 1)] = file
     if not found:
         refuse_pickles(part)
+        _refuse_other_weights(part)
         raise StudioError(f"{part} contains no .safetensors weights: restore the folder")
     known = {group: files for group, files in found.items() if group[0] in _STEMS}
     if not known and len({stem for stem, _, _ in found}) > 1:
@@ -147,12 +171,27 @@ def part_weights(part: Path) -> PartWeights:
     return PartWeights(chosen[1] or None, tuple(path for _, path in sorted(found[chosen].items())))
 
 
+def _refuse_other_weights(part: Path) -> None:
+    """Raises StudioError for links to files that are gone, and for weights in other formats alone."""
+    for path in sorted(part.iterdir()) if part.is_dir() else ():
+        if path.is_symlink() and not path.exists():
+            raise StudioError(f"{path} is a link to a file that is gone: download the model again")
+        refuse_format(path, path)
+
+
 def _has_index(part: Path) -> bool:
     return any(".safetensors.index." in path.name.lower() for path in part.iterdir())
 
 
 def _config_of(part: Path) -> dict[str, Any]:
     return read_json(part / "config.json") if (part / "config.json").is_file() else {}
+
+
+def _refuse_quantised(part: Path) -> None:
+    given = _config_of(part).get("quantization_config")
+    if given:
+        method = given.get("quant_method", "unknown") if isinstance(given, dict) else given
+        raise StudioError(f"{part} has quantised weights ({method}): use a version in float16 or float32; {SUPPORTED}")
 
 
 def refuse_pickles(folder: Path) -> None:
@@ -174,7 +213,11 @@ def _index(folder: Path) -> dict[str, Any]:
         if isinstance(kind, str):
             title = "a ControlNet" if "ControlNet" in kind else f"a {kind}"
             raise StudioError(f"{folder} is only {title}, without a model_index.json; {SUPPORTED}")
-    raise StudioError(f"{folder} contains no model_index.json: give a folder in the diffusers layout")
+    if (folder / "model_index.json").is_symlink():
+        raise StudioError(f"{folder}/model_index.json is a link to a file that is gone: download the model again")
+    files = weight_files(folder)
+    instead = f", or one of its files, such as {files[0].name}" if files else ""
+    raise StudioError(f"{folder} contains no model_index.json: give a folder in the diffusers layout{instead}")
 
 
 def _title(name: object) -> str:

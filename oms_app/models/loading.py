@@ -49,8 +49,15 @@ class ModelKey:
 
     def __post_init__(self) -> None:
         if not self.stamp:  # `replace` keeps it
-            adapters = (file for path, _ in self.adapters for file in lora_files(path))
-            object.__setattr__(self, "stamp", stamp_of(self.folder, *adapters))
+            object.__setattr__(self, "stamp", self._stamp_now())
+
+    def is_stale(self) -> bool:
+        """Whether its files changed since the key was made."""
+        return self.stamp != self._stamp_now()
+
+    def _stamp_now(self) -> Stamp:
+        adapters = (file for path, _ in self.adapters for file in lora_files(path))
+        return stamp_of(self.folder, *adapters)
 
 
 OWN_ENCODER = ""  # the module's folder contains its text encoder instead of naming one

@@ -171,7 +171,9 @@ def read_lora(path: Path) -> LoraFile:
         else:
             grouped[stem][role] = name
     if unknown and len(unknown) == len(header.tensors):
-        raise StudioError(f"{path} is not a LoRA: none of its tensors has a LoRA's name")
+        found = identify(path)
+        what = found.title if found.kind == "other" else f"a checkpoint of {found.title}"
+        raise StudioError(f"{path.name} is not a LoRA, but {what}: give a LoRA")
     if unknown:
         shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
         raise StudioError(f"the LoRA {path.name} has unknown tensors ({shown}): use another")

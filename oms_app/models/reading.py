@@ -13,6 +13,14 @@ from safetensors import SafetensorError, safe_open
 
 from oms_app.errors import StudioError, one_line
 
+# How files begin that are often found under the name of a safetensors file.
+_CONTENTS = {
+    b"version https://git-lfs": "is Git LFS's pointer to a file, not the file (get it with `git lfs pull`)",
+    **dict.fromkeys((b"<!doctype", b"<html"), "is a web page, such as a page to sign in at"),
+    **dict.fromkeys((b"pk\x03\x04", b"\x80\x02"), "is a pickle under the name of a safetensors file"),
+    b"gguf": "is a GGUF file under the name of a safetensors file",
+}
+
 Stamp = tuple[tuple[str, int, int, int], ...]
 
 
@@ -57,7 +65,18 @@ def _header(path: Path, stamp: Stamp) -> Header:
             tensors = {name: TensorInfo(one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
             return Header(tensors, dict(file.metadata() or {}))
     except (OSError, SafetensorError, ValueError) as error:
-        raise StudioError(f"{path} cannot be read as safetensors ({one_line(error)}): download it again") from error
+        what = _content_of(path) or f"cannot be read as safetensors ({one_line(error)})"
+        raise StudioError(f"{path} {what}: download it again") from error
+
+
+def _content_of(path: Path) -> str:
+    """What a file that is not safetensors contains instead, as the start of a sentence; "" if unknown."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip().lower()
+    except OSError:
+        return ""
+    return next((what for beginning, what in _CONTENTS.items() if start.startswith(beginning)), "")
 
 
 def stamp_of(*paths: Path) -> Stamp:

@@ -309,8 +309,11 @@ def _schedule_of(alphas: torch.Tensor, usual: torch.Tensor) -> dict[str, Any]:
 
 
 def _stated_prediction(reader: _Reader) -> str | None:
-    """The prediction type of its UNet according to the file, if it is given."""
+    """The prediction type of its UNet according to the file, if it is given. Raises StudioError for flow matching."""
     if "v_pred" in reader:
         return "v_prediction"
-    said = reader.header.metadata.get("modelspec.prediction_type", "").lower()
-    return {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon", "eps": "epsilon"}.get(said)
+    said = (reader.header.metadata.get(key, "").lower() for key in ("modelspec.prediction_type", "prediction_type"))
+    text = next(filter(None, said), "")
+    if "flow" in text:
+        raise StudioError(f"{reader.path} says that it is a flow-matching model ({text}); {SUPPORTED}")
+    return "v_prediction" if re.match(r"v(\b|_|pred)", text) else "epsilon" if text.startswith("eps") else None

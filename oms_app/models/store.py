@@ -53,6 +53,7 @@ class Store:
     """`with store.use(key) as model:` loads once, shares, and keeps the model from being evicted while it is used.
 
     load: key → model, called outside the store's lock, so that two different models can load at the same time.
+    stale: whether a key's files are gone or were replaced: its model is unloaded with the next load, once it is idle.
     budget, device_budget: bytes of the host's memory and of the device's own. expect: key → bytes that its model will
     use, so that others are evicted before it is loaded. A budget is exceeded only if everything is in use.
     """
@@ -63,9 +64,11 @@ class Store:
         budget: int | None = None,
         device_budget: int | None = None,
         expect: Callable[[Any], Bytes] | None = None,
+        stale: Callable[[Any], bool] | None = None,
     ) -> None:
         self._load = load
         self._expect = expect or (lambda key: Bytes())
+        self._stale = stale or (lambda key: False)
         self.budget = automatic_budget() if budget is None else budget
         self.device_budget = device_budget
         self._lock = threading.RLock()
@@ -101,6 +104,7 @@ class Store:
         expected = self._expect(key)  # reads the headers of its files
         with self._lock:
             record.size = expected  # reserved while it loads
+        self._drop_stale()
         self._evict()
         self.release_evicted()
         model = self._load(key)
@@ -148,6 +152,11 @@ class Store:
                 if users == 0 and (over_host or over_device):
                     used += Bytes(-size.host, -size.device)
                     self._drop(key)
+
+    def _drop_stale(self) -> None:
+        with self._lock:
+            for key in [key for key, record in self._records.items() if record.users == 0 and self._stale(key)]:
+                self._drop(key)
 
     def _drop(self, key: Hashable) -> None:
         del self._records[key]

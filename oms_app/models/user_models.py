@@ -13,7 +13,7 @@ from pathlib import Path
 from oms_app.errors import StudioError
 from oms_app.models.catalog import OWN, Catalog, Entry, local_path, re_id
 from oms_app.models.file_kinds import identify
-from oms_app.models.folder_kinds import PICKLES, snapshot_of
+from oms_app.models.folder_kinds import refuse_format, snapshot_of
 from oms_app.models.lora_formats import PEFT_WEIGHTS, lora_files, lora_in, read_lora
 from oms_app.models.reading import is_safetensors, read_header, weight_files
 from oms_app.paths import atomic_write
@@ -110,7 +110,8 @@ def _examine(catalog: Catalog, path: Path) -> Entry:
                 read_lora(path)
                 title = path.parent.name if path.name.lower() == PEFT_WEIGHTS else path.stem
                 return Entry(id=re_id(title), kind="lora", title=title, folder=str(path))
-        elif path.suffix.lower() not in PICKLES:
+        else:
+            refuse_format(path, path)
             raise StudioError(f"{path} is not a model: give a folder in the diffusers layout, or a .safetensors file")
         return catalog.find(str(path), "base")
     except OSError as error:
