@@ -30,7 +30,14 @@ from oms_app.training.first_scenes.captions import COLOURS
 from oms_app.training.first_scenes.painter import VOCABULARY
 from oms_app.training.scenes import painter
 
-COST = {"ratio": 1.01, "seconds": {"free": 1.0, "dial": 1.01}, "runs": 9, "extra_decodes": 1, "extra_pixels": 0.25}
+COST = {
+    "ratio": {"brightness": 1.0, "tint": 1.04},
+    "seconds": {"free": 1.0, "brightness": 1.0, "tint": 1.04},
+    "runs": 9,
+    "threads": 1,
+    "extra_decodes": {"brightness": 1, "tint": 5},
+    "extra_pixels": {"brightness": 0.25, "tint": 0.4},
+}
 ABOUT = {"model": "lumen", "weights": "w", "judged": True, "free": "oms", "cost": COST}
 
 
@@ -90,7 +97,7 @@ def test_perfect_pictures_meet_every_target(figures: dict[str, Any]) -> None:
 
 
 def test_wrong_pictures_miss_the_targets() -> None:
-    cost = COST | {"ratio": 1.1}
+    cost = COST | {"ratio": {"brightness": 1.0, "tint": 1.1}}
     missed = [row[0] for row in rows(measure(synthetic(off=25.0, sign=-1), ABOUT | {"cost": cost})) if "no" in row[3]]
     for title in ("one run", "--exact", "tint at", "left-", "cost"):
         assert any(title in one for one in missed)
@@ -194,8 +201,8 @@ def test_a_base_without_module_and_judge_says_what_is_not_measured(studio: Studi
 
 def test_the_cost_counts_the_decodes_of_the_feedback(studio: Studio) -> None:
     found = dial_cost.cost(studio, "lumen", runs=1)
-    assert found["extra_decodes"] == 1 and found["ratio"] > 0
-    assert found["extra_pixels"] in (0.25, 1.0)  # small latents are decoded whole
+    assert all(found["extra_decodes"][name] >= 1 and found["ratio"][name] > 0 for name in dial_cost.DIALS)
+    assert all(0 < pixels <= found["extra_decodes"][name] for name, pixels in found["extra_pixels"].items())
 
 
 def test_other_ways_act_on_the_embedded_model() -> None:

@@ -18,16 +18,19 @@ from oms_app.schema import RAW, GenerateRequest, Variant
 
 PROMPT = "mountains"
 RUNS = 9
-DIAL = Variant(name="dial", correction="dial", luminance=30.0)
+DIALS = {
+    "brightness": Variant(name="dial", correction="dial", luminance=30.0),
+    "tint": Variant(name="dial", correction="dial", tint="#4060c0"),
+}
 
 
 def cost(studio: Studio, model: str, runs: int = RUNS) -> dict[str, Any]:
     """Medians in seconds of interleaved runs, from encoding to decoding, with models loaded and other caches empty.
 
-    ratio: the dial's pair over the free pair. extra_decodes: pictures decoded during the steps, for each dial picture;
-    extra_pixels: their pixels in units of one picture's.
+    By dial: ratio, its pair over the free pair; extra_decodes, the pictures, most of them small, that are decoded
+    during the steps of one picture; extra_pixels, their pixels together in units of a picture's.
     """
-    pairs = {"free": (RAW, FREE), "dial": (RAW, DIAL)}
+    pairs = {"free": (RAW, FREE), **{name: (RAW, dial) for name, dial in DIALS.items()}}
     seconds: dict[str, list[float]] = {name: [] for name in pairs}
     for run in range(-2, runs):  # two runs to warm up: a pass is recorded after 20 calls
         for name, variants in pairs.items():
@@ -37,18 +40,24 @@ def cost(studio: Studio, model: str, runs: int = RUNS) -> dict[str, Any]:
             if run >= 0:
                 seconds[name].append(time.perf_counter() - started)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    studio.forget()
-    with _counting() as decoded:
-        (image,) = studio.generate(GenerateRequest(prompt=PROMPT, model=model, seed=0, variants=(DIAL,))).images
+    decoded = {name: _decoded(studio, model, dial) for name, dial in DIALS.items()}
     return {
-        "ratio": median["dial"] / median["free"],
+        "ratio": {name: median[name] / median["free"] for name in DIALS},
         "seconds": median,
         "runs": runs,
         "threads": torch.get_num_threads(),
         "device": str(studio.device),
-        "extra_decodes": len(decoded) - 1,
-        "extra_pixels": sum(decoded) / (image.image.width * image.image.height) - 1,
+        "extra_decodes": {name: len(pixels) - 1 for name, pixels in decoded.items()},
+        "extra_pixels": {name: sum(pixels) / max(pixels) - 1 for name, pixels in decoded.items()},
     }
+
+
+def _decoded(studio: Studio, model: str, dial: Variant) -> list[int]:
+    """The pixels of every picture that is decoded for one picture, itself included."""
+    studio.forget()
+    with _counting() as found:
+        studio.generate(GenerateRequest(prompt=PROMPT, model=model, seed=0, variants=(dial,)))
+    return found
 
 
 @contextmanager

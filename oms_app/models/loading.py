@@ -152,6 +152,8 @@ def expected_bytes(key: ModelKey) -> Bytes:
     """The memory that the key's model will use once it is loaded, from the headers of its files."""
     only = {"oms": "module", "singdiffusion": "module", "text": "text_encoder"}.get(key.kind, "")
     size = key.dtype.itemsize * size_on_disk(key.folder, only).total
+    if key.kind == "oms":
+        size += torch.float32.itemsize * size_on_disk(key.folder, "spread").total
     waits = key.mode != "full" or key.kind in ("text", "signal_leak")
     return Bytes(host=size) if waits or torch.device(key.device).type in ("cpu", "mps") else Bytes(device=size)
 

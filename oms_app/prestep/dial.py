@@ -129,7 +129,7 @@ class Steering:
 
     def answer(self, changes: Tensor, effects: Tensor) -> None:
         """By how much `changes` of the cells (3, 3) change the decoded mean colour: `effects` (3, 3), both by rows."""
-        self._response = torch.linalg.solve(changes.double(), effects.double().cpu()).float().T
+        self._response = torch.linalg.solve(changes.double().cpu(), effects.double().cpu()).float().T
 
     def learn(self, x0: Tensor, decoded: Tensor) -> None:
         """What x̂0 (C, h, w) looks like: its decoded mean colour (3,)."""
