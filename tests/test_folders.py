@@ -396,6 +396,29 @@ def test_an_index_whose_shards_are_missing_beside_a_whole_file(base: Path) -> No
     load_folder(base, torch.float32)
 
 
+@pytest.mark.parametrize(
+    ("part", "changes", "said"),
+    [
+        ("unet", {"num_class_embeds": 4}, "its UNet needs a class beside the prompt"),
+        ("unet", {"class_embed_type": "projection"}, "its UNet needs a class beside the prompt"),
+        ("unet", {"out_channels": 8}, "its UNet has 8 channels out, not 4"),
+        ("unet", {"cross_attention_dim": 48}, "prompt embeddings of width 48, its text encoder gives 32"),
+        ("unet", {"addition_embed_type": "text_time"}, "its UNet is of another model (addition_embed_type text_time"),
+        ("unet", {"encoder_hid_dim_type": "image_proj"}, "encoder_hid_dim_type image_proj"),
+        ("vae", {"latent_channels": 16}, "its VAE has 16 latent channels, its UNet 4"),
+        ("", {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "but has a text_encoder_2"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_named(part: str, changes: dict[str, Any], said: str, base: Path) -> None:
+    """Otherwise the pictures would fail, in the middle of a request."""
+    if not part:
+        shutil.copytree(base / "text_encoder", base / "text_encoder_2")
+    edit(base / part / "config.json" if part else base / "model_index.json", **changes)
+    with pytest.raises(StudioError) as refused:
+        load_folder(base, torch.float32)
+    assert said in str(refused.value)
+
+
 def test_weights_in_other_formats_and_links_to_nothing_are_named(base: Path) -> None:
     path = base / UNET
     kept = path.read_bytes()

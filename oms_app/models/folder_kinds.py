@@ -118,17 +118,50 @@ def check_folder(folder: Path) -> str:
         if wanted:
             part_weights(folder / part)
             _refuse_quantised(folder / part)
+    if name != "StableDiffusionXLPipeline" and "text_encoder_2" in parts_of(index):
+        raise StudioError(
+            f"{folder} says that it is a {name}, but has a text_encoder_2, as SDXL has: restore its index"
+        )
     needed = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]
     needed += ["text_encoder_2", "tokenizer_2"] if name == "StableDiffusionXLPipeline" else []
     missing = [part for part in needed if part not in parts_of(index)]
     if missing:
         raise StudioError(f"{folder} is incomplete: its model_index.json does not list {missing[0]}; restore it")
-    inputs = read_json(folder / "unet/config.json").get("in_channels", 4)
+    _check_unet(folder, name)
+    return name
+
+
+def _check_unet(folder: Path, pipeline: str) -> None:
+    """Raises StudioError for a UNet that needs more than latents, a timestep and the prompt, or fits no other part."""
+    config = read_json(folder / "unet/config.json")
+    inputs, outputs = config.get("in_channels", 4), config.get("out_channels", 4)
     if inputs != 4:
         raise StudioError(
             f"{folder} is an inpainting or editing model ({inputs} latent channels in, not 4); {SUPPORTED}"
         )
-    return name
+    if outputs != 4:
+        raise StudioError(f"{folder}: its UNet has {outputs} channels out, not 4, as models that learn variances have")
+    channels = read_json(folder / "vae/config.json").get("latent_channels", 4)
+    if channels != 4:
+        raise StudioError(f"{folder}: its VAE has {channels} latent channels, its UNet 4: take both from one model")
+    if config.get("num_class_embeds") is not None or config.get("class_embed_type") is not None:
+        raise StudioError(
+            f"{folder}: its UNet needs a class beside the prompt, as upscalers and unCLIP do; {SUPPORTED}"
+        )
+    is_sdxl = pipeline == "StableDiffusionXLPipeline"
+    added, projected = config.get("addition_embed_type"), config.get("encoder_hid_dim_type")
+    usable = (None, "text", "text_time") if is_sdxl else (None, "text")  # "text" is computed from the prompt embedding
+    if added not in usable or projected not in (None, "text_proj"):
+        what = f"addition_embed_type {added}, encoder_hid_dim_type {projected}"
+        raise StudioError(f"{folder} is a {pipeline}, but its UNet is of another model ({what}); {SUPPORTED}")
+    read = config.get("encoder_hid_dim") if projected else config.get("cross_attention_dim", 1280)
+    encoders = ("text_encoder", "text_encoder_2") if is_sdxl else ("text_encoder",)
+    width = sum(read_json(folder / part / "config.json").get("hidden_size", 0) for part in encoders)
+    if isinstance(read, int) and width and read != width:
+        raise StudioError(
+            f"{folder}: its UNet reads prompt embeddings of width {read}, its text encoder gives {width}: "
+            "take both from one model"
+        )
 
 
 def parts_of(index: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
