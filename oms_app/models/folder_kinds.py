@@ -157,10 +157,10 @@ def _check_unet(folder: Path, pipeline: str) -> None:
     read = config.get("encoder_hid_dim") if projected else config.get("cross_attention_dim", 1280)
     encoders = ("text_encoder", "text_encoder_2") if is_sdxl else ("text_encoder",)
     widths = [read_json(folder / part / "config.json").get("hidden_size") for part in encoders]
-    known = all(isinstance(one, int) and one > 0 for one in (read, *widths))  # else building names what is wrong
-    if known and read != sum(widths):
+    known = [one for one in widths if isinstance(one, int) and one > 0]  # else building says what is wrong
+    if isinstance(read, int) and len(known) == len(widths) and read != sum(known):
         raise StudioError(
-            f"{folder}: its UNet reads prompt embeddings of width {read}, its text encoder gives {sum(widths)}: "
+            f"{folder}: its UNet reads prompt embeddings of width {read}, its text encoder gives {sum(known)}: "
             "take both from one model"
         )
 
