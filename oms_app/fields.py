@@ -398,6 +398,18 @@ VARIANT_FIELDS = _table(
         part_of="light",
     ),
     RequestField(
+        "light_angle",
+        float,
+        "Light angle",
+        "Turns the light of a side clockwise, in degrees: left with 45 is light from the upper left.",
+        default=0.0,
+        low=-180.0,
+        high=180.0,
+        slider=(-90.0, 90.0),
+        step=5.0,
+        part_of="light",
+    ),
+    RequestField(
         "spread",
         float,
         "Spread",

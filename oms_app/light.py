@@ -6,17 +6,26 @@ restores it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-LIGHTS = ("left", "right", "top", "bottom", "centre", "vignette")
+SIDES = ("left", "right", "top", "bottom")
+LIGHTS = (*SIDES, "centre", "vignette")
 MODES = 4  # cosines per side
 SIDE = 64  # pixels that a picture is reduced to
 MAX_PIXELS = 64_000_000
 PREFIX = "picture:"
+
+
+def towards(side: str, angle: float) -> tuple[float, float]:
+    """Where the light of one of SIDES comes from, turned clockwise by degrees: to the right and down, of length 1."""
+    x, y = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}[side]
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    return x * cos - y * sin, x * sin + y * cos
 
 
 def layout_text(picture: Image.Image | Path) -> str:

@@ -27,7 +27,9 @@ PLAIN = "plain"  # the look that adds nothing; it is listed first
 THUMBNAIL = 96  # pixels
 MAX_BYTES = 64 * 1024  # of a look's JSON file; the largest valid one is smaller
 MAX_USER_LOOKS = 200  # looks that a user may save
-DIALS = ("luminance", "tint", "tint_strength", "warmth", "light", "light_strength", "spread")  # that a look may set
+DIALS = (  # that a look may set
+    "luminance", "tint", "tint_strength", "warmth", "light", "light_strength", "light_angle", "spread",
+)  # fmt: skip
 Words = Annotated[str, Field(max_length=200)]
 
 
@@ -58,6 +60,7 @@ class Look(Frozen):
     warmth: Annotated[float, VARIANT_FIELDS["warmth"]] = VARIANT_FIELDS["warmth"].default
     light: Annotated[str | None, VARIANT_FIELDS["light"]] = None
     light_strength: Annotated[float, VARIANT_FIELDS["light_strength"]] = VARIANT_FIELDS["light_strength"].default
+    light_angle: Annotated[float, VARIANT_FIELDS["light_angle"]] = VARIANT_FIELDS["light_angle"].default
     spread: Annotated[float, VARIANT_FIELDS["spread"]] = VARIANT_FIELDS["spread"].default
     sample: Annotated[str, Field(min_length=1, max_length=200)] = "mountains"
     seed: Annotated[int, REQUEST_FIELDS["seed"].required] = 1

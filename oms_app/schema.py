@@ -24,7 +24,7 @@ from oms_app.fields import (
     FieldError,
     RequestField,
 )
-from oms_app.light import LIGHTS, layout_text, layout_values
+from oms_app.light import LIGHTS, SIDES, layout_text, layout_values
 from oms_app.prestep.corrections import CORRECTIONS, DIAL, CorrectionSpec, variant_settings
 
 MAX_VARIANTS = 64
@@ -56,7 +56,7 @@ class Variant(Frozen):
     luminance: of dial, the mean of all R, G and B values in percent; None leaves it to the prompt.
     tint, tint_strength: the mean colour "#rrggbb", or, with luminance, its chromaticity. warmth: -1 cool … 1 warm.
     light, light_strength: a direction (light.LIGHTS), or the light of a picture as `light.layout_text` writes it; a
-        PIL image or a Path is read.
+        PIL image or a Path is read. light_angle: degrees clockwise from a side (light.SIDES).
     spread: low frequencies are sampled around OMS's mean: 0 is the mean, 1 the training data's variety.
     Further keyword arguments are settings of the correction's own, validated as its registration declares them.
     A setting that the correction does not read must keep its default: no setting is silently ignored.
@@ -80,6 +80,7 @@ class Variant(Frozen):
     warmth: Annotated[float, VARIANT_FIELDS["warmth"]] = VARIANT_FIELDS["warmth"].default
     light: Annotated[str | None, VARIANT_FIELDS["light"]] = None
     light_strength: Annotated[float, VARIANT_FIELDS["light_strength"]] = VARIANT_FIELDS["light_strength"].default
+    light_angle: Annotated[float, VARIANT_FIELDS["light_angle"]] = VARIANT_FIELDS["light_angle"].default
     spread: Annotated[float, VARIANT_FIELDS["spread"]] = VARIANT_FIELDS["spread"].default
 
     @field_validator("name")
@@ -146,6 +147,17 @@ class Variant(Frozen):
                 whole = VARIANT_FIELDS[field.part_of]
                 remedy = f"there is no {whole.label.lower()}: give {{other}}, or leave this at {field.default}"
                 raise FieldError(field, getattr(self, name), remedy, whole)
+        return self
+
+    @model_validator(mode="after")
+    def _only_a_side_is_turned(self) -> Variant:
+        if self.light_angle and self.light is not None and self.light not in SIDES:
+            field, what = (
+                VARIANT_FIELDS["light_angle"],
+                self.light if self.light in LIGHTS else "the light of a picture",
+            )
+            remedy = f"{what} has no side: take {', '.join(SIDES)} for {{other}}, or leave this at {field.default}"
+            raise FieldError(field, self.light_angle, remedy, VARIANT_FIELDS["light"])
         return self
 
     @model_validator(mode="after")

@@ -59,6 +59,7 @@ FIELDS: dict[str, Any] = {
     "warmth": 0.0,
     "light": "off",
     "light_strength": 0.5,
+    "light_angle": 0.0,
     "painting": "",
     "picture": "",
     "spread": 0.0,

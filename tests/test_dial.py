@@ -151,6 +151,18 @@ def test_a_direction_has_mean_0_and_holds_its_coefficient(name: str) -> None:
     assert hold_direction(cells * 0.2, name, 1.0).min() >= 0, "dark pictures have less room"
 
 
+def test_a_side_is_turned_clockwise() -> None:
+    for name, angle, other in (
+        ("left", 90, "top"),
+        ("top", 90, "right"),
+        ("left", -90, "bottom"),
+        ("right", 180, "left"),
+    ):
+        torch.testing.assert_close(direction(name, 16, 24, angle), direction(other, 16, 24), atol=1e-5, rtol=0)
+    corner = direction("left", 16, 16, 45)
+    assert float(corner[0, 0]) == pytest.approx(1) and float(corner[0, 15]) == pytest.approx(0, abs=1e-5)
+
+
 def test_a_centre_glows_and_a_vignette_is_level_but_for_its_corners() -> None:
     centre, vignette = direction("centre", 32, 32), direction("vignette", 32, 32)
     middle, edge = (slice(12, 20), slice(12, 20)), (slice(12, 20), slice(0, 2))
@@ -182,6 +194,11 @@ def test_settings_are_checked() -> None:
         ({"tint": "blue"}, "--tint is blue: write #rrggbb, such as #3060ff"),
         ({"tint_strength": 0.5}, "--tint-strength is 0.5: there is no tint: give --tint, or leave this at 1.0"),
         ({"light_strength": 0.2}, "--light-strength is 0.2: there is no light: give --light, or leave this at 0.5"),
+        ({"light_angle": 45}, "--light-angle is 45.0: there is no light: give --light, or leave this at 0.0"),
+        (
+            {"light": "centre", "light_angle": 9},
+            "--light-angle is 9.0: centre has no side: take left, right, top, bottom for --light, or leave this at 0.0",
+        ),
         ({"warmth": 2}, "--warmth is 2: take -1 to 1"),
     ):
         with pytest.raises(ValidationError) as error:

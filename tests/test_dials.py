@@ -135,6 +135,21 @@ def test_a_dial_without_light_is_one_more_step(studio: Studio) -> None:
     assert np.array_equal(np.asarray(oms.image), np.asarray(free.image))
 
 
+def assert_alike(one: Any, other: Any) -> None:
+    """Equal but for a few pixels, which processes that began with other numbers of threads round differently."""
+    if isinstance(one, float):
+        assert one == pytest.approx(other, abs=0.01)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        assert_alike(list(one.values()), [other[key] for key in one])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for mine, theirs in zip(one, other, strict=True):
+            assert_alike(mine, theirs)
+    else:
+        assert one == other
+
+
 def test_one_process_and_two_measure_the_same(presets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     studio = Studio(presets=presets, device="cpu", home=tmp_path / "one")
     reported: list[tuple[int, int]] = []
@@ -144,7 +159,7 @@ def test_one_process_and_two_measure_the_same(presets: Path, tmp_path: Path, mon
     assert reported[-1][0] == reported[-1][1] and reported == sorted(reported)
     other = Studio(presets=presets, device="cpu", home=tmp_path / "two")
     shared = collect(other, prompts=2, seeds=1, rivals=False, processes=2)
-    assert shared.records == alone.records
+    assert_alike(shared.records, alone.records)
     monkeypatch.setattr(dials.Painter, "run", lambda *_: pytest.fail("made again"))
     assert collect(studio, prompts=1, seeds=1, rivals=False).records == alone.records[:1]
     monkeypatch.undo()

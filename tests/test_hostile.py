@@ -78,6 +78,10 @@ def auto_map(base: Path, tmp: Path) -> None:
     (base / "text_encoder/evil.py").write_text(f"import os; os.mkdir({str(tmp / 'exploded')!r})")
 
 
+def word_as_width(base: Path, tmp: Path) -> None:
+    edit(base / "text_encoder/config.json", hidden_size="wide")
+
+
 def absurd_size(base: Path, tmp: Path) -> None:
     edit(base / "unet/config.json", block_out_channels=[10**9, 10**9])
 
@@ -100,6 +104,7 @@ def no_index(base: Path, tmp: Path) -> None:
         (remote_code, "needs code from 'evil_module', which is never run"),
         (remote_pipeline, "this version runs"),
         (auto_map, "cannot be read as a base model"),
+        (word_as_width, "cannot be read as a base model"),
         (absurd_size, "memory ran out"),
         (list_config, "contains no JSON object"),
         (no_index, "cannot be read"),

@@ -29,7 +29,7 @@ from oms_app.ui.looks_panel import LookValues, look_settings, with_look
 LAYOUT = layout_text(Image.linear_gradient("L"))
 DIALS: dict[str, Any] = {
     "luminance_on": True, "luminance": 30.0, "tint_on": True, "tint": "#4060c0", "tint_strength": 0.5, "warmth": -0.25,
-    "light": "top", "light_strength": 0.75, "spread": 0.5,
+    "light": "top", "light_strength": 0.75, "light_angle": -30.0, "spread": 0.5,
 }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def test_the_dials_that_are_on_make_a_dial_and_none_makes_oms() -> None:
     dial = replace(CREATE, **DIALS, exact=True).to_request().variants[1]
     assert (dial.name, dial.correction, dial.guidance_scale) == ("dial", "dial", 1.5)
     assert (dial.luminance, dial.tint, dial.tint_strength, dial.warmth) == (30.0, "#4060c0", 0.5, -0.25)
-    assert (dial.light, dial.light_strength, dial.spread) == ("top", 0.75, 0.5)
+    assert (dial.light, dial.light_strength, dial.light_angle, dial.spread) == ("top", 0.75, -30.0, 0.5)
     off = replace(CREATE, **DIALS | {"luminance_on": False, "tint_on": False, "light": "off"}).to_request().variants[1]
     assert (off.luminance, off.tint, off.tint_strength, off.light, off.light_strength) == (None, None, 1.0, None, 0.5)
     preview = replace(CREATE, **DIALS).to_preview()
@@ -72,6 +72,7 @@ def test_a_painting_counts_only_if_something_is_painted() -> None:
         ({"light": ["left"]}, "Light is "),
         ({"light": PAINTING, "painting": "picture:1,2"}, "Light is picture:1,2: choose one of left"),
         ({"light": "left", "light_strength": None}, "Light strength is missing: take 0 to 1"),
+        ({"light": "left", "light_angle": None}, "Light angle is missing: take -180 to 180"),
     ],
 )
 def test_values_that_no_control_sends_are_refused_in_one_line(changes: dict[str, Any], said: str) -> None:
@@ -107,7 +108,8 @@ def test_the_browser_gives_the_dials_back_and_nothing_else() -> None:
     assert saved_settings.valid(saved, ["lumen"]) == saved
     wrong: dict[str, Any] = {
         "luminance": 101, "luminance_on": 1, "tint": "blue", "tint_strength": None, "warmth": "x", "light": "/etc",
-        "light_strength": 2, "painting": "picture:1", "picture": "a.png", "exact": "yes", "spread": -1,
+        "light_strength": 2, "light_angle": 200, "painting": "picture:1", "picture": "a.png", "exact": "yes",
+        "spread": -1,
     }  # fmt: skip
     assert saved_settings.valid(wrong, ["lumen"]) == {}
 
@@ -162,6 +164,8 @@ def test_asked_and_got_are_those_of_the_pixels() -> None:
     assert light.got == pytest.approx(82.0 - 43.2, abs=1) and "left half 39 L* lighter" in light.text
     (right,) = reached(Variant(name="a", correction="dial", light="right"), image)
     assert right.got == -light.got and "darker" in right.text  # type: ignore[operator]
+    (turned,) = reached(Variant(name="a", correction="dial", light="top", light_angle=-90), image)
+    assert turned.asked == "top -90°" and turned.got == light.got
     blue = Image.new("RGB", (8, 8), "#4060c0")
     (tint,) = reached(Variant(name="a", correction="dial", tint="#4060c0"), blue)
     assert (tint.asked, tint.got, tint.difference) == ("#4060c0", "#4060c0", 0.0)

@@ -7,16 +7,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from oms_app.light import LIGHTS, layout_picture
+from oms_app.light import LIGHTS, SIDES, layout_picture, towards
 from oms_app.measure.color import srgb_to_lab
-from oms_app.measure.light import ciede2000, coarse_lightness, correlation, halves
+from oms_app.measure.light import ciede2000, coarse_lightness, correlation, halves, lit_half
 from oms_app.prestep.dial import Target
 from oms_app.schema import Reached, Variant
-
-# How `measure.light.halves` shows a direction: which difference, and its sign.
-DIRECTIONS = {"left": ("left", 1), "right": ("left", -1), "top": ("top", 1), "bottom": ("top", -1)}
-DIRECTIONS |= {"centre": ("centre", 1), "vignette": ("centre", 1)}
-PARTS = {"centre": "the middle", "vignette": "the middle"}  # that should be lighter than the rest
 
 
 def reached(variant: Variant, image: Image.Image) -> tuple[Reached, ...]:
@@ -33,7 +28,7 @@ def reached(variant: Variant, image: Image.Image) -> tuple[Reached, ...]:
     if variant.tint is not None:
         found.append(_tint(variant, rgb.reshape(-1, 3).mean(0)))
     if variant.light is not None:
-        found.append(_direction(variant.light, rgb) if variant.light in LIGHTS else _layout(variant.light, rgb))
+        found.append(_direction(variant, rgb) if variant.light in LIGHTS else _layout(variant.light, rgb))
     return tuple(found)
 
 
@@ -73,10 +68,15 @@ def _tint(variant: Variant, got: NDArray[np.float64]) -> Reached:
     )
 
 
-def _direction(asked: str, rgb: NDArray[np.uint8]) -> Reached:
-    side, sign = DIRECTIONS[asked]
-    got = sign * halves(rgb)[side]
-    where = PARTS.get(asked, f"the {asked} half")
+def _direction(variant: Variant, rgb: NDArray[np.uint8]) -> Reached:
+    asked, angle = variant.light or "", variant.light_angle
+    if asked in SIDES:
+        got = lit_half(rgb, *towards(asked, angle))
+        where = f"the {asked} half" if angle == 0 else "the half on that side"
+    else:
+        got, where = halves(rgb)["centre"], "the middle"
+    if angle:
+        asked = f"{asked} {angle:+g}°"
     return Reached(
         what="light",
         asked=asked,

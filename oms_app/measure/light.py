@@ -69,6 +69,14 @@ def halves(rgb: NDArray[np.uint8]) -> dict[str, float]:
     }
 
 
+def lit_half(rgb: NDArray[np.uint8], right: float, down: float) -> float:
+    """Mean L* of the half of a picture (H, W, 3) that lies in a direction, less that of the other half."""
+    lightness = srgb_to_lab(rgb)[..., 0]
+    y, x = ((np.arange(size) + 0.5) / size - 0.5 for size in lightness.shape)
+    along = right * x + down * y[:, None]
+    return float(lightness[along > 1e-6].mean() - lightness[along < -1e-6].mean())
+
+
 def coarse_lightness(rgb: NDArray[np.uint8], cells: int = GRID) -> NDArray[np.float64]:
     """Mean L* of a picture (H, W, 3) in cells × cells parts, (cells, cells)."""
     lightness = srgb_to_lab(rgb)[..., 0]

@@ -156,10 +156,11 @@ def _check_unet(folder: Path, pipeline: str) -> None:
         raise StudioError(f"{folder} is a {pipeline}, but its UNet is of another model ({what}); {SUPPORTED}")
     read = config.get("encoder_hid_dim") if projected else config.get("cross_attention_dim", 1280)
     encoders = ("text_encoder", "text_encoder_2") if is_sdxl else ("text_encoder",)
-    width = sum(read_json(folder / part / "config.json").get("hidden_size", 0) for part in encoders)
-    if isinstance(read, int) and width and read != width:
+    widths = [read_json(folder / part / "config.json").get("hidden_size") for part in encoders]
+    known = [one for one in widths if isinstance(one, int) and one > 0]  # else building says what is wrong
+    if isinstance(read, int) and len(known) == len(widths) and read != sum(known):
         raise StudioError(
-            f"{folder}: its UNet reads prompt embeddings of width {read}, its text encoder gives {width}: "
+            f"{folder}: its UNet reads prompt embeddings of width {read}, its text encoder gives {sum(known)}: "
             "take both from one model"
         )
 

@@ -252,7 +252,8 @@ register(
         "Dial",
         "Sets mean brightness, tint and direction of light by number: One More Step, then feedback in the first steps.",
         _dial,
-        _OMS_SETTINGS + _fields("luminance", "tint", "tint_strength", "warmth", "light", "light_strength", "spread"),
+        _OMS_SETTINGS
+        + _fields("luminance", "tint", "tint_strength", "warmth", "light", "light_strength", "light_angle", "spread"),
         "oms",
         has_x0=True,
         without_model=True,

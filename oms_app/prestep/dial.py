@@ -49,6 +49,7 @@ class Target:
     warmth: float = 0.0
     light: str | None = None
     light_strength: float = 0.5
+    light_angle: float = 0.0
 
     @property
     def sets_mean(self) -> bool:
@@ -153,7 +154,7 @@ class Steering:
         target = self.target
         if target.light is not None:
             if is_direction(target.light):
-                cells = hold_direction(cells, target.light, target.light_strength)
+                cells = hold_direction(cells, target.light, target.light_strength, target.light_angle)
             else:
                 assert self.modes is not None
                 cells = hold_picture(cells, picture_modes(target.light), self.modes, target.light_strength)
@@ -223,12 +224,21 @@ class Dial(Oms):
     warmth: float = 0.0
     light: str | None = None
     light_strength: float = 0.5
+    light_angle: float = 0.0
     spread: float = 0.0
     centre: bool = True
 
     @property
     def target(self) -> Target:
-        return Target(self.luminance, self.tint, self.tint_strength, self.warmth, self.light, self.light_strength)
+        return Target(
+            self.luminance,
+            self.tint,
+            self.tint_strength,
+            self.warmth,
+            self.light,
+            self.light_strength,
+            self.light_angle,
+        )
 
     def x0(self, start: Start) -> Tensor:
         steering = self.steering(start)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from oms_app.light import LIGHTS, MODES, layout_values
+from oms_app.light import LIGHTS, MODES, layout_values, towards
 from oms_app.prestep.leak import from_modes, low_modes
 
 FULL = 0.6  # of full scale, the coefficient at strength 1: 0.5 is ±0.3
@@ -16,20 +16,28 @@ GLOW = 0.35  # squared half sides: how fast a centre's glow fades; a vignette is
 ROOM = 0.9  # of the range between brightness and black or white that a direction may take
 
 
-def direction(name: str, height: int, width: int) -> Tensor:
-    """The basis picture (height, width) of a direction: from -1 to 1, mean 0, bright where it says."""
+def direction(name: str, height: int, width: int, angle: float = 0.0) -> Tensor:
+    """The basis picture (height, width) of a direction: from -1 to 1, mean 0, bright where it says.
+
+    angle: of a side, degrees clockwise.
+    """
     y = ((torch.arange(height) + 0.5) / height * 2 - 1)[:, None].expand(height, width)
     x = ((torch.arange(width) + 0.5) / width * 2 - 1).expand(height, width)
     radius = x * x + y * y  # squared, 2 in the corners
-    glow, corners = torch.exp(-radius / GLOW), -(radius**2)
-    shape = {"left": -x, "right": x, "top": -y, "bottom": y, "centre": glow, "vignette": corners}
-    basis = shape[name] - shape[name].mean()
+    if name == "centre":
+        basis = torch.exp(-radius / GLOW)
+    elif name == "vignette":
+        basis = -(radius**2)
+    else:
+        right, down = towards(name, angle)
+        basis = right * x + down * y
+    basis = basis - basis.mean()
     return basis / basis.abs().max()
 
 
-def hold_direction(cells: Tensor, name: str, strength: float) -> Tensor:
+def hold_direction(cells: Tensor, name: str, strength: float, angle: float = 0.0) -> Tensor:
     """Cells whose brightness has the direction's coefficient: 0.6 × strength, less if there is no room for it."""
-    basis = direction(name, *cells.shape[1:]).to(cells)
+    basis = direction(name, cells.shape[1], cells.shape[2], angle).to(cells)
     brightness = cells.mean(0)
     level = float(brightness.mean().clamp(0, 1))
     wanted = min(FULL * strength, ROOM * max(min(level, 1 - level), 0.05))

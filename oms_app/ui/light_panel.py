@@ -9,6 +9,7 @@ import gradio as gr
 
 from oms_app.engine.service import StudioService
 from oms_app.fields import VARIANT_FIELDS
+from oms_app.light import SIDES
 from oms_app.prestep.corrections import CORRECTIONS, DIAL
 from oms_app.ui import controls, markup, oms_preview
 from oms_app.ui.events import QUICK, Component
@@ -89,6 +90,8 @@ class LightPanel:
             )
             with gr.Row(elem_classes="oms-dial"):
                 found["light_strength"] = controls.slider(strength, elem_id="light-strength", **_INLINE)
+            with gr.Row(elem_classes="oms-dial", visible=False) as self._turn:
+                found["light_angle"] = controls.slider(VARIANT_FIELDS["light_angle"], elem_id="light-angle", **_INLINE)
 
     def _build_more(self, found: dict[str, Component]) -> None:
         with gr.Row(elem_id="oms-more"):
@@ -122,6 +125,7 @@ class LightPanel:
             [fields["oms_prompt"], self._slide],
             **QUICK,
         )
+        fields["light"].change(lambda light: gr.update(visible=light in SIDES), fields["light"], self._turn, **QUICK)
         fields["oms_on"].change(lambda on: gr.update(visible=bool(on)), fields["oms_on"], self._settings, **QUICK)
         gr.on([demo.load, fields["model"].change], self._expect, fields["model"], self._expected, **QUICK)
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from oms_app.errors import StudioError
 from oms_app.fields import REQUEST_FIELDS, VARIANT_FIELDS, RequestField
-from oms_app.light import LIGHTS
+from oms_app.light import LIGHTS, SIDES
 from oms_app.schema import Variant
 
 OFF, PAINTING, PICTURE = "off", "painting", "picture"
@@ -18,7 +18,10 @@ OFF, PAINTING, PICTURE = "off", "painting", "picture"
 PAD = (OFF, "top", "vignette", "left", "centre", "right", PAINTING, "bottom", PICTURE)
 TINT = "#3060ff"  # the first tint of the picker, which is off
 LIGHT_FIELDS: Mapping[str, RequestField] = MappingProxyType(
-    {n: VARIANT_FIELDS[n] for n in ("luminance", "tint", "tint_strength", "warmth", "light_strength", "spread")}
+    {
+        n: VARIANT_FIELDS[n]
+        for n in ("luminance", "tint", "tint_strength", "warmth", "light_strength", "light_angle", "spread")
+    }
     | {PAINTING: VARIANT_FIELDS["light"], PICTURE: VARIANT_FIELDS["light"], "exact": REQUEST_FIELDS["exact"]}
 )
 
@@ -27,8 +30,9 @@ LIGHT_FIELDS: Mapping[str, RequestField] = MappingProxyType(
 class LightValues:
     """The fields of the Light panel. luminance and tint count while luminance_on and tint_on; warmth 0 is off.
 
-    light: one of PAD. painting, picture: the light of what was painted and of the uploaded picture, as
-    `light.layout_text` writes it; "" if there is none, and then PAINTING and PICTURE ask for nothing.
+    light: one of PAD. light_angle counts for a side. painting, picture: the light of what was painted and of the
+    uploaded picture, as `light.layout_text` writes it; "" if there is none, and then PAINTING and PICTURE ask for
+    nothing.
     """
 
     luminance_on: bool
@@ -39,6 +43,7 @@ class LightValues:
     warmth: float | None
     light: str | None
     light_strength: float | None
+    light_angle: float | None
     painting: str
     picture: str
     spread: float | None
@@ -61,6 +66,8 @@ class LightValues:
             light = layouts[light] or None
         if light is not None:
             settings |= {"light": light, "light_strength": given(VARIANT_FIELDS["light_strength"], self.light_strength)}
+        if light in SIDES:
+            settings["light_angle"] = given(VARIANT_FIELDS["light_angle"], self.light_angle)
         return settings
 
 
@@ -82,7 +89,7 @@ def with_light(values: V, variant: Variant) -> V:
     if variant.tint is not None:
         values = replace(values, tint=variant.tint, tint_strength=variant.tint_strength)
     if variant.light is not None:
-        values = replace(values, light_strength=variant.light_strength)
+        values = replace(values, light_strength=variant.light_strength, light_angle=variant.light_angle)
         if variant.light in LIGHTS:
             return replace(values, light=variant.light)
         return replace(values, light=PICTURE, picture=variant.light)

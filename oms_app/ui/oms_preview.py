@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 FIELDS = (
     "prompt", "oms_on", "oms_mode", "oms_prompt", "oms_prompt_left", "oms_prompt_right", "oms_mix",
     "oms_guidance_scale", "model", "width", "height", "seed", "random_seed", "luminance_on", "luminance", "tint_on",
-    "tint", "tint_strength", "warmth", "light", "light_strength", "painting", "picture", "spread",
+    "tint", "tint_strength", "warmth", "light", "light_strength", "light_angle", "painting", "picture", "spread",
 )  # fmt: skip
 SIDE = 192  # pixels, at most: twice the size that it is shown at
 HINT = "Write a prompt to preview the light and colour that OMS adds, before you generate."
