@@ -203,6 +203,6 @@ def test_two_processes_may_use_a_folder_at_once(tmp_path: Path) -> None:
         for words in ("sea", "city")
     ]
     for process in both:
-        out, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     assert History(tmp_path).find().total == 40
