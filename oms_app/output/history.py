@@ -25,7 +25,6 @@ from PIL import Image
 
 from oms_app.errors import StudioError
 from oms_app.fields import VARIANT_FIELDS
-from oms_app.light import LIGHTS
 from oms_app.output import png
 from oms_app.schema import Variant
 
@@ -371,7 +370,7 @@ def _tags(variant: Variant) -> str:
         return " raw "
     changed = [name for name in TAGS if getattr(variant, name, None) != VARIANT_FIELDS[name].default]
     if variant.light is not None:
-        changed.append(f"light={variant.light if variant.light in LIGHTS else 'picture'}")
+        changed.append(f"light={variant.light.partition(':')[0]}")  # a direction, or "picture" of `picture:1,2,…`
     return f" {' '.join(changed)} "
 
 
