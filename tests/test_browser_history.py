@@ -114,9 +114,7 @@ def test_pictures_are_marked_compared_deleted_and_brought_back(tab: Page, home: 
         expect(cards.nth(number).locator("[data-do=pick]")).to_have_attribute("aria-pressed", "true")
     table = tab.locator("#gallery-differences")
     expect(table).to_contain_text("Settings that differ")
-    assert table.locator("tr").all_inner_texts()[1:3] == ["Prompt\tsecond city\tfirst city"] + [
-        table.locator("tr").nth(2).inner_text()
-    ]
+    expect(table).to_contain_text(re.compile(r"Prompt\s*second city\s*first city"))
     expect(table).to_contain_text(re.compile(r"OMS prompt\s*light\s*dark"))
     expect(table).not_to_contain_text("Steps")
     files = len(list((home / "pictures").glob("*.png")))

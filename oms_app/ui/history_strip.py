@@ -38,6 +38,7 @@ class HistoryStrip:
     def build(self) -> None:
         """Creates the strip inside the current column."""
         self._strip = gr.HTML("", js_on_load=markup.CLICK_JS, elem_id="history-strip")
+        self._opened = gr.State(("", ""))  # the picture that was opened here, and the newest one at that time
         self._who, self._last = (gr.Textbox(visible=False) for _ in range(2))
 
     def connect(
@@ -51,8 +52,8 @@ class HistoryStrip:
     ) -> None:
         """show: updates that show a picture, and the fields that come with it; they are among the outputs."""
 
-        def update(session: gr.Request) -> str:
-            return self._html(session.session_hash, None)
+        def update(opened: tuple[str, str], session: gr.Request) -> str:
+            return self._html(session.session_hash, *opened)[0]
 
         def load(token: str, name: str, session: gr.Request) -> Updates:
             self._service.visitors.identify(session.session_hash, token)
@@ -65,11 +66,11 @@ class HistoryStrip:
                 shown, after = reopen.opened(history, name, values, self._service)
             except StudioError as error:
                 return {status: markup.alert(str(error))}
-            return {**show(shown, fields.changes(values, after)), self._strip: self._html(session.session_hash, name)}
+            return {**show(shown, fields.changes(values, after)), **self._mark(session.session_hash, name)}
 
-        demo.load(load, [self._who, self._last], [*view.outputs, self._strip], js=WHO, **QUICK)
-        view.summary.change(update, None, self._strip, **QUICK)
-        self._strip.click(open_picture, set(fields.components), [*outputs, self._strip], **QUICK)
+        demo.load(load, [self._who, self._last], [*view.outputs, self._strip, self._opened], js=WHO, **QUICK)
+        view.summary.change(update, self._opened, self._strip, **QUICK)
+        self._strip.click(open_picture, set(fields.components), [*outputs, self._strip, self._opened], **QUICK)
         self._strip.change(None, self._strip, None, js=REMEMBER, **QUICK)
 
     def _last_shown(self, session: str | None, name: str, view: ResultView) -> Updates:
@@ -82,22 +83,28 @@ class HistoryStrip:
                     shown = reopen.shown(history, one, self._service)
                 except StudioError:  # it was deleted
                     continue
-                return {**view.show(shown), self._strip: self._html(session, one)}
+                return {**view.show(shown), **self._mark(session, one)}
         except StudioError as error:
             return {self._strip: markup.alert(str(error))}
         return {self._strip: ""}
 
-    def _html(self, session: str | None, current: str | None) -> str:
-        """current: name of the picture that is shown; None if it is the newest one."""
+    def _mark(self, session: str | None, name: str) -> Updates:
+        """A picture of the history is shown."""
+        html, newest = self._html(session, name, None)
+        return {self._strip: html, self._opened: (name, newest)}
+
+    def _html(self, session: str | None, opened: str, before: str | None) -> tuple[str, str]:
+        """The strip, and the name of the newest picture. opened: the picture that is shown, unless one came since
+        `before` was the newest."""
         history = self._service.history(session)
         try:
             pictures = history.find(count=COUNT).pictures
             thumbnails = history.thumbnails([one.name for one in pictures])
         except StudioError as error:
-            return markup.alert(str(error))
-        if current is None:
-            current = pictures[0].name if pictures else ""
-        return history_view.strip(pictures, thumbnails, current, where(self._service, session))
+            return markup.alert(str(error)), ""
+        newest = pictures[0].name if pictures else ""
+        current = opened if before in (None, newest) else newest
+        return history_view.strip(pictures, thumbnails, current, where(self._service, session)), newest
 
 
 def where(service: StudioService, session: str | None) -> str:
