@@ -62,7 +62,7 @@ class Service:
     def estimate(self, requests: Any) -> float | None:
         return None
 
-    def save(self, result: GenerateResult) -> GenerateResult:
+    def save(self, result: GenerateResult, session: str | None = None) -> GenerateResult:
         return result
 
     def stream(self, request: GenerateRequest, stop: threading.Event, interval: float) -> Iterator[GenerateResult]:

@@ -16,6 +16,7 @@ from oms_app.engine.calibration import Calibration, expected
 from oms_app.engine.estimates import RunTimes
 from oms_app.engine.events import in_thread, stream_events
 from oms_app.engine.image_stats import image_stats
+from oms_app.engine.picture_settings import PictureSettings, read_picture
 from oms_app.engine.run import Run
 from oms_app.engine.visitors import Visitors
 from oms_app.engine.worker import DeviceWorker
@@ -208,9 +209,9 @@ class StudioService:
         """Writes a grid as one labelled PNG with its settings into `pictures`."""
         return png.save_sheet(cells, row_labels, column_labels, self.pictures)
 
-    def read_settings(self, path: Path) -> png.Restored:
-        """The settings in a saved picture. Raises StudioError as `png.read`."""
-        return png.read(path, [info.id for info in self._catalog.infos()])
+    def read_picture(self, path: Path) -> PictureSettings:
+        """The settings in a picture of this program or another. Raises StudioError if there are none."""
+        return read_picture(path, self._catalog.infos())
 
     @staticmethod
     def measure(image: Image.Image) -> ImageStats:
