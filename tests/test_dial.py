@@ -27,7 +27,7 @@ from oms_app.output import png
 from oms_app.paths import EMBEDDED_FOLDER
 from oms_app.prestep.colour import ColourMap, at_brightness, chromaticity_at, mean_colour, parse_colour, warmed
 from oms_app.prestep.dial import FEEDBACK, Steering, Target
-from oms_app.prestep.layout import direction, hold_direction, modes_of, picture_modes
+from oms_app.prestep.layout import coefficient, direction, hold_direction, modes_of, picture_modes
 from oms_app.prestep.schedule import output_of_x0, x0_of_step
 from oms_app.schedulers import SCHEDULERS
 from oms_app.schema import RAW
@@ -146,9 +146,11 @@ def test_a_direction_has_mean_0_and_holds_its_coefficient(name: str) -> None:
     basis = direction(name, 16, 24)
     assert abs(float(basis.mean())) < 1e-6 and float(basis.abs().max()) == 1
     cells = torch.full((3, 16, 24), 0.5)
-    held = hold_direction(hold_direction(cells, name, 0.5), name, 0.5)
+    held = hold_direction(hold_direction(cells, basis, 0.5), basis, 0.5)
     torch.testing.assert_close(held[0] - 0.5, 0.3 * basis, atol=1e-5, rtol=0)
-    assert hold_direction(cells * 0.2, name, 1.0).min() >= 0, "dark pictures have less room"
+    assert hold_direction(cells * 0.2, basis, 1.0).min() >= 0, "dark pictures have less room"
+    against = [coefficient(hold_direction(cells, basis, 0.5, against), basis) for against in (0.1, 9.0)]
+    assert against == pytest.approx([0.25, 0.15], abs=1e-5), "a part of the picture's own light is kept"
 
 
 def test_a_side_is_turned_clockwise() -> None:

@@ -21,7 +21,15 @@ from oms_app.prestep.colour import (
     parse_colour,
     warmed,
 )
-from oms_app.prestep.layout import hold_direction, hold_picture, is_direction, modes_of, picture_modes
+from oms_app.prestep.layout import (
+    coefficient,
+    direction,
+    hold_direction,
+    hold_picture,
+    is_direction,
+    modes_of,
+    picture_modes,
+)
 from oms_app.prestep.methods import Oms, Start
 from oms_app.prestep.step import mix, ode_step
 
@@ -89,7 +97,8 @@ class Steering:
     """The feedback of one picture within one run.
 
     aim: (3,) added to the mean colour to reach, by `exact`. free, modes: the mean colour and the low modes (3, 4, 4)
-    of the picture without the dial, as OMS's x̂0 or else the first x̂0 of the run says.
+    of the picture without the dial, as OMS's x̂0 or else the first x̂0 of the run says. against: by how much that
+    picture's own light comes from the other side, a coefficient of the direction.
     _seen: (3,) each, a decoded mean colour of x̂0 and the mean of its cells. _response: (3, 3), the change of the
     decoded mean colour, its rows, for changes of the cells, its columns. _mean, _shift: (3,), of the last step's cells,
     and by how much they were moved. _kept: Σ kept · shift and Σ shift²; their quotient is the share that stays.
@@ -100,6 +109,7 @@ class Steering:
     aim: Tensor = field(default_factory=lambda: torch.zeros(3))
     free: Tensor | None = None
     modes: Tensor | None = None
+    against: float = 0.0
     _seen: tuple[Tensor, Tensor] | None = None
     _response: Tensor | None = None
     _mean: Tensor | None = None
@@ -147,14 +157,22 @@ class Steering:
     def look(self, cells: Tensor) -> None:
         """Takes the mean colour and the low modes of the free picture from its cells (3, h, w)."""
         self.free = mean_colour(cells)
-        if self.target.light is not None and not is_direction(self.target.light):
+        if self.target.light is None:
+            return
+        if is_direction(self.target.light):
+            self.against = max(0.0, -coefficient(cells, self._basis(cells)))
+        else:
             self.modes = modes_of(cells)
+
+    def _basis(self, cells: Tensor) -> Tensor:
+        assert self.target.light is not None
+        return direction(self.target.light, cells.shape[1], cells.shape[2], self.target.light_angle).to(cells)
 
     def _lit(self, cells: Tensor) -> Tensor:
         target = self.target
         if target.light is not None:
             if is_direction(target.light):
-                cells = hold_direction(cells, target.light, target.light_strength, target.light_angle)
+                cells = hold_direction(cells, self._basis(cells), target.light_strength, self.against)
             else:
                 assert self.modes is not None
                 cells = hold_picture(cells, picture_modes(target.light), self.modes, target.light_strength)

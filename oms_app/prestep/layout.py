@@ -13,6 +13,8 @@ from oms_app.prestep.leak import from_modes, low_modes
 
 FULL = 0.6  # of full scale, the coefficient at strength 1: 0.5 is ±0.3
 GLOW = 0.35  # squared half sides: how fast a centre's glow fades; a vignette is level instead, and dark in the corners
+OWN = 0.5  # the share that is kept of the free picture's own light, where it comes from the other side
+LEAST = 0.5  # of what is asked for, that is left at least then
 ROOM = 0.9  # of the range between brightness and black or white that a direction may take
 
 
@@ -35,14 +37,21 @@ def direction(name: str, height: int, width: int, angle: float = 0.0) -> Tensor:
     return basis / basis.abs().max()
 
 
-def hold_direction(cells: Tensor, name: str, strength: float, angle: float = 0.0) -> Tensor:
-    """Cells whose brightness has the direction's coefficient: 0.6 × strength, less if there is no room for it."""
-    basis = direction(name, cells.shape[1], cells.shape[2], angle).to(cells)
-    brightness = cells.mean(0)
-    level = float(brightness.mean().clamp(0, 1))
-    wanted = min(FULL * strength, ROOM * max(min(level, 1 - level), 0.05))
-    have = (brightness * basis).sum() / (basis * basis).sum()
-    return cells + (wanted - have) * basis
+def hold_direction(cells: Tensor, basis: Tensor, strength: float, against: float = 0.0) -> Tensor:
+    """Cells whose brightness has this coefficient of a direction: 0.6 × strength, less if there is no room for it.
+
+    basis: the direction, (h, w). against: the coefficient, 0 or more, of the light that the free picture has from the
+    other side. A part of it is kept: a sky that is much darker than the land below is a night sky.
+    """
+    level = float(cells.mean().clamp(0, 1))
+    wanted = max(FULL * strength - OWN * against, LEAST * FULL * strength)
+    wanted = min(wanted, ROOM * max(min(level, 1 - level), 0.05))
+    return cells + (wanted - coefficient(cells, basis)) * basis
+
+
+def coefficient(cells: Tensor, basis: Tensor) -> float:
+    """How much of a basis picture the brightness of cells has."""
+    return float((cells.mean(0) * basis).sum() / (basis * basis).sum())
 
 
 def picture_modes(text: str) -> Tensor:
