@@ -106,7 +106,10 @@ def chunk_with(**changes: Any) -> dict[str, Any]:
     ("chunk", "message"),
     [
         (chunk_with(model="/etc/passwd"), "not in the catalogue"),
-        (chunk_with(variants=[{"name": "o", "correction": "oms", "module": "../x"}]), "not in the catalogue"),
+        (
+            chunk_with(variants=[{"name": "o", "correction": "oms", "module": "../x"}]) | {"variant": "o"},
+            "not in the cat",
+        ),
         (chunk_with(seed=-1), "take 0 to 4294967295"),
         (chunk_with(num_inference_steps=10**9), "take 1 to 200"),
         (chunk_with(prompt="x" * 9_999), "2,000"),
@@ -117,8 +120,11 @@ def chunk_with(**changes: Any) -> dict[str, Any]:
         ("[]", "damaged"),
         ('{"version": 1}', "damaged"),
         (chunk_with(prompt="x" * 300_000), "damaged"),
+        (chunk_with() | {"index": 10**9}, "the index is 1000000000, of 1 pictures"),
+        (chunk_with() | {"index": -1}, "not valid"),
+        (chunk_with() | {"variant": "dial"}, "'dial' is none of the request's"),
     ],
-    ids=range(12),
+    ids=range(15),
 )
 def test_settings_in_a_picture_are_validated(tmp_path: Path, chunk: Any, message: str) -> None:
     with pytest.raises(StudioError, match=message) as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,9 +15,12 @@ import pytest
 from conftest import running_app
 from gradio_client import Client
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tiny import make_base, make_module, make_world
 
-from oms_app import GenerateRequest, Studio
+from oms_app import GenerateRequest, Studio, Variant
+from oms_app.output.history import History, Query
+from oms_app.schema import RAW
 
 MODELS, REQUESTS, THREADS = 6, 200, 4
 CLIENTS, ROUNDS, ASKED = 20, 3, 3
@@ -115,3 +119,49 @@ def test_20_clients_at_once_get_their_own_pictures(presets: Path, tmp_path: Path
                 assert max(pool.map(ask, range(CLIENTS))) <= 1  # of 255
                 memory.append(server.memory_info().rss)
     assert memory[-1] - memory[-2] <= 20 * MiB, [round(size / MiB) for size in memory]
+
+
+@pytest.mark.slow
+def test_a_history_of_10_000_pictures_is_quick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """First thumbnails within a second, without an index and with one; a search within 0.3 s."""
+    make_history(tmp_path, 10_000)
+    seconds: dict[str, float] = {}
+
+    def timed(what: str, history: History, query: Query | None = None) -> int:
+        began = time.perf_counter()
+        found = history.find(query, count=48)
+        thumbnails = history.thumbnails([one.name for one in found.pictures])
+        seconds[what] = time.perf_counter() - began
+        assert len(thumbnails) == len(found.pictures) > 0
+        return found.total
+
+    without = History(tmp_path)
+    timed("no index", without)
+    without.wait()
+    history = History(tmp_path)
+    assert timed("index", history) == 5_000
+    began = time.perf_counter()
+    assert 0 < history.find(Query(words="night fog")).total < 5_000
+    seconds["search"] = time.perf_counter() - began
+    with capsys.disabled():
+        print({what: round(one, 3) for what, one in seconds.items()})
+    assert seconds["no index"] <= 1.0 and seconds["index"] <= 1.0 and seconds["search"] <= 0.3
+
+
+def make_history(folder: Path, pictures: int) -> None:
+    """Pairs of 256 pixels with six words each; half of the pictures are raw."""
+    words = ["mountains", "sea", "night", "dark", "sunset", "forest", "city", "red", "blue", "fog", "lake", "snow"]
+    slope = np.add.outer(np.arange(256), np.arange(256)) // 2
+    picture = Image.fromarray(np.stack([slope, slope.T[::-1], 255 - slope], -1).astype(np.uint8))
+    chance = random.Random(0)
+    oms = Variant(name="oms", correction="oms", prompt="dark")
+    for i in range(pictures // 2):
+        request = GenerateRequest(
+            prompt=" ".join(chance.choices(words, k=6)), seed=i, variants=(RAW, oms), num_inference_steps=20,
+            guidance_scale=5.0, scheduler="ddim", width=256, height=256,
+        )  # fmt: skip
+        for variant in request.variants:
+            chunk = {"version": 1, "request": request.model_dump(mode="json"), "variant": variant.name, "index": 0}
+            info = PngInfo()
+            info.add_itxt("oms_studio", json.dumps(chunk))
+            picture.save(folder / f"{i:05}-{variant.name}.png", pnginfo=info, compress_level=1)

@@ -17,12 +17,14 @@ from oms_app.engine.estimates import RunTimes
 from oms_app.engine.events import in_thread, stream_events
 from oms_app.engine.image_stats import image_stats
 from oms_app.engine.run import Run
+from oms_app.engine.visitors import Visitors
 from oms_app.engine.worker import DeviceWorker
 from oms_app.errors import StudioError
 from oms_app.looks import LookLibrary
 from oms_app.models import user_models
 from oms_app.models.catalog import Entry, ModelInfo, open_catalog
 from oms_app.output import png
+from oms_app.output.history import History, Query, light_of
 from oms_app.paths import EMBEDDED, user_folder
 from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress, Transfer
 
@@ -39,7 +41,8 @@ class StudioService:
     page's queue, so that they occupy no thread and the page can show their position.
 
     device, precision, memory: as for Studio. home: the user's folder (else $OMS_HOME, else the system's place).
-    pictures: folder of finished pictures, for visitors who cannot save looks (else in the user's folder).
+    pictures: folder of finished pictures, for visitors who are strangers to each other: each sees only their own, and
+    none can save looks (else one folder in the user's folder).
     looks: the shipped ones and the user's.
     """
 
@@ -59,6 +62,7 @@ class StudioService:
         self._studio: Future[Studio] | None = None
         self._starting = threading.Lock()
         self.pictures = pictures or user_folder(home) / "pictures"
+        self.visitors = Visitors(self.pictures, private=pictures is not None)
         self.looks = LookLibrary(folder=None if pictures else user_folder(home) / "looks")
 
     @property
@@ -181,9 +185,22 @@ class StudioService:
     def _info(self, entry: Entry) -> ModelInfo:
         return next(info for info in self._catalog.infos() if info.id == entry.id)
 
-    def save(self, result: GenerateResult) -> GenerateResult:
-        """Writes the pictures as PNG with their settings into `pictures`."""
-        return png.save(result, self.pictures)
+    def history(self, session: str | None) -> History:
+        """The saved pictures that an open page may see. session: its name, see `Visitors`."""
+        return self.visitors.history(session)
+
+    def query(self, look: str = "", **asked: Any) -> Query:
+        """What to look for in a history. look: id, "" for any. asked: the other fields of Query. Raises StudioError for
+        an unknown look."""
+        if not look:
+            return Query(**asked)
+        found = self.looks.find(look)
+        prefix, suffix = (f"{found.prefix} " if found.prefix else ""), (f" {found.suffix}" if found.suffix else "")
+        return Query(**asked, light=light_of(found.variant()), prefix=prefix, suffix=suffix)
+
+    def save(self, result: GenerateResult, session: str | None = None) -> GenerateResult:
+        """Writes the pictures as PNG with their settings into the folder of the session's history."""
+        return png.save(result, self.history(session).folder)
 
     def save_sheet(
         self, cells: Sequence[Sequence[png.Cell]], row_labels: Sequence[str], column_labels: Sequence[str]

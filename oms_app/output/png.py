@@ -13,16 +13,17 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from oms_app.errors import StudioError, describe
 from oms_app.output.sheets import framed, labelled, notice
+from oms_app.output.text_chunks import read_texts
 from oms_app.schedulers import SCHEDULER_SPECS
-from oms_app.schema import Frozen, GenerateRequest, GenerateResult, ImageResult
+from oms_app.schema import Frozen, GenerateRequest, GenerateResult, ImageResult, Variant
 
 VERSION = 1
 SHEET_CELL = 512  # pixels: the largest side of a picture on a sheet
@@ -35,7 +36,24 @@ class Restored(Frozen):
 
     request: GenerateRequest
     variant: str
-    index: int
+    index: Annotated[int, Field(ge=0)]
+
+    @property
+    def chosen(self) -> Variant:
+        return next(one for one in self.request.variants if one.name == self.variant)
+
+    @property
+    def seed(self) -> int:
+        """Of this picture."""
+        return (self.request.seed or 0) + self.index
+
+    @model_validator(mode="after")
+    def _it_is_one_of_the_request(self) -> Restored:
+        if self.variant not in [one.name for one in self.request.variants]:
+            raise ValueError(f"the variant {self.variant[:60]!r} is none of the request's")
+        if self.index >= self.request.count:
+            raise ValueError(f"the index is {self.index}, of {self.request.count} pictures")
+        return self
 
 
 def save(result: GenerateResult, folder: Path) -> GenerateResult:
@@ -89,14 +107,27 @@ def read(path: Path, models: Collection[str]) -> Restored:
 
     Raises StudioError if the file is not a PNG, has no settings of OMS Studio, or names another model.
     """
+    restored = read_any(path)
+    named = {restored.request.model, *(v.module for v in restored.request.variants if v.module is not None)}
+    named |= {lora.id for lora in restored.request.loras}
+    if unknown := sorted(named - set(models)):
+        raise StudioError(f"{path.name} was made with {unknown[0]!r}, which is not in the catalogue: choose another")
+    return restored
+
+
+def read_any(path: Path) -> Restored:
+    """As `read`, whatever models the settings name. No pixel is decoded."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
-            image.load()  # text chunks may follow the pixels
-            text = getattr(image, "text", {}).get("oms_studio")
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        text = read_texts(path).get("oms_studio")
+    except (OSError, ValueError) as error:
         raise StudioError(f"{path.name} cannot be read as a PNG: choose a picture that OMS Studio saved") from error
     if text is None:
         raise StudioError(f"{path.name} contains no settings: choose a picture that OMS Studio saved")
+    return parse_settings(text, path.name)
+
+
+def parse_settings(text: str, name: str) -> Restored:
+    """The settings that the chunk `oms_studio` of the file `name` holds. Raises StudioError if they are not valid."""
     try:
         if len(text) > MAX_CHUNK:
             raise ValueError("too long")
@@ -104,18 +135,13 @@ def read(path: Path, models: Collection[str]) -> Restored:
         version = chunk["version"]
         settings = {"request": chunk["request"], "variant": chunk["variant"], "index": chunk["index"]}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StudioError(f"the settings in {path.name} are damaged: choose another picture") from error
+        raise StudioError(f"the settings in {name} are damaged: choose another picture") from error
     if version != VERSION:
-        raise StudioError(f"the settings in {path.name} are of version {version!r}: this OMS Studio reads {VERSION}")
+        raise StudioError(f"the settings in {name} are of version {version!r}: this OMS Studio reads {VERSION}")
     try:
-        restored = Restored.model_validate(settings)
+        return Restored.model_validate(settings)
     except ValidationError as error:
-        raise StudioError(f"the settings in {path.name} are not valid: {describe(error)}") from error
-    named = {restored.request.model, *(v.module for v in restored.request.variants if v.module is not None)}
-    named |= {lora.id for lora in restored.request.loras}
-    if unknown := sorted(named - set(models)):
-        raise StudioError(f"{path.name} was made with {unknown[0]!r}, which is not in the catalogue: choose another")
-    return restored
+        raise StudioError(f"the settings in {name} are not valid: {describe(error)}") from error
 
 
 @contextmanager

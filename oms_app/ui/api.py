@@ -42,7 +42,7 @@ def _add_generate(service: StudioService) -> None:
         variants = values["variants"] or (["raw", one_more_step(settings)] if values["oms"] else ["raw"])
         request = {name: values[name] for name in (*TEXTS, *PICTURE, "guidance_rescale", "exact")}
         request |= {"model": _known(service, values["model"]), "variants": variants_of(variants, settings)}
-        result = save(service, service.generate(GenerateRequest.model_validate(request)))
+        result = save(service, service.generate(GenerateRequest.model_validate(request)), None)
         unread = unread_settings(request["variants"], settings)
         pictures = [
             {"variant": image.variant, **_answer(image), "reached": [one.model_dump() for one in image.reached]}

@@ -14,6 +14,7 @@ from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import CREATE_FIELDS, CreateValues
 from oms_app.ui.generation import PictureJob, bind_generation
+from oms_app.ui.history_strip import HistoryStrip
 from oms_app.ui.light_panel import LightPanel
 from oms_app.ui.looks_panel import LooksPanel
 from oms_app.ui.model_choice import ModelChoice
@@ -39,6 +40,7 @@ class CreateTab(Tab):
         self._seed = SeedField()
         self._models = ModelChoice(service, loras=True)
         self._view = ResultView()
+        self._history = HistoryStrip(service)
         self._light = LightPanel(service)
         self._looks = LooksPanel(service.looks)
 
@@ -61,6 +63,7 @@ class CreateTab(Tab):
                 self.controls.build_status()
             with gr.Column(elem_id="show", min_width=0):
                 self._view.build()
+                self._history.build()
                 if self._examples:
                     gr.HTML(markup.heading("Examples"))
                     self._cards = gr.HTML(
@@ -114,6 +117,7 @@ class CreateTab(Tab):
         saved_settings.connect(page.demo, self.fields, self.lists, self._service, self.refresh)
         self._connect_visibility()
         restore.connect(self._restore, self.fields, self._service, self.show_result, self.controls.status, self.outputs)
+        self._history.connect(page.demo, self.fields, self._view, self.show_result, self.controls.status, self.outputs)
         if self._examples:
             self._cards.click(self._open_example, set(self.fields.components), self.outputs, **QUICK)
 

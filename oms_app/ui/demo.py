@@ -13,6 +13,7 @@ from oms_app.ui import api, gradio_compat
 from oms_app.ui.compare_tab import CompareTab
 from oms_app.ui.create_tab import CreateTab
 from oms_app.ui.explore_tab import ExploreTab
+from oms_app.ui.gallery_tab import GalleryTab
 from oms_app.ui.models_tab import ModelsTab
 from oms_app.ui.tab import Page, Tab
 
@@ -28,7 +29,13 @@ HEADER = """
 def make_tabs(service: StudioService, local: bool) -> Sequence[Tab]:
     """The tabs in their order. A new tab is one more entry."""
     create = CreateTab(service)
-    return (create, ExploreTab(service, create), CompareTab(service), ModelsTab(service, local))
+    return (
+        create,
+        GalleryTab(service, create),
+        ExploreTab(service, create),
+        CompareTab(service),
+        ModelsTab(service, local),
+    )
 
 
 def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:

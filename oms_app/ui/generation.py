@@ -143,7 +143,7 @@ class JobRunner(Generic[V]):
                     if isinstance(event, Progress):
                         updates = job.on_progress(event)
                     else:
-                        updates = job.on_result(save(self._service, event))
+                        updates = job.on_result(save(self._service, event, session.session_hash))
                     if updates:
                         yield updates
             except Exception as caught:
@@ -199,10 +199,10 @@ def bind_generation(
     controls.stop.click(runner.request_stop, None, controls.stop, **QUICK)
 
 
-def save(service: StudioService, result: GenerateResult) -> GenerateResult:
-    """The result with its pictures saved; with a note that says why not if that fails."""
+def save(service: StudioService, result: GenerateResult, session: str | None) -> GenerateResult:
+    """The result with its pictures saved; with a note that says why not if that fails. session: of the open page."""
     try:
-        return service.save(result)
+        return service.save(result, session)
     except StudioError as error:  # such as a full disk: the pictures exist all the same
         return result.model_copy(update={"notes": (*result.notes, f"not saved: {error}")})
 

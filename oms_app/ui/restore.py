@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from PIL import Image
@@ -19,6 +19,9 @@ from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import CreateValues
 from oms_app.ui.model_choice import available_models
 from oms_app.ui.result_view import Picture, ShownResult
+
+if TYPE_CHECKING:
+    from oms_app.output.png import Restored
 
 KNOWN = (OMS.correction, DIAL)  # corrections that Create has fields for
 
@@ -57,21 +60,27 @@ def read(path: Path, values: CreateValues, service: StudioService) -> tuple[Show
     Raises StudioError if it has no settings, or Create cannot make it on this machine.
     """
     restored = service.read_settings(path)
-    chosen = next(one for one in restored.request.variants if one.name == restored.variant)
-    request = restored.request.model_copy(update={"seed": (restored.request.seed or 0) + restored.index})
-    _require_models(request, service)
+    after = values_of(restored, values, service)
+    corrected = restored.chosen.is_corrected
     with Image.open(path) as file:
         image = file.convert("RGB")
     picture = Picture(path, service.measure(image))
     shown = ShownResult(
-        prompt=request.prompt,
-        seed=request.seed or 0,
-        raw=None if chosen.is_corrected else picture,
-        oms=picture if chosen.is_corrected else None,
+        prompt=restored.request.prompt,
+        seed=restored.seed,
+        raw=None if corrected else picture,
+        oms=picture if corrected else None,
         details=("from a saved picture",),
         notes=("These are the picture's settings. Press Generate for the pair.",),
     )
-    return shown, values.with_picture(request, _corrected(request, chosen))
+    return shown, after
+
+
+def values_of(restored: Restored, values: CreateValues, service: StudioService) -> CreateValues:
+    """The fields with the settings in a picture. Raises StudioError if Create cannot make it on this machine."""
+    request = restored.request.model_copy(update={"seed": restored.seed, "count": 1})
+    _require_models(request, service)
+    return values.with_picture(request, _corrected(request, restored.chosen))
 
 
 def _corrected(request: GenerateRequest, chosen: Variant) -> Variant:

@@ -1,0 +1,153 @@
+"""Saved pictures as a person finds them again, in a real browser, with tiny models."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import make_examples, running_app
+from playwright.sync_api import Page, expect
+from test_browser import PATIENCE, PROMPT, browser, picture
+
+pytestmark = pytest.mark.browser
+__all__ = ["browser"]  # a fixture of this module too
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("history-home")
+
+
+@pytest.fixture(scope="module")
+def address(presets: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    make_examples(presets.parents[1] / "assets/lumen/examples")
+    environment = {"OMS_HOME": str(home), "OMS_PRESETS": str(presets)}
+    with running_app(environment, tmp_path_factory.mktemp("log") / "app.txt") as found:
+        yield found
+
+
+@pytest.fixture
+def tab(browser, address: str) -> Iterator[Page]:  # type: ignore[no-untyped-def]
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    view = context.new_page()
+    broken: list[str] = []
+    view.on("pageerror", lambda error: broken.append(str(error)))
+    view.set_default_timeout(30_000)
+    view.add_init_script("localStorage.setItem('oms-studio-tour', 'seen')")
+    view.goto(address)
+    expect(view.get_by_role("button", name="Generate", exact=True)).to_be_enabled()
+    yield view
+    context.close()
+    assert broken == []
+
+
+def generate(view: Page, prompt: str, oms_prompt: str = "") -> None:
+    view.locator(PROMPT).fill(prompt)
+    view.locator("#oms-prompt").get_by_role("textbox").fill(oms_prompt)
+    view.locator("#generate").click()
+    expect(view.locator("#summary")).to_contain_text(prompt, timeout=PATIENCE)
+    expect(view.locator("#generate")).to_be_enabled()
+    expect(view.locator("#history-strip [aria-current]")).to_have_attribute("title", re.compile(f"^{prompt} ·"))
+
+
+def gallery(view: Page) -> None:
+    view.get_by_role("tab", name="Gallery").click()
+    expect(view.locator("#gallery-cards .oms-kept")).to_be_visible()
+
+
+def test_yesterdays_picture_is_found_after_a_reload_and_continued(tab: Page, home: Path) -> None:
+    generate(tab, "red sea", "dark")
+    before = picture(tab, "oms").tobytes()
+    generate(tab, "snow")
+    folder = home / "pictures"
+    for path in folder.glob("*.png"):
+        yesterday = path.stat().st_mtime - 24 * 60 * 60
+        os.utime(path, (yesterday, yesterday))
+    tab.reload()
+    expect(tab.locator("#summary")).to_contain_text("snow")
+    expect(tab.locator("#summary")).to_contain_text("from the history")
+    expect(tab.locator("#history-strip")).to_contain_text(f"Saved in {folder}")
+    expect(tab.locator("#raw-image img")).to_be_visible()
+    gallery(tab)
+    tab.locator("#gallery-words").get_by_role("textbox").fill("sea red")
+    expect(tab.locator("#gallery-count")).to_contain_text("1 to 1 of 1 picture.")
+    tab.locator(".oms-open").click()
+    expect(tab.locator(PROMPT)).to_have_value("red sea")
+    expect(tab.locator("#oms-prompt").get_by_role("textbox")).to_have_value("dark")
+    assert picture(tab, "oms").tobytes() == before
+    expect(tab.locator("#raw-image img")).to_be_visible()
+    tab.locator("#generate").click()
+    expect(tab.locator("#summary")).to_contain_text(re.compile(r"20 steps|4 steps"), timeout=PATIENCE)
+    assert picture(tab, "oms").tobytes() == before, "painted again, it is the same"
+
+
+def test_a_click_on_the_strip_opens_a_picture_again(tab: Page) -> None:
+    generate(tab, "blue hills", "light")
+    generate(tab, "fog")
+    tab.locator("#history-strip button").nth(1).click()
+    expect(tab.locator(PROMPT)).to_have_value("blue hills")
+    expect(tab.locator("#oms-prompt").get_by_role("textbox")).to_have_value("light")
+    expect(tab.locator("#history-strip button").nth(1)).to_have_attribute("aria-current", "true")
+    tab.reload()
+    expect(tab.locator("#summary")).to_contain_text("blue hills")
+
+
+def test_pictures_are_marked_compared_deleted_and_brought_back(tab: Page, home: Path) -> None:
+    generate(tab, "first city", "dark")
+    generate(tab, "second city", "light")
+    gallery(tab)
+    tab.locator("#gallery-words").get_by_role("textbox").fill("city")
+    cards = tab.locator(".oms-kept li")
+    expect(cards).to_have_count(2)
+    cards.nth(0).locator("[data-do=favourite]").click()
+    expect(cards.nth(0).locator("[data-do=favourite]")).to_have_attribute("aria-pressed", "true")
+    tab.get_by_label("Favourites").check()
+    expect(cards).to_have_count(1)
+    tab.get_by_label("Favourites").uncheck()
+    expect(cards).to_have_count(2)
+    for number in (0, 1):
+        cards.nth(number).locator("[data-do=pick]").click()
+        expect(cards.nth(number).locator("[data-do=pick]")).to_have_attribute("aria-pressed", "true")
+    table = tab.locator("#gallery-differences")
+    expect(table).to_contain_text("Settings that differ")
+    expect(table).to_contain_text(re.compile(r"Prompt\s*second city\s*first city"))
+    expect(table).to_contain_text(re.compile(r"OMS prompt\s*light\s*dark"))
+    expect(table).not_to_contain_text("Steps")
+    files = len(list((home / "pictures").glob("*.png")))
+    cards.nth(0).locator("[data-do=delete]").click()
+    expect(cards).to_have_count(1)
+    assert len(list((home / "pictures").glob("*.png"))) == files - 2, "the raw picture goes along"
+    tab.get_by_role("button", name="Undo delete").click()
+    expect(cards).to_have_count(2)
+    expect(cards.nth(0).locator("[data-do=favourite]")).to_have_attribute("aria-pressed", "true")
+    assert len(list((home / "pictures").glob("*.png"))) == files
+    tab.set_viewport_size({"width": 390, "height": 844})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
+
+
+def test_on_a_space_a_visitor_sees_only_their_own_pictures(browser, presets: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    environment = {"OMS_HOME": str(tmp_path), "OMS_PRESETS": str(presets), "SPACE_ID": "someone/space"}
+    with running_app(environment, tmp_path / "app.txt") as address:
+        address = address.replace("0.0.0.0", "127.0.0.1")
+        contexts = [browser.new_context() for _ in range(2)]
+        mine, other = (context.new_page() for context in contexts)
+        for view in (mine, other):
+            view.set_default_timeout(30_000)
+            view.goto(address)
+            expect(view.get_by_role("button", name="Generate", exact=True)).to_be_enabled()
+        generate(mine, "my secret")
+        mine.reload()
+        expect(mine.locator("#summary")).to_contain_text("my secret")
+        expect(mine.locator("#history-strip")).to_contain_text("Only you see these pictures")
+        assert "/" not in mine.locator("#history-strip p").inner_text(), "no path"
+        other.reload()
+        other.get_by_role("tab", name="Gallery").click()
+        expect(other.locator("#gallery-count")).to_contain_text("No pictures.")
+        time.sleep(0.5)
+        expect(other.locator("#summary")).not_to_contain_text("my secret")
+        for context in contexts:
+            context.close()
