@@ -127,6 +127,9 @@ def test_a_single_file_is_sampled_as_the_published_folder_is(
         ("prediction_type", "v-prediction", "v_prediction"),
         ("modelspec.prediction_type", "vpred", "v_prediction"),
         ("prediction_type", "eps", "epsilon"),
+        ("modelspec.predict_key", "v", "v_prediction"),  # ComfyUI's name
+        ("modelspec.prediction_type", "sample", "sample"),
+        ("prediction_type", "x0", "sample"),
     ],
 )
 def test_the_metadata_may_say_what_is_predicted(
@@ -140,6 +143,8 @@ def test_the_metadata_may_say_what_is_predicted(
 def test_a_file_that_says_it_is_a_flow_is_refused(tensors: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
     path = saved(tmp_path, tensors["sdxl"], {"modelspec.prediction_type": "rectified_flow"})
     assert "says that it is a flow-matching model (rectified_flow)" in refusal(path)
+    path = saved(tmp_path, tensors["sdxl"], {"modelspec.prediction_type": "edm"})
+    assert "says that it is a model of EDM (edm)" in refusal(path)
 
 
 def test_betas_of_its_own_are_the_models(tensors: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
@@ -266,8 +271,9 @@ def test_old_names_and_shapes_are_read(
     wanted = weights(StableDiffusionPipeline.from_pretrained(folders["sd15"], local_files_only=True))
     assert got.keys() == wanted.keys() and all(torch.equal(got[name], wanted[name]) for name in wanted)
     assert unread_tensors(saved(tmp_path, old)) == ()
-    extra = old | {"learned_thing.weight": torch.zeros(1)}
-    assert unread_tensors(saved(tmp_path, extra)) == ("learned_thing.weight",)
+    for name in ("learned_thing.weight", "lora_unet_conv_in.lora_up.weight"):
+        extra = saved(tmp_path, old | {name: torch.zeros(1)})
+        assert unread_tensors(extra) == (name,) and identify(extra).kind == "checkpoint"
 
 
 def test_stable_diffusion_2_under_sdxls_names_is_read(tensors: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
@@ -302,8 +308,13 @@ def test_incomplete_and_foreign_checkpoints_are_named(tensors: dict[str, dict[st
     )
     nf4 = whole | {f"{UNET}out.2.weight.quant_state.bitsandbytes__nf4": torch.zeros(3, dtype=torch.uint8)}
     assert "quantised weights (bitsandbytes NF4" in refusal(saved(tmp_path, nf4))
-    integers = whole | {f"{UNET}time_embed.0.weight": torch.zeros(64, 16, dtype=torch.int8)}
-    assert "quantised weights (the integer type I8)" in refusal(saved(tmp_path, integers))
+    for name in (
+        f"{UNET}time_embed.0.weight",
+        "first_stage_model.decoder.conv_out.weight",
+        "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
+    ):
+        integers = whole | {name: torch.zeros(whole[name].shape, dtype=torch.int8)}
+        assert "quantised weights (the integer type I8)" in refusal(saved(tmp_path, integers))
 
 
 # One or two tensors of files as they are published, and what they are.

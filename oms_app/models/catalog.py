@@ -12,9 +12,9 @@ from pydantic import Field, ValidationError, model_validator
 from oms_app.errors import StudioError, describe_entry, one_line
 from oms_app.fields import REQUEST_FIELDS
 from oms_app.models.file_kinds import DOMAINS, NATIVE, family_of
-from oms_app.models.folder_kinds import check_folder, refuse_format, refuse_pickles, snapshot_of
+from oms_app.models.folder_kinds import USUAL_SCALE, check_folder, refuse_format, refuse_pickles, snapshot_of
 from oms_app.models.lora_formats import lora_in
-from oms_app.models.reading import is_safetensors, read_json, weight_files
+from oms_app.models.reading import is_safetensors, read_json, read_text, weight_files
 from oms_app.paths import PRESETS, user_folder
 from oms_app.schema import Frozen
 
@@ -24,7 +24,6 @@ Kind = Literal["base", "oms", "singdiffusion", "signal_leak", "lora", "text"]
 OWN_KINDS: tuple[Kind, ...] = ("base", "oms", "lora")
 # Of a VAE's scaling_factor: what a folder's latents most likely are. If a module has a fingerprint, that decides.
 SCALES = {0.18215: "sd", 0.13025: "sdxl"}
-USUAL_SCALE = 0.18215  # for a VAE whose config does not contain one, as in 2022
 PixelSize = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
 
 
@@ -123,7 +122,7 @@ class Catalog:
             raise StudioError(f"the catalogue folder {self.presets} does not exist: give one with *.json entries")
         for path in sorted(self.presets.glob("*.json")):
             try:
-                entry = Entry.model_validate_json(path.read_text(encoding="utf-8"))
+                entry = Entry.model_validate_json(read_text(path))
             except ValidationError as error:
                 raise StudioError(f"{path.name} is not a catalogue entry: {describe_entry(error)}") from error
             if entry.id in self.entries:
@@ -136,7 +135,7 @@ class Catalog:
     def _read_own(self) -> None:
         path = self.downloads / OWN
         try:
-            given = list(json.loads(path.read_text(encoding="utf-8"))["models"]) if path.is_file() else []
+            given = list(json.loads(read_text(path))["models"]) if path.is_file() else []
         except (OSError, ValueError, KeyError, TypeError) as error:
             self.warnings.append(f"{path} cannot be read ({one_line(error)}): add your models again")
             return
@@ -332,8 +331,10 @@ def _defaults_of(folder: Path) -> Defaults:
     config, vae = read_json(folder / "unet/config.json"), read_json(folder / "vae/config.json")
     try:
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        native = int(config.get("sample_size") or 64) * factor
-        return Defaults(width=native, height=native, min_size=max(8, native // 2), max_size=min(2048, native * 2))
+        sample = config.get("sample_size") or 64
+        height, width = (int(side) * factor for side in (sample if isinstance(sample, list) else (sample, sample)))
+        small, large = max(8, min(height, width) // 2), min(2048, 2 * max(height, width))
+        return Defaults(width=width, height=height, min_size=small, max_size=large)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise StudioError(f"{folder} has no valid size in its unet and vae config.json: restore them") from error
 
