@@ -21,6 +21,7 @@ from torch import Tensor
 from dev.full_size.ldm import to_single_file, unet_name, vae_name
 from oms_app import StudioError
 from oms_app.models import single_file
+from oms_app.models.catalog import Catalog
 from oms_app.models.file_kinds import identify
 from oms_app.models.ldm_names import unet_names, vae_names
 from oms_app.models.prediction import in_float32, prediction_type
@@ -276,12 +277,21 @@ def test_old_names_and_shapes_are_read(
         assert unread_tensors(extra) == (name,) and identify(extra).kind == "checkpoint"
 
 
-def test_stable_diffusion_2_under_sdxls_names_is_read(tensors: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
+def test_stable_diffusion_2_under_sdxls_names_is_read(
+    tensors: dict[str, dict[str, Tensor]], presets: Path, own_home: Path, tmp_path: Path
+) -> None:
     """SD-Turbo was published so."""
     turbo = {n.replace("cond_stage_model.", "conditioner.embedders.0."): v for n, v in tensors["sd21"].items()}
     got = load_single_file(saved(tmp_path, turbo), torch.float32)
     wanted = load_single_file(saved(tmp_path, tensors["sd21"]), torch.float32)
     assert all(torch.equal(got.text_encoder.state_dict()[n], v) for n, v in wanted.text_encoder.state_dict().items())
+    timesteps = make_scheduler(got.scheduler.config, "euler-a", 4, torch.device("cpu")).timesteps
+    assert timesteps.tolist() == [999.0, 749.0, 499.0, 249.0]  # of its authors
+    defaults = Catalog(presets, home=own_home).find(str(tmp_path / "model.safetensors"), "base").defaults
+    assert defaults and defaults.width == 768  # Stable Diffusion 2.x, which was saved last
+    defaults = Catalog(presets, home=own_home).find(str(saved(tmp_path, turbo)), "base").defaults
+    assert defaults
+    assert (defaults.width, defaults.num_inference_steps, defaults.guidance_scale) == (512, 4, 1.0)
 
 
 def refusal(path: Path) -> str:

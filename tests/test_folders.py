@@ -405,6 +405,7 @@ def test_an_index_whose_shards_are_missing_beside_a_whole_file(base: Path) -> No
         ("unet", {"cross_attention_dim": 48}, "prompt embeddings of width 48, its text encoder gives 32"),
         ("unet", {"addition_embed_type": "text_time"}, "its UNet is of another model (addition_embed_type text_time"),
         ("unet", {"encoder_hid_dim_type": "image_proj"}, "encoder_hid_dim_type image_proj"),
+        ("unet", {"dual_cross_attention": True}, "its UNet reads two prompts"),
         ("vae", {"latent_channels": 16}, "its VAE has 16 latent channels, its UNet 4"),
         ("vae", {"scaling_factor": 0}, "no valid scale of its latents"),
         ("vae", {"scaling_factor": "0.18215"}, "no valid scale of its latents"),
@@ -466,6 +467,24 @@ def test_what_configs_of_schedulers_say_of_the_prediction(base: Path) -> None:
     edit(path, predict_epsilon=None, prediction_type="v")
     with pytest.raises(StudioError, match="prediction_type 'v' is none of epsilon, v_prediction, sample"):
         load_folder(base, torch.float32)
+
+
+def test_a_distilled_models_folder_has_its_makers_defaults(base: Path, presets: Path, own_home: Path) -> None:
+    def sampling() -> tuple[str, int, float]:
+        defaults = Catalog(presets, home=own_home).find(str(base), "base").defaults
+        assert defaults
+        return defaults.scheduler, defaults.num_inference_steps, defaults.guidance_scale
+
+    edit(base / "model_index.json", scheduler=["diffusers", "EulerAncestralDiscreteScheduler"])
+    edit(base / "unet/config.json", sample_size=64, cross_attention_dim=1024)
+    edit(base / "text_encoder/config.json", hidden_size=1024)
+    assert sampling() == ("euler-a", 4, 1.0)  # as SDXL-Turbo: `trailing`, at 512 px
+    edit(base / "scheduler/scheduler_config.json", prediction_type="v_prediction")
+    assert sampling() == ("ddim", 20, 5.0)
+    edit(base / "model_index.json", scheduler=["diffusers", "LCMScheduler"])
+    assert sampling() == ("lcm", 4, 1.0)
+    edit(base / "unet/config.json", time_cond_proj_dim=256)
+    assert sampling() == ("lcm", 4, 8.0)
 
 
 def test_a_native_size_of_two_sides(base: Path, presets: Path, own_home: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import save_file
-from tiny import make_sdxl
+from tiny import make_sdxl, make_unet
 from torch import Tensor
 
 from dev.full_size.ldm import unet_name
@@ -367,6 +367,15 @@ def test_what_tools_write_into_names(names: dict[str, str], lumen: Path, sdxl: P
     factors, delta = plain(pipeline.unet.get_submodule(module[1]).weight.detach(), 1, [0])
     stem = names.get("stem", "unet.{}").format(module[1])
     save_file(written(AB | names, factors, stem), tmp_path / "a.safetensors")
+    check(pipeline, {module: delta}, tmp_path / "a.safetensors")
+
+
+def test_a_base_with_modules_that_have_no_original_name(lumen: Path, sdxl: Path, tmp_path: Path) -> None:
+    """A latent consistency model's embedding of the guidance scale has one, a projection of the prompt has none."""
+    pipeline, module = open_base("sd", lumen, sdxl), ("unet", "time_embedding.cond_proj")
+    pipeline.unet = make_unet(time_cond_proj_dim=8, encoder_hid_dim=32, encoder_hid_dim_type="text_proj")
+    factors, delta = plain(pipeline.unet.get_submodule(module[1]).weight.detach(), 1, [0])
+    save_file(written(LORA, factors, "lora_unet_time_embed_cond_proj"), tmp_path / "a.safetensors")
     check(pipeline, {module: delta}, tmp_path / "a.safetensors")
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from oms_app.errors import StudioError, describe_entry, one_line
 from oms_app.fields import REQUEST_FIELDS
-from oms_app.models.file_kinds import DOMAINS, NATIVE, family_of
-from oms_app.models.folder_kinds import USUAL_SCALE, check_folder, refuse_format, refuse_pickles, snapshot_of
+from oms_app.models.file_kinds import DOMAINS, NATIVE, family_of, identify
+from oms_app.models.folder_kinds import USUAL_SCALE, check_folder, parts_of, refuse_format, refuse_pickles, snapshot_of
 from oms_app.models.lora_formats import lora_in
 from oms_app.models.reading import is_safetensors, read_json, read_text, weight_files
 from oms_app.paths import PRESETS, user_folder
@@ -24,6 +25,9 @@ Kind = Literal["base", "oms", "singdiffusion", "signal_leak", "lora", "text"]
 OWN_KINDS: tuple[Kind, ...] = ("base", "oms", "lora")
 # Of a VAE's scaling_factor: what a folder's latents most likely are. If a module has a fingerprint, that decides.
 SCALES = {0.18215: "sd", 0.13025: "sdxl"}
+# How models are sampled that adversarial diffusion distillation made (Sauer et al. 2023).
+TURBO: dict[str, Any] = {"scheduler": "euler-a", "num_inference_steps": 4, "guidance_scale": 1.0}
+_EULER = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
 PixelSize = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
 
 
@@ -273,8 +277,10 @@ class Catalog:
 
     def _single_file(self, path: Path) -> Entry:
         family = family_of(path)
-        native = NATIVE[family]
-        defaults = Defaults(width=native, height=native, max_size=2 * native, guidance_scale=7.5)
+        turbo = identify(path).is_turbo
+        native = NATIVE["sd15" if turbo else family]
+        sampling = TURBO if turbo else {"guidance_scale": 7.5}
+        defaults = Defaults(width=native, height=native, max_size=2 * native, **sampling)
         return Entry(
             id=re_id(path.stem),
             kind="base",
@@ -334,9 +340,24 @@ def _defaults_of(folder: Path) -> Defaults:
         sample = config.get("sample_size") or 64
         height, width = (int(side) * factor for side in (sample if isinstance(sample, list) else (sample, sample)))
         small, large = max(8, min(height, width) // 2), min(2048, 2 * max(height, width))
-        return Defaults(width=width, height=height, min_size=small, max_size=large)
+        sizes = {"width": width, "height": height, "min_size": small, "max_size": large}
+        return Defaults(**sizes, **_sampling_of(folder, config))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise StudioError(f"{folder} has no valid size in its unet and vae config.json: restore them") from error
+
+
+def _sampling_of(folder: Path, unet: Mapping[str, Any]) -> dict[str, Any]:
+    """How a distilled model is meant to be sampled, as far as its folder shows it; nothing for other models."""
+    _, scheduler = parts_of(read_json(folder / "model_index.json"))["scheduler"]
+    if scheduler == "LCMScheduler":
+        guided = unet.get("time_cond_proj_dim") is not None  # the UNet reads the guidance scale
+        return {"scheduler": "lcm", "num_inference_steps": 4, "guidance_scale": 8.0 if guided else 1.0}
+    config = read_json(folder / "scheduler/scheduler_config.json")
+    published = unet.get("sample_size") == 64 and unet.get("cross_attention_dim") in (1024, 2048)
+    usual = config.get("prediction_type", "epsilon") == "epsilon" and not config.get("rescale_betas_zero_snr")
+    if published and usual and config.get("timestep_spacing") == "trailing" and scheduler in _EULER:
+        return TURBO  # SD-Turbo and SDXL-Turbo were published so
+    return {}
 
 
 def _domain_of(folder: Path) -> str | None:

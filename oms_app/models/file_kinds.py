@@ -76,11 +76,15 @@ INTEGER_TYPES = {"U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "BOOL", "
 
 @dataclass(frozen=True)
 class FileKind:
-    """kind: "other" cannot be used. family: of a checkpoint. title: what the file is, for a message."""
+    """kind: "other" cannot be used. family: of a checkpoint. title: what the file is, for a message.
+
+    is_turbo: it is SD-Turbo, which takes one to four steps without guidance.
+    """
 
     kind: Literal["checkpoint", "lora", "other"]
     title: str
     family: Family | None = None
+    is_turbo: bool = False
 
 
 def identify(path: Path) -> FileKind:
@@ -174,7 +178,8 @@ def _checkpoint(header: Header) -> FileKind:
     if has("conditioner.embedders.1."):
         return FileKind("other", _DISTILLED) if _is_distilled(header) else FileKind("checkpoint", "SDXL", "sdxl")
     if has("conditioner.embedders.0.model.") and not labelled and not has("cond_stage_model."):
-        return FileKind("checkpoint", "SD-Turbo", "sd21")  # Stable Diffusion 2.1 under SDXL's names
+        # Stable Diffusion 2.1 under SDXL's names.
+        return FileKind("checkpoint", "SD-Turbo", "sd21", is_turbo=True)
     if has("conditioner.embedders.0.transformer."):
         return FileKind("other", "an SDXL checkpoint without its second text encoder")
     if has("conditioner."):

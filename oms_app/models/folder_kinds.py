@@ -168,6 +168,8 @@ def _check_unet(folder: Path, pipeline: str) -> None:
         raise StudioError(
             f"{folder}: its UNet needs a class beside the prompt, as upscalers and unCLIP do; {SUPPORTED}"
         )
+    if config.get("dual_cross_attention"):
+        raise StudioError(f"{folder}: its UNet reads two prompts, as Versatile Diffusion's does; {SUPPORTED}")
     is_sdxl = pipeline == "StableDiffusionXLPipeline"
     added, projected = config.get("addition_embed_type"), config.get("encoder_hid_dim_type")
     usable = (None, "text", "text_time") if is_sdxl else (None, "text")  # "text" is computed from the prompt embedding

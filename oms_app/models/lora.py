@@ -133,9 +133,10 @@ def _targets(pipeline: Any) -> dict[str, Target]:
             if getattr(module, "weight", None) is None:
                 continue
             if part == "unet":
+                theirs = original.get(name, name)
                 names = [name, f"unet.{name}"]
-                names += [f"{root}{original[name]}" for root in ("unet.", "diffusion_model.", "model.diffusion_model.")]
-                names += [f"lora_unet_{n.replace('.', '_')}" for n in {name, original[name]}]
+                names += [f"{root}{theirs}" for root in ("unet.", "diffusion_model.", "model.diffusion_model.")]
+                names += [f"lora_unet_{n.replace('.', '_')}" for n in {name, theirs}]
                 names += [f"lycoris_{name.replace('.', '_')}"]
             else:
                 plain, full = name.removeprefix("text_model."), clip_name(name)

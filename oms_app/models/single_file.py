@@ -21,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from oms_app.errors import StudioError
 from oms_app.models.failures import library_errors
-from oms_app.models.file_kinds import SCALE_ENDINGS, SUPPORTED, TITLES, UNET, VAE, Family, family_of
+from oms_app.models.file_kinds import SCALE_ENDINGS, SUPPORTED, TITLES, UNET, VAE, Family, family_of, identify
 from oms_app.models.ldm_names import OPEN_CLIP_EDGES, clip_name, open_clip_name, unet_names, vae_names
 from oms_app.models.prediction import prediction_type
 from oms_app.models.reading import Header, read_header, read_json
@@ -281,6 +281,8 @@ def _scheduler(reader: _Reader, unet: Any) -> Any:
         own["prediction_type"] = prediction_type(unet, usual)
     if "ztsnr" in reader or reader.header.metadata.get("ss_zero_terminal_snr", "").lower() == "true":
         own |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    elif identify(reader.path).is_turbo:  # trained at four timesteps, 999 the first
+        own["timestep_spacing"] = "trailing"
     elif (alphas := _noise_table(reader)) is not None:
         own |= _schedule_of(alphas, scheduler_class.from_config(config).alphas_cumprod.double())
     return scheduler_class.from_config(config | own)
