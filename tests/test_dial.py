@@ -41,7 +41,7 @@ def colours(channels: int = 4) -> ColourMap:
     generator = torch.Generator().manual_seed(3)
     encode = torch.randn((4, channels), generator=generator)
     decode = torch.linalg.pinv(encode[:-1]) + 0.1 * torch.randn((channels, 3), generator=generator)
-    return ColourMap(torch.cat([decode, torch.full((1, 3), 0.5)]), encode, 0.0)
+    return ColourMap(torch.cat([decode, torch.full((1, 3), 0.5)]), encode)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])

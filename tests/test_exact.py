@@ -61,6 +61,8 @@ def test_exact_runs_again_and_keeps_the_closest(studio: Studio) -> None:
     exact = studio.generate(GenerateRequest(prompt="sea", seed=1, variants=(near,), exact=True))
     errors = [abs(result.images[0].stats.mean / 2.55 - goal) for result in (exact, once)]
     assert errors[0] <= errors[1]
-    assert any(note.startswith("exact: ") and note <= "exact: 3 runs" for note in exact.notes)
+    assert exact.notes[-1] in ("exact: 2 runs", "exact: 3 runs") or (
+        errors[1] < 0.15 and exact.notes[-1] == "exact: 1 run"
+    )
     again = studio.generate(GenerateRequest(prompt="sea", seed=1, variants=(near,), exact=True))
     assert again.painted == 0 and again.images[0].image.tobytes() == exact.images[0].image.tobytes()

@@ -20,7 +20,7 @@ from oms_app.schema import Preview
 
 POOLED_TRIALS = 8  # cells per side of x̂0 that are averaged before trials are decoded
 SMALLEST = 4  # cells per side that are left at least
-LOOKS = 8  # approximate number of previews per run
+PREVIEWS = 8  # approximate number of previews per run
 
 
 class StepObserver:
@@ -60,7 +60,7 @@ class StepObserver:
 
     def previews(self, step: int, steps: int) -> tuple[Preview, ...]:
         """Small pictures of the batch after this step: about eight times in a run, and not after its last step."""
-        due = step * LOOKS // steps > (step - 1) * LOOKS // steps
+        due = step * PREVIEWS // steps > (step - 1) * PREVIEWS // steps
         if self._x0 is None or not due or step == steps:
             return ()
         return step_previews(self._base, self._x0, self._batch)
