@@ -352,9 +352,12 @@ def test_news_on_the_way_is_cheap_to_tell(page: str) -> None:
     assert len(told) <= 5, [kinds[part] for part in told]
 
 
-def test_three_endpoints_are_public(page: str) -> None:
+def test_these_endpoints_are_public(page: str) -> None:
     info = json.loads(ask(page, "/gradio_api/info"))
-    assert set(info["named_endpoints"]) == {"/generate", "/preview", "/statistics"} and not info["unnamed_endpoints"]
+    lists = {"/models", "/looks", "/words", "/statistics"}
+    assert (
+        set(info["named_endpoints"]) == {"/generate", "/preview", "/cancel", *lists} and not info["unnamed_endpoints"]
+    )
 
 
 def test_the_endpoint_answers_with_png_pictures(page: str) -> None:

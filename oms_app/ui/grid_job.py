@@ -17,6 +17,7 @@ from oms_app.ui.grid_table import GridResult
 from oms_app.ui.grids import Grid, GridPart
 
 logger = logging.getLogger(__name__)
+PART_SECONDS = 4.0  # that one request of a grid may take: then its pictures are shown, and Stop keeps them
 
 
 class GridJob(GenerationJob):
@@ -36,6 +37,7 @@ class GridJob(GenerationJob):
         on_status: Callable[[str], Updates],
     ) -> None:
         self.result = GridResult(grid)
+        self._estimate = service.estimate
         self._expected = service.estimate(grid.requests)
         self._update, self._on_status = update, on_status
         self._parts = deque((row, part) for row, parts in enumerate(grid.rows) for part in parts)
@@ -51,8 +53,17 @@ class GridJob(GenerationJob):
     def next_request(self) -> GenerateRequest | None:
         if not self._parts:
             return None
-        self._row, self._part = self._parts.popleft()
+        self._row, part = self._parts.popleft()
+        self._part, *rest = part.apart(self._at_once(part))
+        self._parts.extendleft((self._row, one) for one in reversed(rest))
         return self._part.request
+
+    def _at_once(self, part: GridPart) -> int:
+        """How many pictures of a part are made in one request: what it takes is lost by Stop."""
+        seconds = self._estimate([part.request])
+        if seconds is None:  # nothing has run yet
+            return 1
+        return max(1, int(PART_SECONDS * len(part.columns) / max(seconds, 1e-6)))
 
     def on_progress(self, event: Progress) -> Updates:
         columns = len(self._part.columns)
