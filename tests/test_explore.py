@@ -49,7 +49,7 @@ _FIELDS: dict[str, Any] = {
     "row_values": "20, 80",
     "column_field": "variant warmth", "column_values": "-1, 1", "loras": [], "lora_scale": 1.0, "width": None,
     "height": None, "scheduler": None,
-    "guidance_scale": None, "seed": 7, "random_seed": False,
+    "guidance_scale": None, "seed": 7,
 }  # fmt: skip
 VALUES = ExploreValues(**_FIELDS)
 
@@ -119,7 +119,7 @@ def test_every_oms_prompt_is_a_row_that_is_one_request() -> None:
     assert raw.correction == "raw" and [(v.prompt, v.guidance_scale) for v in oms] == [
         ("light", w) for w in (0.5, 1, 2)
     ]
-    drawn = ask(random_seed=True, seed=None)
+    drawn = ask(seed=-1)
     assert len({request.seed for request in drawn.requests}) == 1 and drawn.requests[0].seed is not None
 
 

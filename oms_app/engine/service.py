@@ -27,7 +27,16 @@ from oms_app.models.catalog import Entry, ModelInfo, open_catalog
 from oms_app.output import png
 from oms_app.output.history import History, Query, light_of
 from oms_app.paths import EMBEDDED, user_folder
-from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress, Transfer
+from oms_app.schema import (
+    GenerateRequest,
+    GenerateResult,
+    ImageResult,
+    ImageStats,
+    Progress,
+    Reached,
+    Transfer,
+    Variant,
+)
 
 if TYPE_CHECKING:
     from oms_app.engine.studio import Studio
@@ -223,3 +232,10 @@ class StudioService:
     @staticmethod
     def measure(image: Image.Image) -> ImageStats:
         return image_stats(image)
+
+    @staticmethod
+    def reached(variant: Variant, image: Image.Image) -> tuple[Reached, ...]:
+        """What a variant's dials asked for, and what its picture has."""
+        from oms_app.engine.reached import reached  # torch takes seconds to load
+
+        return reached(variant, image)

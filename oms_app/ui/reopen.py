@@ -23,7 +23,8 @@ def shown(history: History, name: str, service: StudioService, notes: tuple[str,
     def picture(path: Path | None) -> Picture | None:
         if path is None:
             return None
-        return Picture(path, service.measure(restore.open_picture(path)))
+        image, variant = restore.open_picture(path), history.settings(path.name).chosen
+        return Picture(path, service.measure(image), service.reached(variant, image))
 
     raw, corrected = (picture(path) for path in history.pair(name))
     return ShownResult(

@@ -20,6 +20,7 @@ from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import CreateValues
 from oms_app.ui.model_choice import available_models
 from oms_app.ui.result_view import Picture, ShownResult
+from oms_app.ui.seed_field import RANDOM
 
 if TYPE_CHECKING:
     from oms_app.engine.picture_settings import PictureSettings
@@ -73,7 +74,8 @@ def read(path: Path, values: CreateValues, service: StudioService) -> tuple[Show
     if found.restored is None:
         return None, after, found.note
     corrected = found.restored.chosen.is_corrected
-    picture = Picture(path, service.measure(open_picture(path)))
+    image = open_picture(path)
+    picture = Picture(path, service.measure(image), service.reached(found.restored.chosen, image))
     shown = ShownResult(
         prompt=found.restored.request.prompt,
         seed=found.restored.seed,
@@ -104,7 +106,8 @@ def values_of(found: PictureSettings, values: CreateValues, service: StudioServi
         given.pop("guidance_rescale", None)
         if loras:
             given["lora_scale"] = loras[0].scale
-        return replace(values, **given, loras=[one.id for one in loras], random_seed="seed" not in given)
+        given.setdefault("seed", RANDOM)
+        return replace(values, **given, loras=[one.id for one in loras], count=1)
     request = found.restored.request.model_copy(update={"seed": found.restored.seed, "count": 1})
     _require_models(request, service)
     return values.with_picture(request, _corrected(request, found.restored.chosen))
