@@ -164,7 +164,9 @@ def test_the_time_left_follows_the_steps(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_comparison_is_one_request_for_every_model() -> None:
     settings = {"prompt": " dark", "guidance_scale": 2.0, "offset_strength": 0.3, "module": "", "force": False}
-    values = CompareValues("sea", ["raw", "oms", "offset_noise"], ["lumen", "other"], settings, 7)
+    values = CompareValues(
+        "sea", ["raw", "oms", "offset_noise"], ["lumen", "other"], settings, 7, 1, [], 1.0, None, None, ""
+    )
     first, second = values.to_requests()
     assert (first.model, second.model, first.seed) == ("lumen", "other", 7) and first.variants == second.variants
     raw, oms, offset = first.variants
@@ -172,7 +174,7 @@ def test_a_comparison_is_one_request_for_every_model() -> None:
     assert (offset.correction, offset.offset_strength, offset.prompt) == ("offset_noise", 0.3, None)
     wrong: dict[str, Any]
     for wrong, said in (
-        ({"corrections": []}, "0 corrections × 2 models = 0 pictures: choose 1 to 6"),
+        ({"corrections": []}, "0 corrections × 2 models = 0 pictures: choose 1 to 12"),
         ({"corrections": list(CORRECTIONS)}, f"= {2 * len(CORRECTIONS)} pictures"),
         ({"prompt": " "}, "the prompt is empty"),
         ({"seed": 1.5}, "Seed is 1.5: take 0 to 4294967295"),

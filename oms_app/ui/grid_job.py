@@ -37,7 +37,7 @@ class GridJob(GenerationJob):
         on_status: Callable[[str], Updates],
     ) -> None:
         self.result = GridResult(grid)
-        self._estimate = service.estimate
+        self._service = service
         self._expected = service.estimate(grid.requests)
         self._update, self._on_status = update, on_status
         self._parts = deque((row, part) for row, parts in enumerate(grid.rows) for part in parts)
@@ -54,16 +54,9 @@ class GridJob(GenerationJob):
         if not self._parts:
             return None
         self._row, part = self._parts.popleft()
-        self._part, *rest = part.apart(self._at_once(part))
+        self._part, *rest = part.apart(pictures_at_once(self._service, part.request, len(part.columns)))
         self._parts.extendleft((self._row, one) for one in reversed(rest))
         return self._part.request
-
-    def _at_once(self, part: GridPart) -> int:
-        """How many pictures of a part are made in one request: what it takes is lost by Stop."""
-        seconds = self._estimate([part.request])
-        if seconds is None:  # nothing has run yet
-            return 1
-        return max(1, int(PART_SECONDS * len(part.columns) / max(seconds, 1e-6)))
 
     def on_progress(self, event: Progress) -> Updates:
         columns = len(self._part.columns)
@@ -106,3 +99,11 @@ class GridJob(GenerationJob):
         if self.result.cells:
             return passed / share - passed
         return None if self._expected is None else self._expected - passed
+
+
+def pictures_at_once(service: StudioService, request: GenerateRequest, pictures: int) -> int:
+    """How many pictures of a request to make in one: what is running is lost by Stop. pictures: that it asks for."""
+    seconds = service.estimate([request])
+    if seconds is None:  # nothing has run yet
+        return 1
+    return max(1, int(PART_SECONDS * pictures / max(seconds, 1e-6)))
