@@ -55,7 +55,7 @@ EXTRA: Mapping[str, tuple[Any, Any, str]] = {
 }
 
 
-class Reached(TypedDict):
+class ReachedAnswer(TypedDict):
     """What a dial asked for and got."""
 
     what: str
@@ -66,7 +66,7 @@ class Reached(TypedDict):
     meaning: str
 
 
-class Picture(TypedDict):
+class PictureAnswer(TypedDict):
     """image: a PNG file; its path for gradio_client, over HTTP a table with its `url`. png: Base64, if it was asked
     for."""
 
@@ -77,12 +77,12 @@ class Picture(TypedDict):
     lightness: float
     image: dict
     png: str | None
-    reached: list[Reached]
+    reached: list[ReachedAnswer]
 
 
 class Answer(TypedDict):
     seed: int
-    images: list[Picture]
+    images: list[PictureAnswer]
     notes: list[str]
 
 
