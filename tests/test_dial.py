@@ -105,10 +105,10 @@ def test_a_measured_response_leads_to_the_target_although_the_network_takes_most
         cells = steering.colours.cells(belief)
         decoded = answers @ cells.mean((1, 2)) + torch.tensor([0.15, 0.0, 0.1])
         if steering.measures(step, 20):
-            changes = steering.trials(decoded) if steering.free is not None else 0.1 * torch.eye(3)
+            changes = steering.trial_changes(decoded) if steering.free is not None else 0.1 * torch.eye(3)
             if not steering.knows_response:
-                steering.answer(changes, changes @ answers.T)
-            steering.learn(belief, decoded)
+                steering.learn_response(changes, changes @ answers.T)
+            steering.learn_colour(belief, decoded)
         belief = torch.lerp(belief, steering.move(belief), 0.35)
     got = answers @ steering.colours.cells(belief).mean((1, 2)) + torch.tensor([0.15, 0.0, 0.1])
     torch.testing.assert_close(got, torch.tensor([0x30, 0x98, 0x90]) / 255, atol=0.05, rtol=0)
