@@ -144,8 +144,13 @@ class Steering:
         """Whether this run has measured by how much changes of cells change the decoded colour."""
         return self._response is not None
 
-    def trial_changes(self, decoded: Tensor) -> Tensor:
-        """(3, 3): changes of cells whose effect is worth knowing, one a row. decoded: the mean colour of x̂0, (3,)."""
+    def trial_changes(self, x0: Tensor, decoded: Tensor) -> Tensor:
+        """(3, 3): changes of the cells of x̂0 (C, h, w) whose effect is worth knowing, one a row.
+
+        decoded: its mean colour (3,).
+        """
+        if self.free is None:
+            self.learn_free_light(self.colours.cells(x0.float()))
         error = self._wanted(decoded.float()) - decoded.float()
         return torch.diag(torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL))
 
