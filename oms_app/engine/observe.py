@@ -87,13 +87,13 @@ class StepObserver:
             if factor := steering.measures(step, steps):
                 colour = self._mean_colours(one[None], factor)[0]
                 if not steering.knows_response:
-                    steering.answer(*self._tried(one, steering, colour))
-                steering.learn(one, colour)
+                    steering.learn_response(*self._tried(one, steering, colour))
+                steering.learn_colour(one, colour)
         return torch.stack([steering.move(one) for steering, one in zip(steerings, x0, strict=True)])
 
     def _tried(self, x0: Tensor, steering: Steering, colour: Tensor) -> tuple[Tensor, Tensor]:
         """Changes of the cells of x̂0 (C, h, w), and by how much they change its decoded mean colour, (3, 3) both."""
-        changes = steering.trials(colour).to(x0)
+        changes = steering.trial_changes(x0, colour).to(x0)
         cells = changes.view(3, 3, 1, 1).expand(-1, -1, *x0.shape[1:])
         pictures = torch.stack([x0, *(x0 + steering.colours.change(one) for one in cells)])
         means = self._mean_colours(pictures, POOLED_TRIALS)

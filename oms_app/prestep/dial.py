@@ -144,16 +144,21 @@ class Steering:
         """Whether this run has measured by how much changes of cells change the decoded colour."""
         return self._response is not None
 
-    def trials(self, decoded: Tensor) -> Tensor:
-        """(3, 3): changes of cells whose effect is worth knowing, one a row. decoded: the mean colour of x̂0, (3,)."""
+    def trial_changes(self, x0: Tensor, decoded: Tensor) -> Tensor:
+        """(3, 3): changes of the cells of x̂0 (C, h, w) whose effect is worth knowing, one a row.
+
+        decoded: its mean colour (3,).
+        """
+        if self.free is None:
+            self.learn_free_light(self.colours.cells(x0.float()))
         error = self._wanted(decoded.float()) - decoded.float()
         return torch.diag(torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL))
 
-    def answer(self, changes: Tensor, effects: Tensor) -> None:
+    def learn_response(self, changes: Tensor, effects: Tensor) -> None:
         """By how much `changes` of the cells (3, 3) change the decoded mean colour: `effects` (3, 3), both by rows."""
         self._response = torch.linalg.solve(changes.cpu().double(), effects.cpu().double()).float().T
 
-    def learn(self, x0: Tensor, decoded: Tensor) -> None:
+    def learn_colour(self, x0: Tensor, decoded: Tensor) -> None:
         """What x̂0 (C, h, w) looks like: its decoded mean colour (3,)."""
         self._seen = decoded.float().cpu(), self.colours.cells(x0.float()).mean((1, 2)).cpu()
 
@@ -162,10 +167,10 @@ class Steering:
         x0 = x0.float()
         cells = self.colours.cells(x0)
         if self.free is None:
-            self.look(cells)
+            self.learn_free_light(cells)
         return x0 + self.colours.change(self._lit(cells) - cells)
 
-    def look(self, cells: Tensor) -> None:
+    def learn_free_light(self, cells: Tensor) -> None:
         """Takes the mean colour and the low modes of the free picture from its cells (3, h, w)."""
         self.free = mean_colour(cells)
         if self.target.light is None:
@@ -283,7 +288,7 @@ class Dial(Oms):
             return None
         steering = Steering(self.target, start.colour_map(), start.aim)
         if start.predict is not None:
-            steering.look(steering.colours.cells(self._free_x0(start)[0]))
+            steering.learn_free_light(steering.colours.cells(self._free_x0(start)[0]))
         return steering
 
     def notes(self, steps: int, reason: str, starts_from_noise: bool) -> tuple[str, ...]:
