@@ -26,15 +26,15 @@ from oms_app.training.first_scenes import painter
 EXAMPLES = EMBEDDED_FOLDER / "examples"
 DOCS = Path(__file__).parents[1] / "docs" / "pictures"
 
-# prompt, OMS prompt (None: the main prompt), OMS CFG, seed
+# prompt, OMS prompt (None: the main prompt), OMS CFG, seed. The page opens with the first.
 PAIRS: tuple[tuple[str, str | None, float, int], ...] = (
+    ("city", "night", 1.0, 8),
     ("solid black background", None, 2.0, 1),
     ("mountains at night", None, 1.0, 4),
     ("a snowy forest", None, 1.0, 2),
     ("hills", "dark", 1.5, 3),
     ("hills", "bright", 1.5, 3),
     ("the sea at sunset", None, 1.0, 5),
-    ("city", "night", 1.0, 8),
     ("a red circle on a blue background", None, 1.0, 6),
 )
 

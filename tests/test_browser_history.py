@@ -37,7 +37,6 @@ def tab(browser, address: str) -> Iterator[Page]:  # type: ignore[no-untyped-def
     broken: list[str] = []
     view.on("pageerror", lambda error: broken.append(str(error)))
     view.set_default_timeout(30_000)
-    view.add_init_script("localStorage.setItem('oms-studio-tour', 'seen')")
     view.goto(address)
     expect(view.get_by_role("button", name="Generate", exact=True)).to_be_enabled()
     yield view

@@ -9,7 +9,7 @@ import gradio as gr
 
 from oms_app.engine.service import StudioService
 from oms_app.schema import GenerateResult
-from oms_app.ui import controls, examples, markup, restore, saved_settings, tour
+from oms_app.ui import controls, examples, markup, restore, saved_settings
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import CREATE_FIELDS, CreateValues
@@ -23,6 +23,10 @@ from oms_app.ui.run_controls import RunControls
 from oms_app.ui.seed_field import SeedField
 from oms_app.ui.tab import Page, Tab
 
+HINT = (
+    "Move the divider over the picture: the same scene, left without and right with One More Step. Then write sunset "
+    "as the OMS prompt, or set a brightness."
+)
 MODEL_FIELDS = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale")  # their defaults are a model's
 
 
@@ -36,7 +40,7 @@ class CreateTab(Tab):
     def __init__(self, service: StudioService) -> None:
         self._service = service
         self._examples = examples.load(service.examples)
-        self.controls = RunControls("Generate", "generate")
+        self.controls = RunControls("Generate", "generate", hint=markup.legend(HINT))
         self._seed = SeedField()
         self._models = ModelChoice(service, loras=True)
         self._view = ResultView()
@@ -62,25 +66,33 @@ class CreateTab(Tab):
                     self.controls.build_buttons()
                 self.controls.build_status()
             with gr.Column(elem_id="show", min_width=0):
-                self._view.build()
+                self._view.build(self._examples[0].result(self._service) if self._examples else None)
                 self._history.build()
-                if self._examples:
-                    gr.HTML(markup.heading("Examples"))
-                    self._cards = gr.HTML(
-                        examples.cards(self._examples), js_on_load=markup.CLICK_JS, elem_id="examples"
-                    )
             with gr.Column(elem_id="tune", min_width=0):
                 self._light.build(found)
                 self._seed.build()
                 with gr.Accordion("Picture settings", open=False, elem_id="settings"):
                     self._build_picture_settings(found)
                 self._restore = restore.build()
+            with gr.Column(elem_id="more", min_width=0):
                 self._looks.build()
+                if self._examples:
+                    gr.HTML(markup.heading("Examples"))
+                    self._cards = gr.HTML(
+                        examples.cards(self._examples), js_on_load=markup.CLICK_JS, elem_id="examples"
+                    )
         found |= {"seed": self._seed.number, "random_seed": self._seed.random, "model": self._models.model}
         found |= {"loras": self._models.loras, "lora_scale": self._models.lora_scale}
         self.fields = FieldSet(CreateValues, found)
         if self._examples:
-            tour.build()
+            self._set_first_values(self._examples[0])
+
+    def _set_first_values(self, example: examples.Example) -> None:
+        """The page opens with an example: its settings are in the fields, so that Generate makes the same pair."""
+        before = self.fields.read({component: component.value for component in self.fields.components})
+        after = example.apply(before, self._models.defaults(examples.MODEL))
+        for component, value in self.fields.changes(before, after).items():
+            component.value = value
 
     def _build_picture_settings(self, found: dict[str, Component]) -> None:
         defaults = self._models.defaults()
@@ -125,9 +137,9 @@ class CreateTab(Tab):
         fields = self.fields
         gr.on(
             [fields["oms_on"].change, fields["oms_plain"].change],
-            lambda on, plain: gr.update(visible=on and plain),
+            lambda on, plain: [gr.update(visible=on and plain)] * len(self._view.plain),
             [fields["oms_on"], fields["oms_plain"]],
-            self._view.plain_panel,
+            self._view.plain,
             **QUICK,
         )
 

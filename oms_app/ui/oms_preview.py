@@ -26,7 +26,7 @@ FIELDS = (
     "tint", "tint_strength", "warmth", "light", "light_strength", "light_angle", "painting", "picture", "spread",
 )  # fmt: skip
 SIDE = 192  # pixels, at most: twice the size that it is shown at
-HINT = "Write a prompt to preview the light and colour that OMS adds, before you generate."
+HINT = "While a control moves, the light and colour that OMS adds are shown here at once."
 
 
 def build() -> gr.HTML:

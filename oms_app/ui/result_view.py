@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from PIL import Image
@@ -70,41 +71,52 @@ class ShownResult:
 class ResultView:
     """summary: the line above the pictures; it changes with each new result."""
 
-    def build(self) -> None:
-        """Creates the components inside the current column."""
-        self.summary = gr.HTML(readout.welcome(), elem_id="summary")
-        self._images: dict[str, gr.Image] = {}
-        self._figures: dict[str, gr.HTML] = {}
+    def build(self, first: ShownResult | None) -> None:
+        """Creates the components inside the current column. first: what they show when the page opens."""
+        values = shown_values(first) if first else {}
+        self._parts: dict[str, Component] = {}
         self._overlays: dict[str, gr.HTML] = {}
-        with gr.Tabs(elem_id="views"):
-            with gr.Tab("Side by side", id="panels"), gr.Row(elem_id="panels"):
-                for name, (_, title, alt) in PANELS.items():
-                    with gr.Column(min_width=0, visible=name != "plain", elem_classes="oms-panel") as panel:
-                        self._images[name] = picture_panel(f"{name}-image", label=title, alt_text=alt)
-                        self._overlays[name] = live_previews.build(name)
-                        self._figures[name] = gr.HTML(readout.figures(None), elem_id=f"{name}-figures")
-                    if name == "plain":
-                        self.plain_panel = panel
-            with gr.Tab("Slide over both", id="slider", render_children=True):
-                self._slider = gr.ImageSlider(
-                    label="Raw at the left, with OMS at the right",
-                    format="png",
-                    type="pil",
-                    interactive=False,
-                    buttons=["fullscreen"],
-                    elem_id="slider",
-                    max_height=640,
-                )
-        gr.HTML(readout.LEGEND)
+        self._parts["summary"] = self.summary = gr.HTML(values.get("summary", readout.welcome()), elem_id="summary")
+        with gr.Row(elem_id="views"):
+            self._parts["slider"] = gr.ImageSlider(
+                values.get("slider"),
+                label="Left: raw. Right: with OMS",
+                format="png",
+                type="pil",
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id="slider",
+            )
+            with gr.Row(elem_id="panels"):
+                for name in PANELS:
+                    self._build_panel(name, values.get(f"{name}-image"))
+        with gr.Row(elem_id="figures"):
+            for name in PANELS:
+                part = f"{name}-figures"
+                value = values.get(part, readout.figures(None))
+                self._parts[part] = gr.HTML(value, elem_id=part, visible=name != "plain")
+
+    def _build_panel(self, name: str, value: Path | Image.Image | None) -> None:
+        _, title, alt = PANELS[name]
+        with gr.Column(min_width=0, visible=name != "plain", elem_classes="oms-panel") as panel:
+            self._parts[f"{name}-image"] = picture_panel(f"{name}-image", value, label=title, alt_text=alt)
+            self._overlays[name] = live_previews.build(name)
+        if name == "plain":
+            self.plain_panel = panel
+
+    @property
+    def plain(self) -> list[Component]:
+        """What belongs to the picture at OMS CFG 1, and is visible only if it is asked for."""
+        return [self.plain_panel, self._parts["plain-figures"]]
 
     @property
     def outputs(self) -> list[Component]:
         """The components that `show` updates."""
-        return [*self._images.values(), *self._figures.values(), self._slider, self.summary]
+        return list(self._parts.values())
 
     @property
-    def oms_image(self) -> gr.Image:
-        return self._images["oms"]
+    def oms_image(self) -> Component:
+        return self._parts["oms-image"]
 
     @property
     def overlays(self) -> list[Component]:
@@ -112,18 +124,7 @@ class ResultView:
         return list(self._overlays.values())
 
     def show(self, result: ShownResult) -> Updates:
-        pictures = {"raw": result.raw, "oms": result.oms, "plain": result.plain}
-        raw, oms = result.raw, result.oms
-        change = readout.change(raw.stats, oms.stats) if raw and oms else ""
-        return {
-            **{self._images[name]: picture.file if picture else None for name, picture in pictures.items()},
-            **{
-                self._figures[name]: readout.figures(*((picture.stats, picture.reached) if picture else (None,)))
-                for name, picture in pictures.items()
-            },
-            self._slider: (raw.file, oms.file) if raw and oms else None,
-            self.summary: readout.summary(result.prompt, result.seed, result.details, change),
-        }
+        return {self._parts[name]: value for name, value in shown_values(result).items()}
 
     def live(self, event: Progress | None) -> Updates:
         """The previews of an event over the panels; None removes them."""
@@ -131,9 +132,28 @@ class ResultView:
         return live_previews.updates(overlays, event)
 
 
-def picture_panel(elem_id: str, label: str | None = None, alt_text: str | None = None) -> gr.Image:
+def shown_values(result: ShownResult) -> dict[str, Any]:
+    """The values of the components of `ResultView` that show a result, by element id."""
+    pictures = {"raw": result.raw, "oms": result.oms, "plain": result.plain}
+    raw, oms = result.raw, result.oms
+    change = readout.change(raw.stats, oms.stats) if raw and oms else ""
+    return {
+        **{f"{name}-image": picture.file if picture else None for name, picture in pictures.items()},
+        **{
+            f"{name}-figures": readout.figures(*((picture.stats, picture.reached) if picture else (None,)))
+            for name, picture in pictures.items()
+        },
+        "slider": (raw.file, oms.file) if raw and oms else None,
+        "summary": readout.summary(result.prompt, result.seed, result.details, change),
+    }
+
+
+def picture_panel(
+    elem_id: str, value: Path | Image.Image | None = None, label: str | None = None, alt_text: str | None = None
+) -> gr.Image:
     """A place for a finished picture, which is served as the PNG that it is."""
     return gr.Image(
+        value,
         label=label,
         format="png",
         type="pil",

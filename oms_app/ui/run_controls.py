@@ -11,12 +11,12 @@ from oms_app.ui.events import Updates
 class RunControls:
     """start, stop: the buttons. status: messages and progress. queue: Gradio shows the place in the queue in it.
 
-    elem_id: of the start button. prefix: of the other element ids. The keys Ctrl+Enter and Esc press these buttons
-    (keys.js) if their tab is open.
+    elem_id: of the start button. prefix: of the other element ids. hint: what the status says first.
+    The keys Ctrl+Enter and Esc press these buttons (keys.js) if their tab is open.
     """
 
-    def __init__(self, label: str, elem_id: str, prefix: str = "") -> None:
-        self._label, self._elem_id, self._prefix = label, elem_id, prefix
+    def __init__(self, label: str, elem_id: str, prefix: str = "", hint: str = markup.KEYS) -> None:
+        self._label, self._elem_id, self._prefix, self._hint = label, elem_id, prefix, hint
 
     def build_buttons(self) -> None:
         """Creates the buttons inside the current row."""
@@ -30,7 +30,7 @@ class RunControls:
     def build_status(self) -> None:
         """Creates the status inside the current column."""
         with gr.Column(elem_classes="oms-status-place", min_width=0):
-            self.status = gr.HTML(markup.KEYS, elem_id=f"{self._prefix}status")
+            self.status = gr.HTML(self._hint, elem_id=f"{self._prefix}status")
             self.queue = gr.HTML("", elem_id=f"{self._prefix}waiting", elem_classes="oms-queue")
 
     def busy(self) -> Updates:
