@@ -300,7 +300,7 @@ def test_the_compare_tab_paints_every_remedy_in_a_row(tab: Page) -> None:
     for box in chosen:
         box.uncheck()
     tab.get_by_role("button", name="Compare").click()
-    expect(tab.locator("#compare-status").get_by_role("alert")).to_contain_text("choose 1 to 6 pictures")
+    expect(tab.locator("#compare-status").get_by_role("alert")).to_contain_text("choose 1 to 12 pictures")
     tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
 

@@ -88,7 +88,7 @@ class CompareTab(Tab):
         with gr.Row():
             for name in ("width", "height"):
                 found[name] = controls.number(
-                    REQUEST_FIELDS[name], value=None, info="Empty = each model's own.", min_width=90,
+                    REQUEST_FIELDS[name], value=0, info="0 = each model's own.", min_width=90,
                     elem_id=f"compare-{name}",
                 )  # fmt: skip
         scheduler = REQUEST_FIELDS["scheduler"]

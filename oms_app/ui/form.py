@@ -180,8 +180,8 @@ class CreateValues(LightValues):
 
 @dataclass(frozen=True)
 class CompareValues:
-    """The fields of Compare. corrections, loras: ids. settings: of the corrections, by name. Numbers and the scheduler
-    are None for each model's default."""
+    """The fields of Compare. corrections, loras: ids. settings: of the corrections, by name. Size and scheduler are
+    0, None or "" for each model's own."""
 
     prompt: str
     corrections: list[str]
@@ -217,8 +217,8 @@ class CompareValues:
                         "seed": seed,
                         "count": int(self.count),
                         "loras": tuple(Lora(id=one, scale=self.lora_scale) for one in self.loras),
-                        "width": self.width,
-                        "height": self.height,
+                        "width": self.width or None,
+                        "height": self.height or None,
                         "scheduler": self.scheduler or None,
                     }
                 )
