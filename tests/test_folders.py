@@ -469,6 +469,17 @@ def test_what_configs_of_schedulers_say_of_the_prediction(base: Path) -> None:
         load_folder(base, torch.float32)
 
 
+def test_a_schedulers_config_without_betas_is_incomplete(base: Path) -> None:
+    """diffusers would take those of pixel models, 1e-4 to 0.02."""
+    path = base / "scheduler/scheduler_config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in config.items() if name != "beta_schedule"}))
+    with pytest.raises(StudioError, match="scheduler is incomplete: its config does not say beta_schedule; restore it"):
+        load_folder(base, torch.float32)
+    edit(path, trained_betas=[0.001 + 0.00001 * step for step in range(1000)])
+    assert load_folder(base, torch.float32).scheduler.config.trained_betas
+
+
 def test_a_distilled_models_folder_has_its_makers_defaults(base: Path, presets: Path, own_home: Path) -> None:
     def sampling() -> tuple[str, int, float]:
         defaults = Catalog(presets, home=own_home).find(str(base), "base").defaults

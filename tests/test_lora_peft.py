@@ -40,6 +40,7 @@ CONFIGS = {
     "alpha": peft.LoraConfig(r=4, lora_alpha=8, target_modules=["to_q", "to_out.0"]),
     "rslora": peft.LoraConfig(r=4, lora_alpha=8, use_rslora=True, target_modules=["to_q"]),
     "convolutions": peft.LoraConfig(r=2, lora_alpha=6, target_modules=["conv1", "to_k"]),
+    "biases": peft.LoraConfig(r=4, lora_alpha=8, lora_bias=True, target_modules=["to_out.0", "conv1"]),
     "dora": peft.LoraConfig(r=4, lora_alpha=8, use_dora=True, target_modules=["to_q"]),
     "first pattern": peft.LoraConfig(
         r=4, lora_alpha=4, alpha_pattern={"attn1.to_q": 8, "to_q": 2}, target_modules=["to_q"]

@@ -340,10 +340,10 @@ def _defaults_of(folder: Path) -> Defaults:
         sample = config.get("sample_size") or 64
         height, width = (int(side) * factor for side in (sample if isinstance(sample, list) else (sample, sample)))
         small, large = max(8, min(height, width) // 2), min(2048, 2 * max(height, width))
-        sizes = {"width": width, "height": height, "min_size": small, "max_size": large}
-        return Defaults(**sizes, **_sampling_of(folder, config))
+        sizes = Defaults(width=width, height=height, min_size=small, max_size=large)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise StudioError(f"{folder} has no valid size in its unet and vae config.json: restore them") from error
+    return sizes.model_copy(update=_sampling_of(folder, config))
 
 
 def _sampling_of(folder: Path, unet: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ _OTHERS: tuple[tuple[str, str], ...] = (
         r"^(control_model\.|controlnet_(cond_embedding|down_blocks|blocks|x_embedder)|input_hint_block\.)",
         "a ControlNet",
     ),
+    (r"^lllite_", "a ControlNet-LLLite"),
     (r"^(adapter\.)?body\.\d+\.in_conv\.", "a T2I adapter"),
     (r"motion_modules?\.", "an AnimateDiff motion module"),
     (r"(time_stack|time_mixer)", "Stable Video Diffusion"),
@@ -35,6 +36,9 @@ _OTHERS: tuple[tuple[str, str], ...] = (
     (r"(^|\.)double_blocks\.\d+\.img_attn\.|(^|\.)single_transformer_blocks\.", "Flux"),
     (r"(^|\.)joint_blocks\.\d+\.", "Stable Diffusion 3"),
     (r"(^|\.)double_layers\.\d+\.", "AuraFlow"),
+    (r"(^|\.)double_stream_blocks\.\d+\.", "HiDream"),
+    (r"^(model\.diffusion_model\.)?patch_embedding\.", "Wan or a relative of it"),
+    (r"(^|\.)caption_projection\.", "a diffusion transformer (Sana or PixArt)"),
     (r"(^|\.)(effnet_mapper|clip_txt_mapper)\.", "Stable Cascade"),
     (r"(^|\.)img_in\..*|(^|\.)transformer_blocks\.\d+\.img_mod\.", "Qwen-Image or a relative of it"),
     (r"(^|\.)cap_embedder\.", "Lumina"),
@@ -57,11 +61,14 @@ _PARTS: tuple[tuple[str, str], ...] = (
     (r"^transformer\.resblocks\.\d+\.", "only an OpenCLIP text encoder"),
     (r"^encoder\.block\.\d+\.layer\.", "only a T5 text encoder"),
     (r"^(cond_stage_model|conditioner)\.", "only a text encoder"),
-    (r"^vision_model\.", "a CLIP vision model"),
+    (r"^(vision_model|visual)\.", "a CLIP vision model"),
+    (r"^model\.(layers\.\d+|embed_tokens)\.", "only a language model, as newer models have for their text encoder"),
+    (r"^(taesd_)?(en|de)coder\.(layers\.)?\d+\.(conv\.\d+\.)?weight$", "only TAESD, a small VAE for previews"),
     (r"^(emb_params|clip_[lg]|string_to_param.*|<.*>)$", "a textual-inversion embedding"),
     (r"^\d+\.\d+\.linear\.", "a hypernetwork"),
     (r"^(model\.0\.weight|conv_first\.weight|model\.1\.sub\.)", "an upscaler"),
 )
+_WIDTHS = (768, 1024, 1280)  # of the token embeddings of CLIP ViT-L, OpenCLIP ViT-H and ViT-bigG
 _INPUTS = {9: "an inpainting model", 8: "an InstructPix2Pix editing model", 5: "a depth model", 7: "an upscaling model"}
 _QUANTISED = (
     (r"\.(quant_state\.|absmax$|quant_map$|nested_absmax$)", "bitsandbytes NF4 or FP4"),
@@ -154,9 +161,11 @@ def _first(names: Iterable[str], patterns: tuple[tuple[str, str], ...]) -> str:
 
 
 def _is_embedding(header: Header) -> bool:
-    """Whether the file contains a few vectors and nothing else."""
-    infos = header.tensors.values()
-    return 0 < len(header.tensors) <= 8 and all(len(one.shape) == 2 and one.shape[0] <= 128 for one in infos)
+    """Whether the file contains a few vectors of CLIP's widths and nothing else."""
+    shapes = [one.shape for one in header.tensors.values()]
+    return 0 < len(shapes) <= 8 and all(
+        len(shape) in (1, 2) and shape[-1] in _WIDTHS and (len(shape) == 1 or shape[0] <= 128) for shape in shapes
+    )
 
 
 def _checkpoint(header: Header) -> FileKind:

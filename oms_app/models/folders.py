@@ -118,6 +118,9 @@ def load_scheduler(part: Path, class_name: object) -> Any:
     if not noise_follows_from_betas(known) and not known.__name__.startswith(("FlowMatch", "EDM")):
         raise StudioError(f"{part}: the scheduler is a {class_name}, which has other noise levels; {SUPPORTED}")
     config = read_json(part / "scheduler_config.json")
+    missing = [name for name in ("beta_start", "beta_end", "beta_schedule") if name not in config]
+    if missing and noise_follows_from_betas(known) and config.get("trained_betas") is None:
+        raise StudioError(f"{part} is incomplete: its config does not say {missing[0]}; restore it")
     if isinstance(config.get("predict_epsilon"), bool):  # as configs of 2022 say it; diffusers no longer reads it
         config["prediction_type"] = "epsilon" if config["predict_epsilon"] else "sample"
     if config.get("prediction_type", "epsilon") not in PREDICTIONS:

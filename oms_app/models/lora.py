@@ -66,7 +66,10 @@ def _fuse(target: torch.nn.Module, module: LoraModule, tensors: dict[str, Tensor
     if module.format == "bias":
         return
     weight: Tensor = target.weight.float()  # type: ignore[assignment]
-    delta = lora_math.change(module.format, tensors, weight.shape) * _scale(module, tensors)
+    scale = _scale(module, tensors)
+    if "up_bias" in tensors:  # B (A x) + b, all of it times α/r
+        _add(target, "bias", strength * scale * tensors["up_bias"])
+    delta = lora_math.change(module.format, tensors, weight.shape) * scale
     magnitude = tensors.get("magnitude", tensors.get("dora_scale"))
     if magnitude is not None:
         of_outputs = "magnitude" in tensors or lora_math.dora_is_of_outputs(magnitude, weight)

@@ -22,6 +22,7 @@ from oms_app.models.reading import Header, TensorInfo, read_header, read_json, w
 _ROLES: tuple[tuple[str, str], ...] = (
     (r"\.lora_(?:down|A)(?:\.[^.]+)?\.weight$", "down"),  # an adapter's name may be between
     (r"\.lora_(?:up|B)(?:\.[^.]+)?\.weight$", "up"),
+    (r"\.lora_(?:up|B)(?:\.[^.]+)?\.bias$", "up_bias"),
     (r"\.lora_mid\.weight$", "mid"),
     (r"(?:\.lora|_lora|\.lora_linear_layer)\.down\.weight$", "down"),
     (r"(?:\.lora|_lora|\.lora_linear_layer)\.up\.weight$", "up"),
@@ -38,7 +39,10 @@ _REFUSED: tuple[tuple[str, str], ...] = (
     (r"\.oft_(blocks|diag)$|\.oft_R\b", "is an OFT or BOFT, which is not supported"),
     (r"\.(on_input|ia3_l)$|\.ia3_l", "is an (IA)³, which is not supported"),
     (r"\.[ab][12m]\.weight$", "is a GLoRA, which is not supported"),
-    (r"\.bias_(indices|values|size)$|\.lora_[AB](\.\w+)?\.bias$", "changes biases in a way that is not supported"),
+    (
+        r"\.bias_(indices|values|size)$|\.lora_(down|A)(\.[^.]+)?\.bias$",
+        "changes biases in a way that is not supported",
+    ),
     (r"\.lora_embedding_[AB]", "changes token embeddings, which is not supported"),
     (r"\.(vera_lambda|hra_u|boft_R|boft_s|ln_tuning|vblora)", "is an adapter of PEFT that is not supported"),
     (r"^lora_controlnet$", "is a ControlLoRA, which is not supported"),
@@ -60,7 +64,11 @@ _REFUSED: tuple[tuple[str, str], ...] = (
 )
 # The roles that a module may have, by format; the first two, or the first, are required.
 _FORMATS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
-    ("LoRA", frozenset({"down", "up"}), frozenset({"mid", "alpha", "scalar", "dora_scale", "magnitude", "diff_b"})),
+    (
+        "LoRA",
+        frozenset({"down", "up"}),
+        frozenset({"up_bias", "mid", "alpha", "scalar", "dora_scale", "magnitude", "diff_b"}),
+    ),
     (
         "LoHa",
         frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}),
