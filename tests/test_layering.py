@@ -36,11 +36,12 @@ ARROWS: dict[str, set[str]] = {
     "models": {"prestep"},
     "output": {"prestep.corrections"},
     "looks": set(),
+    "pictures": set(),
     "engine": {"light", "models", "prestep", "output", "measure", "looks"},
     "training": {"models", "prestep", "measure"},
     "bench": {"engine", "models", "prestep", "training"},
     "evaluate": {"bench", "engine", "light", "measure", "models", "output", "prestep", "training"},
-    "ui": {"engine.service", "light", "looks", "models.catalog", "prestep.corrections"},
+    "ui": {"engine.service", "light", "looks", "models.catalog", "pictures", "prestep.corrections"},
     "cli": {"bench", "engine", "light", "evaluate", "looks", "measure", "models", "output", "prestep", "training", "ui"}
     | {"__init__"},  # the version
     "__main__": {"cli"},

@@ -18,8 +18,10 @@ from oms_app.errors import StudioError, argument_of, describe, unread_notes
 from oms_app.fields import REQUEST_FIELDS, VARIANT_FIELDS, RequestField
 from oms_app.prestep.corrections import CORRECTIONS, DIAL, variant_settings
 from oms_app.schema import GenerateRequest, ImageResult, one_more_step, unread_settings, variant_of, variants_of
+from oms_app.ui import gradio_compat
 from oms_app.ui.events import DEVICE
 from oms_app.ui.generation import save
+from oms_app.ui.jobs import StopFlag
 from oms_app.ui.model_choice import available_models
 
 # Names of fields in the order of the endpoint's arguments. gradio_client takes them without names too. Over HTTP they
@@ -42,7 +44,9 @@ def _add_generate(service: StudioService) -> None:
         variants = values["variants"] or (["raw", one_more_step(settings)] if values["oms"] else ["raw"])
         request = {name: values[name] for name in (*TEXTS, *PICTURE, "guidance_rescale", "exact")}
         request |= {"model": _known(service, values["model"]), "variants": variants_of(variants, settings)}
-        result = save(service, service.generate(GenerateRequest.model_validate(request)), None)
+        session = gradio_compat.session_of_event()
+        asked = GenerateRequest.model_validate(request)
+        result = save(service, service.generate(asked, should_stop=StopFlag(session).is_set), session)
         unread = unread_settings(request["variants"], settings)
         pictures = [
             {"variant": image.variant, **_answer(image), "reached": [one.model_dump() for one in image.reached]}

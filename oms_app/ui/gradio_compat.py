@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 
 VERSION = "6.31"
 
@@ -45,6 +46,15 @@ def event_data(event: gr.EventData) -> dict[str, Any]:
     """
     data: dict[str, Any] = event._data
     return data
+
+
+def session_of_event() -> str | None:
+    """The session that called the event that is being handled: its hash, or the event's own id if it named none.
+
+    For public endpoints, whose arguments are the caller's. Gradio 6.31 keeps the request in a private context. Remove
+    when `gr.api` passes a `gr.Request` that is not part of the endpoint's signature.
+    """
+    return getattr(LocalContext.request.get(None), "session_hash", None)
 
 
 def browser_state(key: str) -> gr.BrowserState:
