@@ -14,7 +14,6 @@ from pathlib import Path
 from playwright.sync_api import Browser, sync_playwright
 
 PATIENCE = 120_000  # milliseconds; the first request loads the engine and the model
-TOUR_SEEN = "localStorage.setItem('oms-studio-tour', 'seen')"
 
 
 @contextmanager

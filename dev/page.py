@@ -17,7 +17,7 @@ import time
 
 from playwright.sync_api import Browser, Page, expect
 
-from dev.browser import PATIENCE, TOUR_SEEN, app_and_browser
+from dev.browser import PATIENCE, app_and_browser
 
 RUNS = 5
 STEPS = 20
@@ -84,7 +84,6 @@ def stop(view: Page, seed: int) -> float:
 def main() -> int:
     with app_and_browser() as (address, browser):
         context = browser.new_context()
-        context.add_init_script(TOUR_SEEN)
         view = context.new_page()
         view.set_default_timeout(PATIENCE)
         view.goto(address)

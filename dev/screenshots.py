@@ -33,11 +33,8 @@ def _screenshots(browser: Browser, address: str, device: str, theme: str, out: P
     view = browser.new_page(viewport={"width": width, "height": height})
     view.set_default_timeout(60_000)
     view.goto(f"{address.rstrip('/')}/?__theme={theme}")
-    tour = view.locator(".oms-tour")
-    expect(tour).to_be_visible()
     view.wait_for_timeout(1500)  # the page's last parts are drawn
     view.screenshot(path=out / f"first-visit-{theme}-{device}.jpg", type="jpeg", quality=72)
-    tour.locator("[data-close]").click()
     for tab in ("create", "explore", "compare", "models"):
         _show(view, tab)
         view.screenshot(path=out / f"{tab}-{theme}-{device}.jpg", full_page=True, type="jpeg", quality=72)

@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,22 +21,23 @@ from oms_app.looks import SHIPPED, LookLibrary, thumbnail
 from oms_app.output import png
 from oms_app.output.sheets import tiled
 from oms_app.paths import EMBEDDED_FOLDER, atomic_write
-from oms_app.schema import OMS, RAW, GenerateRequest, GenerateResult, Variant
+from oms_app.schema import OMS, RAW, GenerateRequest, GenerateResult, one_more_step, variant_of
 from oms_app.training.first_scenes import painter
 
 EXAMPLES = EMBEDDED_FOLDER / "examples"
 DOCS = Path(__file__).parents[1] / "docs" / "pictures"
 
-# prompt, OMS prompt (None: the main prompt), OMS CFG, seed
-PAIRS: tuple[tuple[str, str | None, float, int], ...] = (
-    ("solid black background", None, 2.0, 1),
-    ("mountains at night", None, 1.0, 4),
-    ("a snowy forest", None, 1.0, 2),
-    ("hills", "dark", 1.5, 3),
-    ("hills", "bright", 1.5, 3),
-    ("the sea at sunset", None, 1.0, 5),
-    ("city", "night", 1.0, 8),
-    ("a red circle on a blue background", None, 1.0, 6),
+# prompt, seed, settings of One More Step; the page opens with the first
+PAIRS: tuple[tuple[str, int, dict[str, Any]], ...] = (
+    ("mountains", 3, {"luminance": 20.0}),
+    ("solid black background", 1, {"guidance_scale": 2.0}),
+    ("mountains at night", 4, {}),
+    ("a snowy forest", 2, {}),
+    ("hills", 3, {"prompt": "dark", "guidance_scale": 1.5}),
+    ("hills", 3, {"prompt": "bright", "guidance_scale": 1.5}),
+    ("the sea at sunset", 5, {}),
+    ("city", 8, {"prompt": "night"}),
+    ("a red circle on a blue background", 6, {}),
 )
 
 
@@ -44,15 +46,17 @@ def examples(studio: Studio) -> None:
     shutil.rmtree(EXAMPLES, ignore_errors=True)
     EXAMPLES.mkdir(parents=True)
     listing = []
-    for number, (prompt, oms_prompt, guidance, seed) in enumerate(PAIRS):
-        oms = Variant(name="oms", correction="oms", prompt=oms_prompt, guidance_scale=guidance)
+    for number, (prompt, seed, settings) in enumerate(PAIRS):
+        oms = variant_of(one_more_step(settings), settings)
         result = png.save(studio.generate(GenerateRequest(prompt=prompt, seed=seed, variants=(RAW, oms))), EXAMPLES)
         files = {}
         for image in result.images:
             assert image.path is not None
-            files[image.variant] = f"{number}-{image.variant}.png"
-            image.path.rename(EXAMPLES / files[image.variant])
-        entry = {"prompt": prompt, "oms_prompt": oms_prompt, "oms_guidance_scale": guidance, "seed": seed}
+            side = "raw" if image.variant == "raw" else "oms"
+            files[side] = f"{number}-{side}.png"
+            image.path.rename(EXAMPLES / files[side])
+        entry: dict[str, Any] = {"prompt": prompt, "seed": seed, "oms_prompt": oms.prompt}
+        entry |= {"oms_guidance_scale": oms.guidance_scale, "luminance": oms.luminance}
         listing.append({**entry, **files})
     atomic_write(EXAMPLES / "examples.json", json.dumps(listing, indent=1) + "\n")
 

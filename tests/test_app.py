@@ -47,7 +47,7 @@ FIELDS: dict[str, Any] = {
     "guidance_scale": 5.0,
     "num_inference_steps": 2,
     "seed": 7,
-    "random_seed": False,
+    "count": 1,
     "oms_plain": False,
     "loras": [],
     "lora_scale": 1.0,
@@ -75,7 +75,7 @@ def test_the_fields_make_a_request() -> None:
     assert (raw.correction, oms.correction) == ("raw", "oms")
     assert oms.prompt is None, "an empty OMS prompt means the main prompt"
     assert (request.seed, request.num_inference_steps, oms.guidance_scale) == (7, 2, 1.5)
-    assert replace(CREATE, random_seed=True, seed=None).to_request().seed is None
+    assert replace(CREATE, seed=-1).to_request().seed is None
     assert [variant.name for variant in replace(CREATE, oms_on=False).to_request().variants] == ["raw"]
 
 
@@ -94,12 +94,11 @@ def test_the_fields_make_a_preview() -> None:
     only_light = replace(CREATE, prompt="", oms_prompt="dark").to_preview()
     assert only_light is not None and only_light.variants[0].prompt == "dark"
     assert replace(CREATE, num_inference_steps=0).to_preview() is not None, "a preview has no steps"
-    for seed, meant in ((None, 0), (-1, 0), (1.5, 0), (9, 9)):
-        drawn = replace(CREATE, random_seed=True, seed=seed).to_preview()
-        assert drawn is not None and drawn.seed == meant
+    drawn = replace(CREATE, seed=-1).to_preview()
+    assert drawn is not None and drawn.seed == 0
     wrong: dict[str, Any]
     for wrong, said in (
-        ({"seed": -1}, "Seed is -1"),
+        ({"seed": -2}, "Seed is -2"),
         ({"seed": None}, "Seed is missing"),
         ({"width": 65}, "Width is 65"),
     ):
@@ -165,7 +164,7 @@ def test_the_time_left_follows_the_steps(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_comparison_is_one_request_for_every_model() -> None:
     settings = {"prompt": " dark", "guidance_scale": 2.0, "offset_strength": 0.3, "module": "", "force": False}
-    values = CompareValues("sea", ["raw", "oms", "offset_noise"], ["lumen", "other"], settings, 7, False)
+    values = CompareValues("sea", ["raw", "oms", "offset_noise"], ["lumen", "other"], settings, 7)
     first, second = values.to_requests()
     assert (first.model, second.model, first.seed) == ("lumen", "other", 7) and first.variants == second.variants
     raw, oms, offset = first.variants
@@ -197,9 +196,9 @@ def test_the_oms_slider_mixes_two_prompts() -> None:
         ("prompt", "  ", "the prompt is empty: describe a picture"),
         ("prompt", "x" * 10_000, "Prompt has 10,000 characters: take at most 2,000"),
         ("oms_prompt", "x" * 2_001, "OMS prompt has 2,001 characters"),
-        ("seed", -1, "Seed is -1: take 0 to 4294967295"),
+        ("seed", -2, "Seed is -2: take 0 to 4294967295"),
         ("seed", 2**32, "Seed is 4294967296: take 0 to 4294967295"),
-        ("seed", None, "Seed is missing: take 0 to 4294967295, or check Random"),
+        ("seed", None, "Seed is missing: take 0 to 4294967295, or -1 for a random one"),
         ("seed", 1.5, "Seed is 1.5: take 0 to 4294967295"),
         ("num_inference_steps", 0, "Steps is 0: take 1 to 200"),
         ("num_inference_steps", None, "Steps is missing: take 1 to 200"),

@@ -54,7 +54,6 @@ def explore(view: Page, prompt: str) -> None:
     view.get_by_role("tab", name="Explore").click()
     view.locator("#explore-prompt textarea").fill(prompt)
     view.locator("#explore-seed input").fill("7")
-    expect(view.locator("#explore-random input")).not_to_be_checked()
 
 
 def cell(view: Page, row: int, column: int):  # type: ignore[no-untyped-def]
@@ -124,7 +123,6 @@ def test_a_grid_is_painted_and_a_cell_opens_in_create(tab: Page) -> None:
     expect(tab.locator("#oms-prompt").get_by_role("textbox")).to_have_value("light")
     expect(tab.locator("#oms-cfg input[type=number]")).to_have_value("2")
     expect(tab.locator("#seed input")).to_have_value("7")
-    expect(tab.get_by_label("Random").first).not_to_be_checked()
     shown = picture(tab, "oms")
     assert shown.convert("RGB").tobytes() == small.tobytes(), "the picture of the cell is shown"
     assert json.loads(shown.info["oms_studio"])["variant"] == "oms 2"

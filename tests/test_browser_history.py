@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from conftest import make_examples, running_app
+from foreign_samples import PROMPT as FOREIGN
+from foreign_samples import a1111_jpeg, comfyui
 from playwright.sync_api import Page, expect
 from test_browser import PATIENCE, PROMPT, browser, picture
 
@@ -37,7 +40,6 @@ def tab(browser, address: str) -> Iterator[Page]:  # type: ignore[no-untyped-def
     broken: list[str] = []
     view.on("pageerror", lambda error: broken.append(str(error)))
     view.set_default_timeout(30_000)
-    view.add_init_script("localStorage.setItem('oms-studio-tour', 'seen')")
     view.goto(address)
     expect(view.get_by_role("button", name="Generate", exact=True)).to_be_enabled()
     yield view
@@ -83,6 +85,55 @@ def test_yesterdays_picture_is_found_after_a_reload_and_continued(tab: Page, hom
     tab.locator("#generate").click()
     expect(tab.locator("#summary")).to_contain_text(re.compile(r"20 steps|4 steps"), timeout=PATIENCE)
     assert picture(tab, "oms").tobytes() == before, "painted again, it is the same"
+
+
+def drop(view: Page, path: Path, target: str) -> None:
+    """Drops a file on an element, as a hand with a mouse does."""
+    content, name = base64.b64encode(path.read_bytes()).decode(), path.name
+    kind = "image/jpeg" if path.suffix == ".jpg" else "image/png"
+    view.locator(target).first.evaluate(
+        """(element, [content, name, type]) => {
+            const bytes = Uint8Array.from(atob(content), one => one.charCodeAt(0));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([bytes], name, {type}));
+            for (const kind of ['dragenter', 'dragover', 'drop'])
+                element.dispatchEvent(new DragEvent(kind, {bubbles: true, cancelable: true, dataTransfer}));
+        }""",
+        [content, name, kind],
+    )
+
+
+def test_a_downloaded_picture_is_dropped_and_its_settings_come_back(tab: Page, tmp_path: Path) -> None:
+    generate(tab, "green forest", "dark")
+    seed = tab.locator("#seed input").input_value()
+    with tab.expect_download() as download:
+        tab.locator("#oms-image").get_by_label("Download").click()
+    saved = tmp_path / "saved.png"
+    download.value.save_as(saved)
+    tab.locator(PROMPT).fill("something else")
+    tab.locator("#oms-prompt").get_by_role("textbox").fill("light")
+    for target in ("#summary", "#raw-image"):  # anywhere, and twice
+        drop(tab, saved, target)
+        expect(tab.locator(PROMPT)).to_have_value("green forest")
+        expect(tab.locator("#oms-prompt").get_by_role("textbox")).to_have_value("dark")
+        expect(tab.locator("#seed input")).to_have_value(seed)
+        expect(tab.locator("#summary")).to_contain_text("from a saved picture")
+        tab.locator(PROMPT).fill("something else")
+    expect(tab.locator("#restore input[type=file]")).to_have_count(1)
+
+
+def test_pictures_of_other_programs_fill_the_fields_and_say_what_is_missing(tab: Page, tmp_path: Path) -> None:
+    drop(tab, a1111_jpeg(tmp_path / "theirs.jpg"), "#layout")
+    expect(tab.locator("#status")).to_contain_text("From A1111; not restored: noise schedule Karras")
+    expect(tab.locator(PROMPT)).to_have_value(FOREIGN)
+    expect(tab.locator("#seed input")).to_have_value("1234567890")
+    drop(tab, comfyui(tmp_path / "theirs.png"), "#layout")
+    expect(tab.locator("#status")).to_contain_text("From ComfyUI; not restored: model SD1.5/realistic.safetensors")
+    expect(tab.locator("#seed input")).to_have_value("4321")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    drop(tab, tmp_path / "bad.png", "#layout")
+    expect(tab.locator("#status").get_by_role("alert")).to_contain_text("cannot be read as a picture")
+    expect(tab.locator("#seed input")).to_have_value("4321")
 
 
 def test_a_click_on_the_strip_opens_a_picture_again(tab: Page) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from foreign_samples import png as foreign_png
 from PIL import Image
 
 from oms_app.cli import entry as cli
@@ -56,6 +57,43 @@ def test_generate_prints_what_the_contract_says(capsys: pytest.CaptureFixture[st
         assert 0 <= image["mean"] <= 255
         assert 0 <= image["lightness"] <= 100
     assert len(list(out.iterdir())) == 4  # no temporary file is left
+
+
+def test_a_picture_gives_its_settings_and_options_replace_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = ("--out", str(tmp_path))
+    first = answer(
+        capsys, "generate", "a sea", "--oms-prompt", "dark", "--steps", "2", "--count", "2", "--seed", "4", *out
+    )
+    raw, oms = first["images"][2:]
+    assert oms["seed"] == 5
+    again = answer(capsys, "generate", "--from", oms["path"], *out)
+    assert again["seed"] == 5 and again["notes"] == first["notes"]
+    for before, after in zip((raw, oms), again["images"], strict=True):
+        with Image.open(before["path"]) as one, Image.open(after["path"]) as two:
+            assert one.tobytes() == two.tobytes()
+    changed = answer(capsys, "generate", "snow", "--from", oms["path"], "--luminance", "30", "--seed", "9", *out)
+    request = png.read_any(Path(changed["images"][1]["path"])).request
+    assert (request.prompt, request.seed, request.num_inference_steps, request.count) == ("snow", 9, 2, 1)
+    assert [one.correction for one in request.variants] == ["raw", "dial"]
+    assert (request.variants[1].prompt, request.variants[1].luminance) == ("dark", 30)
+
+
+def test_a_picture_of_another_program_gives_its_settings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    line = "Steps: 3, Sampler: Euler, Schedule type: Karras, CFG scale: 2, Seed: 7, Size: 64x72, Model: other"
+    path = foreign_png(tmp_path / "a.png", parameters=f"sea\nNegative prompt: fog\n{line}")
+    got = answer(capsys, "generate", "--from", str(path), "--out", str(tmp_path), "--guidance-scale", "4")
+    request = png.read_any(Path(got["images"][1]["path"])).request
+    assert (request.prompt, request.negative_prompt, request.seed, request.height) == ("sea", "fog", 7, 72)
+    assert (request.num_inference_steps, request.guidance_scale, request.scheduler) == (3, 4.0, "euler")
+    assert got["notes"][0].startswith("from A1111; not restored: model other, noise schedule Karras; its noise differs")
+    for wrong, said in (("missing.png", "cannot be read"), ("plain.png", "contains no settings")):
+        Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+        assert cli.main(["generate", "--from", str(tmp_path / wrong)]) == 2
+        assert said in capsys.readouterr().err
+    assert cli.main(["generate"]) == 2
+    assert "the prompt is missing" in capsys.readouterr().err
 
 
 def test_every_option_of_generate_reaches_the_request(capsys: pytest.CaptureFixture[str], own_home: Path) -> None:

@@ -34,7 +34,7 @@ _FIELDS: dict[str, Any] = {
     "left": "dark", "right": "", "places": 3, "seeds": 2, "oms_guidance_scale": 1.5,
     "dial": "luminance", "dial_values": "20, 80", "dial_light": "left", "dial_seeds": 2, "looks": ["night", "plain"],
     "models": ["lumen", "absent"], "model": "lumen", "negative_prompt": "", "num_inference_steps": 2,
-    "guidance_scale": None, "seed": 7, "random_seed": False,
+    "guidance_scale": None, "seed": 7,
 }  # fmt: skip
 VALUES = ExploreValues(**_FIELDS)
 
@@ -62,7 +62,7 @@ class Service:
     def estimate(self, requests: Any) -> float | None:
         return None
 
-    def save(self, result: GenerateResult) -> GenerateResult:
+    def save(self, result: GenerateResult, session: str | None = None) -> GenerateResult:
         return result
 
     def stream(self, request: GenerateRequest, stop: threading.Event, interval: float) -> Iterator[GenerateResult]:
@@ -104,7 +104,7 @@ def test_every_oms_prompt_is_a_row_that_is_one_request() -> None:
     assert raw.correction == "raw" and [(v.prompt, v.guidance_scale) for v in oms] == [
         ("light", w) for w in (0.5, 1, 2)
     ]
-    drawn = ask(random_seed=True, seed=None)
+    drawn = ask(seed=-1)
     assert len({request.seed for request in drawn.requests}) == 1 and drawn.requests[0].seed is not None
 
 

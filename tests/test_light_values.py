@@ -185,9 +185,10 @@ def test_the_settings_of_a_saved_picture_come_back(late: StudioService, studio: 
     result = png.save(studio.generate(request.model_copy(update={"count": 2, "exact": False})), tmp_path)
     for image in result.images:
         assert image.path is not None
-        shown, after = restore.read(image.path, CREATE, late)
+        shown, after, note = restore.read(image.path, CREATE, late)
+        assert shown and not note
         assert after.light_settings() == values.light_settings() and after.oms_on, image.variant
-        assert (after.seed, shown.seed, after.random_seed) == (image.seed, image.seed, False)
+        assert (after.seed, shown.seed, after.count) == (image.seed, image.seed, 1)
         assert (shown.raw is None) == (image.variant == "dial")
     offset = GenerateRequest(
         prompt="sea", num_inference_steps=1, variants=(Variant(name="o", correction="offset_noise"),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Set
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,8 +24,10 @@ from oms_app.cli.options import (
     variants_parameter,
     with_parameters,
 )
+from oms_app.engine.picture_settings import read_picture
 from oms_app.errors import StudioError, unread_notes
 from oms_app.fields import REQUEST_FIELDS
+from oms_app.models.catalog import open_catalog
 from oms_app.paths import user_folder
 from oms_app.prestep.corrections import variant_settings
 from oms_app.schema import GenerateRequest, GenerateResult, unread_settings
@@ -44,7 +47,8 @@ def _parameters() -> list[inspect.Parameter]:
     argument = inspect.Parameter(
         prompt.name,
         inspect.Parameter.KEYWORD_ONLY,
-        annotation=Annotated[str, typer.Argument(help=field_help(prompt), show_default=False)],
+        default=None,  # it may come from a picture
+        annotation=Annotated[str | None, typer.Argument(help=field_help(prompt), show_default=False)],
     )
     return [
         argument,
@@ -58,6 +62,15 @@ def _parameters() -> list[inspect.Parameter]:
 
 
 def generate(
+    context: typer.Context,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="A saved picture whose settings are used, also of A1111, ComfyUI, InvokeAI or Fooocus. "
+            "What else is given replaces them.",
+        ),
+    ] = None,
     lora: Annotated[
         list[str] | None, typer.Option(help="A catalogue id or a .safetensors file, or ID:SCALE; may be repeated.")
     ] = None,
@@ -70,13 +83,17 @@ def generate(
 ) -> None:
     """Pictures of every variant from one noise."""
     settings = {name: values[SETTING + name] for name in variant_settings()}
-    request = GenerateRequest.model_validate(
-        {
-            **{name: values[name] for name in REQUEST_FIELDS},
-            "variants": parse_variants(values["variants"], settings),
-            "loras": [parse_lora(text) for text in lora or ()],
-        }
-    )
+    asked = {name: values[name] for name in REQUEST_FIELDS} | {"loras": [parse_lora(text) for text in lora or ()]}
+    said = ""
+    if source is None:
+        if asked["prompt"] is None:
+            raise StudioError("the prompt is missing: describe a picture, or name one with --from")
+        asked["variants"] = parse_variants(values["variants"], settings)
+    else:
+        origins = {name: context.get_parameter_source(name) for name in (*values, "lora")}
+        given = {name for name, origin in origins.items() if origin is not None and origin.name != "DEFAULT"}
+        asked, settings, said = _from_picture(source, asked, values["variants"], settings, given)
+    request = GenerateRequest.model_validate(asked)
     folder = out or user_folder() / "pictures"
     if folder.exists() and not folder.is_dir():
         raise StudioError(f"--out {folder} is a file: name a folder")
@@ -85,8 +102,34 @@ def generate(
         from oms_app.output import png
 
         result = png.save(studio.generate(request, on_progress=progress), folder)
-    notes = [*result.notes, *unread_notes(unread_settings(request.variants, settings))]
+    notes = [*([said] if said else []), *result.notes, *unread_notes(unread_settings(request.variants, settings))]
     _print(result.model_copy(update={"notes": tuple(notes)}), as_json)
+
+
+def _from_picture(
+    source: Path, asked: dict[str, Any], variants: str | None, settings: dict[str, Any], given: Set[str]
+) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """The fields of the request, the settings of its variants and a note: a picture's, where nothing else is given.
+
+    given: the arguments of `generate` that were given. Raises StudioError if the picture has no settings.
+    """
+    found = read_picture(source, open_catalog().infos())
+    if found.restored is not None:
+        request, chosen = found.restored.request, found.restored.chosen
+        theirs = dict(request) | {"seed": found.restored.seed, "count": 1}
+        corrected = [one for one in (chosen, *request.variants) if one.is_corrected]
+        light = corrected[0].model_dump(exclude={"name", "correction"}) if corrected else {}
+    else:
+        theirs, light = dict(found.fields), {}
+        if "prompt" not in theirs and "prompt" not in given:
+            raise StudioError(f"{source.name} has no prompt that can be read: give one")
+    kept = given | ({"loras"} if "lora" in given else set())
+    merged = asked | {name: value for name, value in theirs.items() if name not in kept}
+    new = {name for name in settings if SETTING + name in given}
+    if "variants" in theirs and not new and "variants" not in given:
+        return merged, light, found.note
+    settings = settings | {name: value for name, value in light.items() if name in settings and name not in new}
+    return merged | {"variants": parse_variants(variants, settings)}, settings, found.note
 
 
 def _print(result: GenerateResult, as_json: bool) -> None:

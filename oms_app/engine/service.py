@@ -16,6 +16,7 @@ from oms_app.engine.calibration import Calibration, expected
 from oms_app.engine.estimates import RunTimes
 from oms_app.engine.events import in_thread, stream_events
 from oms_app.engine.image_stats import image_stats
+from oms_app.engine.picture_settings import PictureSettings, read_picture
 from oms_app.engine.run import Run
 from oms_app.engine.visitors import Visitors
 from oms_app.engine.worker import DeviceWorker
@@ -26,7 +27,16 @@ from oms_app.models.catalog import Entry, ModelInfo, open_catalog
 from oms_app.output import png
 from oms_app.output.history import History, Query, light_of
 from oms_app.paths import EMBEDDED, user_folder
-from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, ImageStats, Progress, Transfer
+from oms_app.schema import (
+    GenerateRequest,
+    GenerateResult,
+    ImageResult,
+    ImageStats,
+    Progress,
+    Reached,
+    Transfer,
+    Variant,
+)
 
 if TYPE_CHECKING:
     from oms_app.engine.studio import Studio
@@ -208,10 +218,17 @@ class StudioService:
         """Writes a grid as one labelled PNG with its settings into `pictures`."""
         return png.save_sheet(cells, row_labels, column_labels, self.pictures)
 
-    def read_settings(self, path: Path) -> png.Restored:
-        """The settings in a saved picture. Raises StudioError as `png.read`."""
-        return png.read(path, [info.id for info in self._catalog.infos()])
+    def read_picture(self, path: Path) -> PictureSettings:
+        """The settings in a picture of this program or another. Raises StudioError if there are none."""
+        return read_picture(path, self._catalog.infos())
 
     @staticmethod
     def measure(image: Image.Image) -> ImageStats:
         return image_stats(image)
+
+    @staticmethod
+    def reached(variant: Variant, image: Image.Image) -> tuple[Reached, ...]:
+        """What a variant's dials asked for, and what its picture has."""
+        from oms_app.engine.reached import reached  # torch takes seconds to load
+
+        return reached(variant, image)

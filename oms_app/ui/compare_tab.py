@@ -51,6 +51,7 @@ class CompareTab(Tab):
                 )  # fmt: skip
                 with gr.Row():
                     self._controls.build_buttons()
+                    self._seed.build_new()
                 self._controls.build_status()
             with gr.Column(min_width=280):
                 found["corrections"] = gr.CheckboxGroup(
@@ -68,7 +69,7 @@ class CompareTab(Tab):
         self._summary = gr.HTML("", elem_id="compare-summary")
         with gr.Row(elem_id="compared"):
             self._panels = [self._build_panel(number) for number in range(MAX_COMPARED)]
-        found |= {"seed": self._seed.number, "random_seed": self._seed.random, "models": self._models.models}
+        found |= {"seed": self._seed.number, "models": self._models.models}
         self.fields = FieldSet(CompareValues, found)
 
     def _build_settings(self) -> dict[str, Component]:

@@ -8,8 +8,8 @@ from typing import Any
 import gradio as gr
 
 from oms_app.engine.service import StudioService
-from oms_app.schema import GenerateResult
-from oms_app.ui import controls, examples, markup, restore, saved_settings, tour
+from oms_app.schema import OMS, GenerateResult
+from oms_app.ui import controls, examples, markup, readout, restore, saved_settings
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import CREATE_FIELDS, CreateValues
@@ -20,9 +20,13 @@ from oms_app.ui.looks_panel import LooksPanel
 from oms_app.ui.model_choice import ModelChoice
 from oms_app.ui.result_view import ResultView, ShownResult
 from oms_app.ui.run_controls import RunControls
-from oms_app.ui.seed_field import SeedField
+from oms_app.ui.seed_field import RANDOM, SeedField
 from oms_app.ui.tab import Page, Tab
 
+TRY = (
+    '<p class="oms-try">Try it: move <b>Mean brightness</b> or write an OMS prompt, and press Generate. '
+    "The scene stays, its light changes.</p>"
+)
 MODEL_FIELDS = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale")  # their defaults are a model's
 
 
@@ -48,10 +52,12 @@ class CreateTab(Tab):
 
     def build(self) -> None:
         found: dict[str, Component] = {}
+        opens = self._examples[0] if self._examples else None
         with gr.Row(elem_id="layout", equal_height=False):
             with gr.Column(elem_id="ask", min_width=0):
                 found["prompt"] = controls.text(
                     CREATE_FIELDS["prompt"],
+                    value=opens.prompt if opens else "",
                     info=None,
                     placeholder="mountains at night",
                     lines=2,
@@ -60,27 +66,30 @@ class CreateTab(Tab):
                 )
                 with gr.Row(elem_id="buttons"):
                     self.controls.build_buttons()
-                self.controls.build_status()
+                    self._seed.build_new()
+                self.controls.build_status(TRY if opens else "")
             with gr.Column(elem_id="show", min_width=0):
-                self._view.build()
+                self._view.build(opens.result(self._service) if opens else None)
                 self._history.build()
+            with gr.Column(elem_id="tune", min_width=0):
+                self._light.build(found, opens.variant if opens else OMS)
+                with gr.Row(elem_id="which"):
+                    self._seed.build(opens.seed if opens else RANDOM)
+                    found["count"] = controls.slider(CREATE_FIELDS["count"], elem_id="count", min_width=120)
+                with gr.Accordion("Picture settings", open=False, elem_id="settings"):
+                    self._build_picture_settings(found)
+                self._restore = restore.build()
+            with gr.Column(elem_id="start", min_width=0):
+                self._looks.build()
                 if self._examples:
                     gr.HTML(markup.heading("Examples"))
                     self._cards = gr.HTML(
                         examples.cards(self._examples), js_on_load=markup.CLICK_JS, elem_id="examples"
                     )
-            with gr.Column(elem_id="tune", min_width=0):
-                self._light.build(found)
-                self._seed.build()
-                with gr.Accordion("Picture settings", open=False, elem_id="settings"):
-                    self._build_picture_settings(found)
-                self._restore = restore.build()
-                self._looks.build()
-        found |= {"seed": self._seed.number, "random_seed": self._seed.random, "model": self._models.model}
+                gr.HTML(readout.LEGEND)
+        found |= {"seed": self._seed.number, "model": self._models.model}
         found |= {"loras": self._models.loras, "lora_scale": self._models.lora_scale}
         self.fields = FieldSet(CreateValues, found)
-        if self._examples:
-            tour.build()
 
     def _build_picture_settings(self, found: dict[str, Component]) -> None:
         defaults = self._models.defaults()

@@ -58,11 +58,11 @@ def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:
 
 def launch_settings() -> dict[str, Any]:
     """Arguments of `launch` for look and behaviour; host, port and password are the caller's."""
-    keys = (FOLDER / "keys.js").read_text(encoding="utf-8")
+    scripts = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("keys.js", "drop.js"))
     return {
         "theme": theme(),
         "css_paths": FOLDER / "style.css",
-        "head": f'<meta name="color-scheme" content="light dark"><script>{keys}</script>',
+        "head": f'<meta name="color-scheme" content="light dark"><script>{scripts}</script>',
         "footer_links": ["api", "settings"],
         "run_history": False,  # prompts are the visitor's: the browser keeps no list of them
         "ssr_mode": False,

@@ -14,10 +14,9 @@ from PIL import Image
 from oms_app.engine.service import StudioService
 from oms_app.models.catalog import Defaults
 from oms_app.paths import EMBEDDED
-from oms_app.schema import OMS
+from oms_app.schema import RAW, Variant, one_more_step, variant_of
 from oms_app.ui import gradio_compat
-from oms_app.ui.form import ONE_PROMPT, CreateValues
-from oms_app.ui.light_values import with_light
+from oms_app.ui.form import CreateValues
 from oms_app.ui.live_previews import data_url
 from oms_app.ui.result_view import Picture, ShownResult
 
@@ -27,17 +26,16 @@ MODEL = EMBEDDED  # the pairs were made by this model at its defaults
 
 @dataclass(frozen=True)
 class Example:
-    """oms_prompt None: the main prompt. raw, oms: PNG files of the same size."""
+    """A prompt and a seed, and how One More Step is set. raw, oms: PNG files of the same size."""
 
     prompt: str
-    oms_prompt: str | None
-    oms_guidance_scale: float
     seed: int
+    variant: Variant
     raw: Path
     oms: Path
 
     def result(self, service: StudioService) -> ShownResult:
-        raw, oms = (_picture(path, service) for path in (self.raw, self.oms))
+        raw, oms = (_picture(*one, service) for one in ((self.raw, RAW), (self.oms, self.variant)))
         return ShownResult(self.prompt, self.seed, raw, oms, details=("example",))
 
     def apply(self, values: CreateValues, defaults: Defaults | None) -> CreateValues:
@@ -53,18 +51,14 @@ class Example:
                 guidance_scale=defaults.guidance_scale,
             )
         return replace(
-            with_light(values, OMS),
+            values.with_oms(self.variant),
             prompt=self.prompt,
             negative_prompt="",
             loras=[],
-            oms_on=True,
             exact=False,
             oms_plain=False,
-            oms_mode=ONE_PROMPT,
-            oms_prompt=self.oms_prompt or "",
-            oms_guidance_scale=self.oms_guidance_scale,
             seed=self.seed,
-            random_seed=False,
+            count=1,
         )
 
 
@@ -75,11 +69,12 @@ def load(folder: Path) -> list[Example]:
         return []
     found = []
     for entry in json.loads(listing.read_text(encoding="utf-8")):
+        settings = {"prompt": entry.get("oms_prompt"), "guidance_scale": float(entry.get("oms_guidance_scale", 1.0))}
+        settings |= {"luminance": entry.get("luminance")}
         example = Example(
             prompt=entry["prompt"],
-            oms_prompt=entry.get("oms_prompt"),
-            oms_guidance_scale=float(entry.get("oms_guidance_scale", 1.0)),
             seed=int(entry["seed"]),
+            variant=variant_of(one_more_step(settings), settings),
             raw=folder / entry["raw"],
             oms=folder / entry["oms"],
         )
@@ -92,8 +87,10 @@ def cards(examples: Sequence[Example]) -> str:
     """One button for each pair, its two pictures side by side. The pictures are inside the page, as small PNGs."""
     buttons = []
     for index, example in enumerate(examples):
-        oms_prompt = f", OMS prompt {example.oms_prompt}" if example.oms_prompt else ""
-        label = escape(f"Example: {example.prompt}{oms_prompt}", quote=True)
+        light = f", OMS prompt {example.variant.prompt}" if example.variant.prompt else ""
+        if example.variant.luminance is not None:
+            light += f", mean brightness {example.variant.luminance:g} %"
+        label = escape(f"Example: {example.prompt}{light}", quote=True)
         pictures = "".join(f'<img alt="" src="{_thumbnail(path)}">' for path in (example.raw, example.oms))
         buttons.append(
             f'<button type="button" data-index="{index}" aria-label="{label}" title="{label}">'
@@ -108,10 +105,10 @@ def clicked(examples: Sequence[Example], event: gr.EventData) -> Example:
     return examples[int(gradio_compat.event_data(event)["index"])]
 
 
-def _picture(path: Path, service: StudioService) -> Picture:
+def _picture(path: Path, variant: Variant, service: StudioService) -> Picture:
     with Image.open(path) as file:
         image = file.convert("RGB")
-    return Picture(image, service.measure(image))
+    return Picture(image, service.measure(image), service.reached(variant, image))
 
 
 def _thumbnail(path: Path) -> str:

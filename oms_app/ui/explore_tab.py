@@ -73,6 +73,7 @@ class ExploreTab(Tab):
             with gr.Column(min_width=280):
                 with gr.Row(elem_id="explore-buttons"):
                     self._controls.build_buttons()
+                    self._seed.build_new()
                     self._sheet = gr.DownloadButton(
                         "Download sheet", elem_id="explore-sheet", interactive=False, scale=2, min_width=170
                     )
@@ -85,7 +86,7 @@ class ExploreTab(Tab):
             elem_id="explore-table",
         )
         self._result = gr.State()  # GridResult
-        found |= {"seed": self._seed.number, "random_seed": self._seed.random}
+        found |= {"seed": self._seed.number}
         found |= {"model": self._model.model, "models": self._models.models}
         self.fields = FieldSet(ExploreValues, found)
 
@@ -158,7 +159,7 @@ class ExploreTab(Tab):
         self._model.connect({name: self.fields[name] for name in ("num_inference_steps", "guidance_scale")})
         opened = page.item(self).select
         opened(lambda: gr.update(choices=_choices(self._looks())), None, self.fields["looks"], **QUICK)
-        all_but_seed = set(self.fields.components) - {self._seed.number, self._seed.random}
+        all_but_seed = set(self.fields.components) - {self._seed.number}
         gr.on(
             [opened, *(component.change for component in all_but_seed)],
             self._update_plan,

@@ -10,15 +10,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from oms_app.errors import StudioError, describe, label_of
-from oms_app.fields import LORA_FIELDS, MAX_SEED, REQUEST_FIELDS, VARIANT_FIELDS, RequestField
+from oms_app.fields import LORA_FIELDS, REQUEST_FIELDS, VARIANT_FIELDS, RequestField
 from oms_app.schema import RAW, GenerateRequest, Lora, Variant, one_more_step, variant_of, variants_of
 from oms_app.ui import markup
 from oms_app.ui.light_values import LIGHT_FIELDS, LightValues, with_light
+from oms_app.ui.seed_field import RANDOM, SEED, is_random
 
 MAX_COMPARED = 6  # pictures of the Compare tab
 ONE_PROMPT = "One OMS prompt"
 BETWEEN_TWO = "Slide between two"
 OMS_MODES = (ONE_PROMPT, BETWEEN_TWO)
+COUNT = replace(REQUEST_FIELDS["count"], high=8, help="With seeds in a row. Choose among them below.")
 PLAIN = "oms-no-cfg"  # the variant with OMS but without its CFG
 
 # The field of the request that a field of Create is about.
@@ -27,8 +29,10 @@ CREATE_FIELDS: Mapping[str, RequestField] = MappingProxyType(
         **{
             name: REQUEST_FIELDS[name]
             for name in ("prompt", "negative_prompt", "width", "height", "scheduler", "guidance_scale",
-                         "num_inference_steps", "seed")
+                         "num_inference_steps")
         },
+        "seed": SEED,
+        "count": COUNT,
         "oms_prompt": VARIANT_FIELDS["prompt"],
         "oms_prompt_left": VARIANT_FIELDS["prompt"],
         "oms_prompt_right": VARIANT_FIELDS["prompt_b"],
@@ -66,12 +70,12 @@ class CreateValues(LightValues):
     guidance_scale: float
     num_inference_steps: float | None
     seed: float | None
-    random_seed: bool
+    count: float | None
 
     def to_request(self) -> GenerateRequest:
         """Raises StudioError, in one line, if a value is missing or out of range."""
         model = require_model(self.model)
-        seed = None if self.random_seed else required("seed", self.seed)
+        seed = None if is_random(self.seed) else required("seed", self.seed)
         try:
             return GenerateRequest.model_validate(
                 {
@@ -81,6 +85,7 @@ class CreateValues(LightValues):
                     "variants": (RAW, *self._corrected()) if self.oms_on else (RAW,),
                     "loras": tuple(Lora(id=one, scale=self.lora_scale) for one in self.loras),
                     "seed": seed,
+                    "count": required("count", self.count),
                     "num_inference_steps": required("num_inference_steps", self.num_inference_steps),
                     "guidance_scale": self.guidance_scale,
                     "scheduler": self.scheduler,
@@ -95,15 +100,10 @@ class CreateValues(LightValues):
     def to_preview(self) -> GenerateRequest | None:
         """The request for the OMS preview; None if there are no words yet.
 
-        The seed is the one in the field; while Random is on, 0 in place of one that is not valid. Raises StudioError as
-        `to_request` does.
+        The seed is the one in the field, or 0 for a random one. Raises StudioError as `to_request` does.
         """
         model = require_model(self.model)
-        seed = self.seed
-        if not self.random_seed:
-            seed = required("seed", seed)
-        elif seed is None or not 0 <= seed <= MAX_SEED or seed != int(seed):
-            seed = 0
+        seed = 0 if is_random(self.seed) else required("seed", self.seed)
         try:
             oms = self._oms()
             # The main prompt is read only if an OMS prompt is empty, so an OMS prompt alone is enough.
@@ -141,7 +141,7 @@ class CreateValues(LightValues):
             guidance_scale=self.guidance_scale if request.guidance_scale is None else request.guidance_scale,
             num_inference_steps=request.num_inference_steps,
             seed=request.seed,
-            random_seed=False,
+            count=1,
             exact=request.exact,
             oms_on=variant.is_corrected,
         )
@@ -187,7 +187,6 @@ class CompareValues:
     models: list[str]
     settings: Mapping[str, Any]
     seed: float | None
-    random_seed: bool
 
     def to_requests(self) -> list[GenerateRequest]:
         """A request for every model, each with every correction. Raises StudioError as `CreateValues.to_request`."""
@@ -195,7 +194,7 @@ class CompareValues:
         if not 1 <= pictures <= MAX_COMPARED:
             product = f"{markup.count(len(self.corrections), 'correction')} × {markup.count(len(self.models), 'model')}"
             raise StudioError(f"{product} = {markup.count(pictures)}: choose 1 to {MAX_COMPARED} pictures")
-        seed = None if self.random_seed else required("seed", self.seed)
+        seed = None if is_random(self.seed) else required("seed", self.seed)
         settings = {
             name: value.strip() or None if isinstance(value, str) else value for name, value in self.settings.items()
         }
@@ -221,6 +220,6 @@ def required(name: str, value: float | None) -> float:
     """The value of a field of the request. Raises StudioError if it is None, which would mean a default."""
     if value is None:
         field = REQUEST_FIELDS[name]
-        remedy = f"{field.permitted}, or check Random" if name == "seed" else field.permitted
+        remedy = f"{field.permitted}, or {RANDOM} for a random one" if name == "seed" else field.permitted
         raise StudioError(f"{field.label} is missing: {remedy}")
     return value

@@ -20,6 +20,7 @@ from oms_app.looks import Look
 from oms_app.prestep.corrections import DIAL
 from oms_app.schema import RAW, GenerateRequest, Variant, draw_seed
 from oms_app.ui.form import require_model, required
+from oms_app.ui.seed_field import is_random
 
 PROMPT_BY_CFG = "OMS prompt × OMS CFG"
 SLIDER_BY_SEED = "OMS slider × seed"
@@ -66,7 +67,6 @@ class ExploreValues:
     num_inference_steps: float | None
     guidance_scale: float | None
     seed: float | None
-    random_seed: bool
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _with(base: GenerateRequest, **changes: Any) -> GenerateRequest:
 
 def _base(values: ExploreValues, seeds: int) -> GenerateRequest:
     """What all cells share. The seed is drawn here, so that every row has the same one, or the next."""
-    seed = draw_seed(seeds) if values.random_seed else required("seed", values.seed)
+    seed = draw_seed(seeds) if is_random(values.seed) else required("seed", values.seed)
     return GenerateRequest.model_validate(
         {
             "prompt": values.prompt,

@@ -17,13 +17,14 @@ from oms_app.ui.result_view import ResultView, ShownResult
 
 COUNT = 12
 # The browser's own mark, by which a visitor of a shared page finds their pictures again; and the picture that this
-# tab of the browser showed last.
+# tab of the browser showed last, "*" for the newest one. A first visit shows the example instead.
 WHO = """() => {
   const key = 'oms-studio-visitor';
   let token = localStorage.getItem(key);
+  const returns = token !== null;
   if (!token) localStorage.setItem(key, token = Array.from(crypto.getRandomValues(new Uint8Array(16)),
     byte => byte.toString(16).padStart(2, '0')).join(''));
-  return [token, sessionStorage.getItem('oms-studio-shown') || ''];
+  return [token, sessionStorage.getItem('oms-studio-shown') || (returns ? '*' : '')];
 }"""
 REMEMBER = """html => {
   const found = new DOMParser().parseFromString(html || '', 'text/html').querySelector('[data-current]');
@@ -74,10 +75,10 @@ class HistoryStrip:
         self._strip.change(None, self._strip, None, js=REMEMBER, **QUICK)
 
     def _last_shown(self, session: str | None, name: str, view: ResultView) -> Updates:
-        """The picture of that name, else the newest one; nothing if there is none."""
+        """The picture of that name, else the newest one; only the strip without a name or a picture."""
         history = self._service.history(session)
         try:
-            newest = [one.name for one in history.find(count=1).pictures]
+            newest = [one.name for one in history.find(count=1).pictures] if name else []
             for one in (name, *newest):
                 try:
                     shown = reopen.shown(history, one, self._service)
@@ -86,7 +87,7 @@ class HistoryStrip:
                 return {**view.show(shown), **self._mark(session, one)}
         except StudioError as error:
             return {self._strip: markup.alert(str(error))}
-        return {self._strip: ""}
+        return {self._strip: self._html(session, "", None)[0]}
 
     def _mark(self, session: str | None, name: str) -> Updates:
         """A picture of the history is shown."""

@@ -11,6 +11,7 @@ from oms_app.engine.service import StudioService
 from oms_app.fields import VARIANT_FIELDS
 from oms_app.light import SIDES
 from oms_app.prestep.corrections import CORRECTIONS, DIAL
+from oms_app.schema import Variant
 from oms_app.ui import controls, markup, oms_preview
 from oms_app.ui.events import QUICK, Component
 from oms_app.ui.field_set import FieldSet
@@ -31,15 +32,18 @@ class LightPanel:
 
     # Layout
 
-    def build(self, found: dict[str, Component]) -> None:
-        """Creates the components inside the current column, and adds them to `found` by their field of Create."""
+    def build(self, found: dict[str, Component], first: Variant) -> None:
+        """Creates the components inside the current column, and adds them to `found` by their field of Create.
+
+        first: whose OMS prompt, OMS CFG and mean brightness are set when the page opens.
+        """
         with gr.Group(elem_id="oms"):
             found["oms_on"] = gr.Checkbox(
                 value=True, label="Light: One More Step (OMS)", elem_id="oms-on", container=False,
             )  # fmt: skip
             with gr.Column(elem_id="oms-settings") as self._settings:
-                self._build_words(found)
-                self._build_colours(found)
+                self._build_words(found, first)
+                self._build_colours(found, first)
                 with gr.Row(elem_id="light-where"):
                     self._build_pad(found)
                     self.preview = oms_preview.build()
@@ -49,24 +53,33 @@ class LightPanel:
                 with gr.Accordion("What these do", open=False, elem_id="light-help"):
                     gr.HTML(markup.definitions((field.label, field.help) for field in CORRECTIONS[DIAL].options))
 
-    def _build_words(self, found: dict[str, Component]) -> None:
+    def _build_words(self, found: dict[str, Component], first: Variant) -> None:
         with gr.Row(elem_id="oms-words"):
             found["oms_prompt"] = controls.text(
-                CREATE_FIELDS["oms_prompt"], info=None, placeholder="empty = the main prompt", elem_id="oms-prompt",
+                CREATE_FIELDS["oms_prompt"], value=first.prompt or "", info=None, elem_id="oms-prompt",
+                placeholder="empty = the main prompt",
                 min_width=90, max_lines=2,
             )  # fmt: skip
             found["oms_guidance_scale"] = controls.slider(
-                CREATE_FIELDS["oms_guidance_scale"], info=None, elem_id="oms-cfg", min_width=90
+                CREATE_FIELDS["oms_guidance_scale"],
+                value=first.guidance_scale,
+                info=None,
+                elem_id="oms-cfg",
+                min_width=90,
             )
 
-    def _build_colours(self, found: dict[str, Component]) -> None:
+    def _build_colours(self, found: dict[str, Component], first: Variant) -> None:
         luminance, tint = VARIANT_FIELDS["luminance"], VARIANT_FIELDS["tint"]
         with gr.Row(elem_id="dial-luminance", elem_classes="oms-dial"):
             found["luminance_on"] = gr.Checkbox(
-                False, label=luminance.label, elem_id="luminance-on", container=False, min_width=90
+                first.luminance is not None,
+                label=luminance.label,
+                elem_id="luminance-on",
+                container=False,
+                min_width=90,
             )
             found["luminance"] = controls.slider(
-                luminance, value=DIM, label=f"{luminance.label} in %", elem_id="luminance", **_INLINE
+                luminance, value=first.luminance or DIM, label=f"{luminance.label} in %", elem_id="luminance", **_INLINE
             )
         with gr.Row(elem_id="dial-tint", elem_classes="oms-dial"):
             found["tint_on"] = gr.Checkbox(False, label=tint.label, elem_id="tint-on", container=False, min_width=60)

@@ -22,15 +22,16 @@ logger = logging.getLogger(__name__)
 # The fields that the preview depends on.
 FIELDS = (
     "prompt", "oms_on", "oms_mode", "oms_prompt", "oms_prompt_left", "oms_prompt_right", "oms_mix",
-    "oms_guidance_scale", "model", "width", "height", "seed", "random_seed", "luminance_on", "luminance", "tint_on",
+    "oms_guidance_scale", "model", "width", "height", "seed", "luminance_on", "luminance", "tint_on",
     "tint", "tint_strength", "warmth", "light", "light_strength", "light_angle", "painting", "picture", "spread",
 )  # fmt: skip
 SIDE = 192  # pixels, at most: twice the size that it is shown at
 HINT = "Write a prompt to preview the light and colour that OMS adds, before you generate."
+FIRST = "The light that OMS adds appears here at once when you move a control."
 
 
 def build() -> gr.HTML:
-    return gr.HTML(_box("", HINT), elem_id="light")
+    return gr.HTML(_box("", FIRST), elem_id="light")
 
 
 def connect(preview: gr.HTML, fields: FieldSet[CreateValues], service: StudioService, also: Component) -> None:

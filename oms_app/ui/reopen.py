@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from oms_app.engine.service import StudioService
 from oms_app.errors import StudioError
 from oms_app.ui import restore
@@ -25,11 +23,8 @@ def shown(history: History, name: str, service: StudioService, notes: tuple[str,
     def picture(path: Path | None) -> Picture | None:
         if path is None:
             return None
-        try:
-            with Image.open(path, formats=("PNG",)) as file:
-                return Picture(path, service.measure(file.convert("RGB")))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise StudioError(f"{path.name} cannot be read as a picture: delete it") from error
+        image, variant = restore.open_picture(path), history.settings(path.name).chosen
+        return Picture(path, service.measure(image), service.reached(variant, image))
 
     raw, corrected = (picture(path) for path in history.pair(name))
     return ShownResult(
@@ -48,7 +43,7 @@ def opened(
     """As `shown`, and the fields with the picture's settings; as they were if Create cannot take those, with the reason
     as a note."""
     try:
-        after = restore.values_of(service.read_settings(history.path(name)), values, service)
+        after = restore.values_of(service.read_picture(history.path(name)), values, service)
     except StudioError as error:
         return shown(history, name, service, notes=(f"the settings are not restored: {error}",)), values
     return shown(history, name, service), after

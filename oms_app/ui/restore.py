@@ -1,8 +1,9 @@
-"""Settings from a saved picture: a PNG of OMS Studio that is dropped or chosen fills the fields of Create again."""
+"""Settings from a picture of this program or another: dropped anywhere on Create, it fills the fields again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,23 @@ from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import CreateValues
 from oms_app.ui.model_choice import available_models
 from oms_app.ui.result_view import Picture, ShownResult
+from oms_app.ui.seed_field import RANDOM
 
 if TYPE_CHECKING:
-    from oms_app.output.png import Restored
+    from oms_app.engine.picture_settings import PictureSettings
 
 KNOWN = (OMS.correction, DIAL)  # corrections that Create has fields for
+MAX_PIXELS = 64_000_000  # of a picture that is shown
 
 
 def build() -> gr.File:
+    """The place for a picture; drop.js passes on what is dropped elsewhere on Create."""
     return gr.File(
-        label="Settings from a saved picture (PNG)", file_types=[".png"], type="filepath", height=132, elem_id="restore"
+        label="Settings from a picture: drop it anywhere on this page",
+        file_types=[".png", ".jpg", ".jpeg", ".webp"],
+        type="filepath",
+        height=132,
+        elem_id="restore",
     )
 
 
@@ -45,42 +53,64 @@ def connect(
     def restore(data: Mapping[Component, Any]) -> Updates:
         if not data[upload]:
             return {status: gr.skip()}
+        empty = {upload: None}  # ready for the next picture
         try:
-            shown, after = read(Path(str(data[upload])), fields.read(data), service)
+            shown, after, note = read(Path(str(data[upload])), fields.read(data), service)
         except StudioError as error:
-            return {status: markup.alert(str(error))}
-        return show(shown, fields.changes(fields.read(data), after))
+            return {status: markup.alert(str(error)), **empty}
+        changes = fields.changes(fields.read(data), after)
+        return {**(show(shown, changes) if shown else {**changes, status: markup.note(note)}), **empty}
 
-    upload.upload(restore, {upload, *fields.components}, outputs, **QUICK)
+    upload.upload(restore, {upload, *fields.components}, [*outputs, upload], **QUICK)
 
 
-def read(path: Path, values: CreateValues, service: StudioService) -> tuple[ShownResult, CreateValues]:
-    """What a saved picture shows, and the fields that made it and its pair.
+def read(path: Path, values: CreateValues, service: StudioService) -> tuple[ShownResult | None, CreateValues, str]:
+    """What a picture of ours shows, the fields that made it and its pair, and a note.
 
     Raises StudioError if it has no settings, or Create cannot make it on this machine.
     """
-    restored = service.read_settings(path)
-    after = values_of(restored, values, service)
-    corrected = restored.chosen.is_corrected
-    with Image.open(path) as file:
-        image = file.convert("RGB")
-    picture = Picture(path, service.measure(image))
+    found = service.read_picture(path)
+    after = values_of(found, values, service)
+    if found.restored is None:
+        return None, after, found.note
+    corrected = found.restored.chosen.is_corrected
+    image = open_picture(path)
+    picture = Picture(path, service.measure(image), service.reached(found.restored.chosen, image))
     shown = ShownResult(
-        prompt=restored.request.prompt,
-        seed=restored.seed,
+        prompt=found.restored.request.prompt,
+        seed=found.restored.seed,
         raw=None if corrected else picture,
         oms=picture if corrected else None,
         details=("from a saved picture",),
         notes=("These are the picture's settings. Press Generate for the pair.",),
     )
-    return shown, after
+    return shown, after, ""
 
 
-def values_of(restored: Restored, values: CreateValues, service: StudioService) -> CreateValues:
+def open_picture(path: Path) -> Image.Image:
+    """The pixels of a PNG. Raises StudioError if it is damaged, or too large."""
+    try:
+        with Image.open(path, formats=("PNG",)) as file:
+            if file.width * file.height > MAX_PIXELS:
+                raise ValueError("it is too large")
+            return file.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise StudioError(f"{path.name} cannot be read as a picture: choose another") from error
+
+
+def values_of(found: PictureSettings, values: CreateValues, service: StudioService) -> CreateValues:
     """The fields with the settings in a picture. Raises StudioError if Create cannot make it on this machine."""
-    request = restored.request.model_copy(update={"seed": restored.seed, "count": 1})
+    if found.restored is None:
+        given = dict(found.fields)
+        loras = given.pop("loras", ())
+        given.pop("guidance_rescale", None)
+        if loras:
+            given["lora_scale"] = loras[0].scale
+        given.setdefault("seed", RANDOM)
+        return replace(values, **given, loras=[one.id for one in loras], count=1)
+    request = found.restored.request.model_copy(update={"seed": found.restored.seed, "count": 1})
     _require_models(request, service)
-    return values.with_picture(request, _corrected(request, restored.chosen))
+    return values.with_picture(request, _corrected(request, found.restored.chosen))
 
 
 def _corrected(request: GenerateRequest, chosen: Variant) -> Variant:

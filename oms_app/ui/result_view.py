@@ -1,9 +1,10 @@
-"""The pictures of Create: raw and OMS side by side or under a slider, with their figures and a summary."""
+"""The pictures of Create: raw and OMS side by side and under a slider, with their figures and a summary."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from PIL import Image
@@ -70,32 +71,34 @@ class ShownResult:
 class ResultView:
     """summary: the line above the pictures; it changes with each new result."""
 
-    def build(self) -> None:
-        """Creates the components inside the current column."""
-        self.summary = gr.HTML(readout.welcome(), elem_id="summary")
+    def build(self, first: ShownResult | None) -> None:
+        """Creates the components inside the current column. first: what the page shows when it opens."""
+        shows = _contents(first)
+        self.summary = gr.HTML(shows["summary"], elem_id="summary")
         self._images: dict[str, gr.Image] = {}
         self._figures: dict[str, gr.HTML] = {}
         self._overlays: dict[str, gr.HTML] = {}
-        with gr.Tabs(elem_id="views"):
-            with gr.Tab("Side by side", id="panels"), gr.Row(elem_id="panels"):
-                for name, (_, title, alt) in PANELS.items():
-                    with gr.Column(min_width=0, visible=name != "plain", elem_classes="oms-panel") as panel:
-                        self._images[name] = picture_panel(f"{name}-image", label=title, alt_text=alt)
-                        self._overlays[name] = live_previews.build(name)
-                        self._figures[name] = gr.HTML(readout.figures(None), elem_id=f"{name}-figures")
-                    if name == "plain":
-                        self.plain_panel = panel
-            with gr.Tab("Slide over both", id="slider", render_children=True):
-                self._slider = gr.ImageSlider(
-                    label="Raw at the left, with OMS at the right",
-                    format="png",
-                    type="pil",
-                    interactive=False,
-                    buttons=["fullscreen"],
-                    elem_id="slider",
-                    max_height=640,
-                )
-        gr.HTML(readout.LEGEND)
+        with gr.Row(elem_id="pictures"):
+            for name, (_, title, alt) in PANELS.items():
+                with gr.Column(
+                    min_width=0, visible=name != "plain", elem_classes="oms-panel", elem_id=f"{name}-panel"
+                ) as panel:
+                    self._images[name] = picture_panel(f"{name}-image", label=title, alt_text=alt, value=shows[name])
+                    self._overlays[name] = live_previews.build(name)
+                if name == "plain":
+                    self.plain_panel = panel
+            self._slider = gr.ImageSlider(
+                shows["slider"],
+                label="Raw at the left, with OMS at the right",
+                format="png",
+                type="pil",
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id="slider",
+            )
+        with gr.Row(elem_id="figures"):
+            for name in PANELS:
+                self._figures[name] = gr.HTML(shows[f"{name} figures"], elem_id=f"{name}-figures")
 
     @property
     def outputs(self) -> list[Component]:
@@ -112,17 +115,12 @@ class ResultView:
         return list(self._overlays.values())
 
     def show(self, result: ShownResult) -> Updates:
-        pictures = {"raw": result.raw, "oms": result.oms, "plain": result.plain}
-        raw, oms = result.raw, result.oms
-        change = readout.change(raw.stats, oms.stats) if raw and oms else ""
+        shows = _contents(result)
         return {
-            **{self._images[name]: picture.file if picture else None for name, picture in pictures.items()},
-            **{
-                self._figures[name]: readout.figures(*((picture.stats, picture.reached) if picture else (None,)))
-                for name, picture in pictures.items()
-            },
-            self._slider: (raw.file, oms.file) if raw and oms else None,
-            self.summary: readout.summary(result.prompt, result.seed, result.details, change),
+            **{self._images[name]: shows[name] for name in PANELS},
+            **{self._figures[name]: shows[f"{name} figures"] for name in PANELS},
+            self._slider: shows["slider"],
+            self.summary: shows["summary"],
         }
 
     def live(self, event: Progress | None) -> Updates:
@@ -131,9 +129,31 @@ class ResultView:
         return live_previews.updates(overlays, event)
 
 
-def picture_panel(elem_id: str, label: str | None = None, alt_text: str | None = None) -> gr.Image:
+def _contents(result: ShownResult | None) -> dict[str, Any]:
+    """The values of the components: "summary", "slider", and for each panel its picture and its figures."""
+    if result is None:
+        empty = {name: None for name in PANELS} | {f"{name} figures": _figures(name, None) for name in PANELS}
+        return {"summary": readout.welcome(), "slider": None, **empty}
+    pictures = {"raw": result.raw, "oms": result.oms, "plain": result.plain}
+    raw, oms = result.raw, result.oms
+    change = readout.change(raw.stats, oms.stats) if raw and oms else ""
+    return {
+        "summary": readout.summary(result.prompt, result.seed, result.details, change),
+        "slider": (raw.file, oms.file) if raw and oms else None,
+        **{name: picture.file if picture else None for name, picture in pictures.items()},
+        **{f"{name} figures": _figures(name, picture) for name, picture in pictures.items()},
+    }
+
+
+def _figures(name: str, picture: Picture | None) -> str:
+    stats, reached = (picture.stats, picture.reached) if picture else (None, ())
+    return f"<h3>{PANELS[name][1]}</h3>{readout.figures(stats, reached)}"
+
+
+def picture_panel(elem_id: str, label: str | None = None, alt_text: str | None = None, value: Any = None) -> gr.Image:
     """A place for a finished picture, which is served as the PNG that it is."""
     return gr.Image(
+        value,
         label=label,
         format="png",
         type="pil",

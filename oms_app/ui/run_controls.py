@@ -27,10 +27,10 @@ class RunControls:
             "Stop", elem_id=f"{self._prefix}stop", elem_classes="oms-stop", interactive=False, scale=1, min_width=70
         )
 
-    def build_status(self) -> None:
-        """Creates the status inside the current column."""
+    def build_status(self, hint: str = "") -> None:
+        """Creates the status inside the current column. hint: HTML that it shows first, above the keys."""
         with gr.Column(elem_classes="oms-status-place", min_width=0):
-            self.status = gr.HTML(markup.KEYS, elem_id=f"{self._prefix}status")
+            self.status = gr.HTML(hint + markup.KEYS, elem_id=f"{self._prefix}status")
             self.queue = gr.HTML("", elem_id=f"{self._prefix}waiting", elem_classes="oms-queue")
 
     def busy(self) -> Updates:

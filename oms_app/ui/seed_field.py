@@ -1,44 +1,54 @@
-"""The seed with Random and "Reuse last seed", as every tab has it."""
+"""The seed, "New seed" and "Reuse", as every tab has them. -1 draws a seed for each picture, as in A1111."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gradio as gr
 
-from oms_app.fields import REQUEST_FIELDS
+from oms_app.fields import MAX_SEED, REQUEST_FIELDS, RequestField
 from oms_app.ui import controls
 from oms_app.ui.events import QUICK, Component, Updates
 
+RANDOM = -1
+SEED: RequestField = replace(REQUEST_FIELDS["seed"], low=RANDOM, help="Same seed, same picture. -1 draws one.")
+
+
+def is_random(seed: float | None) -> bool:
+    return seed == RANDOM
+
 
 class SeedField:
-    """number: the seed. random: each click draws a new one. prefix: of the element ids."""
+    """number: the seed. prefix: of the element ids."""
 
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
 
-    def build(self) -> None:
-        """Creates the components inside the current column."""
+    def build(self, value: int = RANDOM) -> None:
+        """Creates the number and "Reuse" inside the current column."""
         with gr.Row(elem_classes="oms-seed"):
             self.number = controls.number(
-                REQUEST_FIELDS["seed"], value=0, info="Same seed, same picture.",
-                elem_id=f"{self._prefix}seed", scale=3, min_width=140,
-            )  # fmt: skip
-            with gr.Column(min_width=120, scale=2, elem_classes="oms-seed-side"):
-                self.random = gr.Checkbox(True, label="Random", container=False, elem_id=f"{self._prefix}random")
-                self._reuse = gr.Button(
-                    "Reuse last seed", size="sm", interactive=False, elem_id=f"{self._prefix}reuse", min_width=100
-                )
+                SEED, value=value, precision=0, elem_id=f"{self._prefix}seed", scale=3, min_width=120
+            )
+            self._reuse = gr.Button(
+                "Reuse the last seed", size="sm", visible=False, elem_id=f"{self._prefix}reuse", scale=2, min_width=90
+            )
         self._last = gr.State()  # the seed of the pictures that are shown
 
+    def build_new(self) -> None:
+        """Creates "New seed" inside the current row."""
+        self._new = gr.Button("New seed", elem_id=f"{self._prefix}new-seed", scale=1, min_width=96)
+
     def connect(self) -> None:
-        # Typing a seed unchecks Random: in the browser, since a click on Generate may follow at once.
-        self.number.input(None, None, self.random, js="() => false", **QUICK)
-        self._reuse.click(lambda seed: (seed, False), self._last, [self.number, self.random], **QUICK)
+        # In the browser, since a click on Generate may follow at once.
+        self._new.click(None, None, self.number, js=f"() => Math.floor(Math.random() * {MAX_SEED})", **QUICK)
+        self._reuse.click(lambda seed: seed, self._last, self.number, **QUICK)
 
     @property
     def outputs(self) -> list[Component]:
         """The components that `used` updates."""
-        return [self.number, self._reuse, self._last]
+        return [self._reuse, self._last]
 
     def used(self, seed: int) -> Updates:
-        """Shows the seed of the pictures that are shown, and offers it for reuse."""
-        return {self.number: seed, self._last: seed, self._reuse: gr.update(interactive=True)}
+        """Offers the seed of the pictures that are shown for reuse."""
+        return {self._last: seed, self._reuse: gr.update(value=f"Reuse seed {seed}", visible=True)}
