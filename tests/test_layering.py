@@ -28,16 +28,17 @@ LOWEST: dict[str, set[str]] = {
     "fields": {"light", "paths", "schedulers"},
     "prestep": {"fields", "light", "paths"},
     "errors": {"fields"},
+    "records": {"errors"},
     "schema": {"fields", "errors", "light", "schedulers", "prestep.corrections"},
 }
 # The other parts, and what each may import besides SHARED.
 SHARED = {"errors", "fields", "paths", "schedulers", "schema"}
 ARROWS: dict[str, set[str]] = {
-    "models": {"prestep"},
+    "models": {"prestep", "records"},
     "output": {"prestep.corrections"},
     "looks": set(),
     "pictures": set(),
-    "engine": {"light", "models", "prestep", "output", "measure", "looks"},
+    "engine": {"light", "models", "prestep", "output", "measure", "looks", "records"},
     "training": {"models", "prestep", "measure"},
     "bench": {"engine", "models", "prestep", "training"},
     "evaluate": {"bench", "engine", "light", "measure", "models", "output", "prestep", "training"},
