@@ -27,7 +27,7 @@ def read_record(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any] | None
             raise ValueError("it is not a plain file")
         if status.st_size > max_bytes:
             raise ValueError(f"it is larger than {max_bytes:,} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(value, dict):
             raise ValueError("it contains no JSON object")
         return value

@@ -101,7 +101,10 @@ def stamp_of(*paths: Path) -> Stamp:
 
 
 def read_text(path: Path) -> str:
-    """A small text file; it is read again only after it changed. Raises OSError, UnicodeDecodeError."""
+    """A small text file, without a byte order mark; it is read again only after it changed.
+
+    Raises OSError, UnicodeDecodeError.
+    """
     return _text(path, stamp_of(path))
 
 
@@ -109,7 +112,7 @@ def read_text(path: Path) -> str:
 def _text(path: Path, stamp: Stamp) -> str:
     if not path.is_file() or path.stat().st_size > MAX_TEXT:  # a FIFO would wait for ever
         raise FileNotFoundError(2, f"it is no plain file of at most {MAX_TEXT:,} bytes")
-    return path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8-sig")
 
 
 def read_json(path: Path) -> dict[str, Any]:

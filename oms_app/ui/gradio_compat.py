@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
-from gradio.context import LocalContext
+from gradio.context import get_blocks_context
 
 VERSION = "6.31"
 
@@ -48,13 +48,18 @@ def event_data(event: gr.EventData) -> dict[str, Any]:
     return data
 
 
-def session_of_event() -> str | None:
-    """The session that called the event that is being handled: its hash, or the event's own id if it named none.
+def describe_parameters(descriptions: Mapping[str, str]) -> None:
+    """Says in the API's documentation what the arguments of the endpoint mean that was added last.
 
-    For public endpoints, whose arguments are the caller's. Gradio 6.31 keeps the request in a private context. Remove
-    when `gr.api` passes a `gr.Request` that is not part of the endpoint's signature.
+    Gradio 6.31 has descriptions of arguments for MCP only, and labels them "1st", "2nd" …. Remove when `gr.api` takes
+    descriptions.
     """
-    return getattr(LocalContext.request.get(None), "session_hash", None)
+    blocks = get_blocks_context()
+    assert blocks is not None
+    endpoint = list(blocks.fns.values())[-1]
+    for component, (name, text) in zip(endpoint.inputs, descriptions.items(), strict=True):
+        component._api_info = component._api_info | {"additional_description": text}
+        component.label = name
 
 
 def browser_state(key: str) -> gr.BrowserState:
