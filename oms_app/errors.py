@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,6 +23,14 @@ class Stopped(StudioError):
 def one_line(error: BaseException) -> str:
     """A library's message on one line of at most 200 characters, to be quoted in a StudioError."""
     return " ".join(str(error).split())[:200]
+
+
+def without_paths(text: str, folders: Iterable[Path]) -> str:
+    """A message without these folders of the server, for visitors who are not its owner: `pictures/x.png` stays."""
+    for folder in sorted({str(folder) for folder in folders}, key=len, reverse=True):
+        if len(folder) > 1:
+            text = text.replace(f"{folder}{os.sep}", "").replace(folder, os.path.basename(folder))
+    return text
 
 
 def option_of(field: RequestField) -> str:

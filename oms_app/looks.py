@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import stat
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -196,13 +197,24 @@ def _read_all(folder: Path, *, strict: bool = False) -> list[tuple[Look, Path | 
             logger.warning("%s", error)
             continue
         picture = folder / look.thumbnail if look.thumbnail else None
-        found.append((look, picture if picture and picture.is_file() else None))
+        found.append((look, picture if picture and _can_be_shown(picture) else None))
     return sorted(found, key=lambda pair: (pair[0].id != PLAIN, pair[0].title.casefold()))
+
+
+def _can_be_shown(picture: Path) -> bool:
+    """Whether a thumbnail is a plain file, no link, and small: it is sent to every visitor inside the page."""
+    try:
+        status = picture.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and 0 < status.st_size <= MAX_BYTES
 
 
 def _read(path: Path) -> Look:
     """Raises StudioError if the file is not a valid look, or its id is not the file's name."""
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):  # a FIFO would wait for ever
+            raise ValueError("it is not a plain file")
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES:,} bytes")
         look = Look.model_validate_json(path.read_bytes())

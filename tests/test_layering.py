@@ -28,19 +28,21 @@ LOWEST: dict[str, set[str]] = {
     "fields": {"light", "paths", "schedulers"},
     "prestep": {"fields", "light", "paths"},
     "errors": {"fields"},
+    "records": {"errors"},
     "schema": {"fields", "errors", "light", "schedulers", "prestep.corrections"},
 }
 # The other parts, and what each may import besides SHARED.
 SHARED = {"errors", "fields", "paths", "schedulers", "schema"}
 ARROWS: dict[str, set[str]] = {
-    "models": {"prestep"},
+    "models": {"prestep", "records"},
     "output": {"prestep.corrections"},
     "looks": set(),
-    "engine": {"light", "models", "prestep", "output", "measure", "looks"},
+    "pictures": set(),
+    "engine": {"light", "models", "prestep", "output", "measure", "looks", "records"},
     "training": {"models", "prestep", "measure"},
     "bench": {"engine", "models", "prestep", "training"},
     "evaluate": {"bench", "engine", "light", "measure", "models", "output", "prestep", "training"},
-    "ui": {"engine.service", "light", "looks", "models.catalog", "prestep.corrections"},
+    "ui": {"engine.service", "light", "looks", "models.catalog", "pictures", "prestep.corrections"},
     "cli": {"bench", "engine", "light", "evaluate", "looks", "measure", "models", "output", "prestep", "training", "ui"}
     | {"__init__"},  # the version
     "__main__": {"cli"},

@@ -9,12 +9,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from oms_app import __version__
 from oms_app.cli.extras import require
 from oms_app.errors import StudioError
 
 LOCAL = {"127.0.0.1", "localhost", "::1"}
+PASSWORDS = ("OMS_PASSWORD", "OMS_GUEST_PASSWORD")
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -34,16 +36,28 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument("--version", action="version", version=f"OMS Studio {__version__}")
     chosen = parser.parse_args(given)
-    space = "SPACE_ID" in os.environ
-    chosen.host = chosen.host or ("0.0.0.0" if space else "127.0.0.1")
+    space = on_space()
+    chosen.host = (chosen.host or ("0.0.0.0" if space else "127.0.0.1")).strip("[]")
+    chosen.guest_password = os.environ.get("OMS_GUEST_PASSWORD")
+    chosen.public_names = os.environ.get("OMS_PUBLIC_NAME", "").split(",")
+    for name, password in zip(PASSWORDS, (chosen.password, chosen.guest_password), strict=True):
+        if password is not None and not password.strip():
+            parser.error(f"{name} is blank: set a password, or unset it")
+    if chosen.password is not None and chosen.password == chosen.guest_password:
+        parser.error("OMS_GUEST_PASSWORD is the same as OMS_PASSWORD: guests would be owners; choose another")
     if chosen.port is not None and not 1 <= chosen.port <= 65535:
         parser.error(f"--port is {chosen.port}: take 1 to 65535")
-    if not space and not chosen.password:
+    if not space and not (chosen.password or chosen.guest_password):
         if chosen.host not in LOCAL:
             parser.error(f"--host {chosen.host} can be reached from other computers: set a password with OMS_PASSWORD")
         if chosen.share:
             parser.error("--share makes the page public: set a password with OMS_PASSWORD")
     return chosen
+
+
+def on_space() -> bool:
+    """Whether this is a Hugging Face Space, whose visitors are strangers to each other."""
+    return bool(os.environ.get("SPACE_ID", "").strip())
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -55,7 +69,7 @@ def main(given: Sequence[str] | None = None) -> int:
     logging.getLogger("oms_app").setLevel(logging.INFO)  # which attention is used, and why
     try:
         require("app", "the page")
-        serve(chosen, space="SPACE_ID" in os.environ)
+        serve(chosen, space=on_space())
     except StudioError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -66,6 +80,8 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> None:
     """Build the page, launch it and wait. space: visitors are strangers to each other. Raises StudioError."""
     from oms_app.engine.service import StudioService
     from oms_app.ui.demo import create_demo, launch_settings
+    from oms_app.ui.roles import login
+    from oms_app.ui.uploads import MAX_MODEL, MAX_PICTURE
 
     # On a Space pictures go to a folder that no address serves.
     pictures = Path(tempfile.mkdtemp()) if space else None
@@ -75,7 +91,9 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> None:
         server_name=chosen.host,
         server_port=chosen.port,
         share=chosen.share,
-        auth=("oms", chosen.password) if chosen.password else None,
+        auth=login(chosen.password, chosen.guest_password),
+        app_kwargs={"middleware": [middleware(chosen, space=space)]},
+        max_file_size=MAX_PICTURE if space else MAX_MODEL,
         inbrowser=chosen.open,
         allowed_paths=[] if space else [str(studio.pictures)],
         prevent_thread_lock=True,
@@ -89,6 +107,20 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> None:
     sys.setswitchinterval(0.0005)
     studio.start()  # only now, because importing torch would delay the first page
     demo.block_thread()
+
+
+def middleware(chosen: argparse.Namespace, *, space: bool) -> tuple[Any, tuple[()], dict[str, Any]]:
+    """Which requests the page takes: a class, and its arguments after the application, as Starlette wants it."""
+    from oms_app.ui.request_rules import RequestRules, hosts
+    from oms_app.ui.uploads import Uploads
+
+    names = hosts(
+        chosen.host,
+        public_names=chosen.public_names,
+        share=chosen.share,
+        space=os.environ.get("SPACE_HOST", "") if space else None,
+    )
+    return RequestRules, (), {"hosts": names, "uploads": Uploads(models=not space), "space": space}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from oms_app.errors import StudioError
 from oms_app.paths import atomic_write
+from oms_app.records import locked, read_record
 from oms_app.schema import GenerateRequest, GenerateResult
 
 logger = logging.getLogger(__name__)
@@ -23,7 +25,7 @@ MAX_MODELS = 100
 class RunTimesFile(BaseModel):
     """What the file holds: seconds per unit of work (see `work`), the newest last, by model."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="ignore")  # a newer version may add fields
     rates: dict[str, list[float]] = Field(default_factory=dict)
 
 
@@ -79,16 +81,16 @@ class RunTimes:
 
     def _read(self) -> dict[str, list[float]]:
         try:
-            kept = RunTimesFile.model_validate_json(self.file.read_bytes()).rates
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValidationError) as error:
+            kept = RunTimesFile.model_validate(read_record(self.file) or {}).rates
+        except (StudioError, ValidationError) as error:
             logger.warning("%s is ignored: %s", self.file, str(error).splitlines()[0])
             return {}
         return {model: rates for model, rates in kept.items() if rates and all(0 < rate < 1e6 for rate in rates)}
 
     def _write(self) -> None:
         try:
-            atomic_write(self.file, json.dumps({"rates": self._rates}))
+            with locked(self.file):
+                others = {model: rates for model, rates in self._read().items() if model not in self._rates}
+                atomic_write(self.file, json.dumps({"version": 1, "rates": others | self._rates}))
         except OSError as error:  # a full disk: the estimates of this session stay
             logger.warning("%s cannot be written: %s", self.file, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +23,8 @@ from oms_app.prestep.corrections import CORRECTIONS, ModelKind, SteeringCorrecti
 from oms_app.prestep.schedule import is_flow_matching
 from oms_app.prestep.step import check_hand_over, check_prediction, check_terminal_snr, is_without_leak
 from oms_app.schema import GenerateRequest, Lora, Variant, draw_seed
+
+logger = logging.getLogger(__name__)
 
 TITLES: dict[ModelKind, str] = {
     "oms": "OMS module",
@@ -196,8 +199,25 @@ class Resolver:
         candidates = [self.catalog.find(str(own), kind)] if (own / "model_index.json").is_file() else []
         candidates += [e for e in self.catalog.entries.values() if e.kind == kind and self.catalog.available(e)]
         ours = self.domain(entry, base)
-        fitting = [e for e in candidates if domains.matches(self._declared_on_disk(e), ours)]
+        fitting = []
+        for one in candidates:
+            try:
+                declared = self._declared_on_disk(one)
+            except StudioError as error:
+                if self.catalog.folder(one) == own:  # another module would give another picture
+                    raise
+                self._skip_damaged(one, error)
+                continue
+            if domains.matches(declared, ours):
+                fitting.append(one)
         return list(dict.fromkeys(fitting))
+
+    def _skip_damaged(self, entry: Entry, error: StudioError) -> None:
+        """A module that cannot be read disables no other; the page and the log name it."""
+        warning = f"{entry.id} is left out: {error}"
+        if warning not in self.catalog.warnings:
+            self.catalog.warnings.append(warning)
+            logger.warning("%s", warning)
 
     def _declared_on_disk(self, entry: Entry) -> domains.Domain | None:
         return domains.read(self.catalog.folder(entry)) or _named(entry)

@@ -27,6 +27,7 @@ from oms_app.models.catalog import Entry, ModelInfo, open_catalog
 from oms_app.output import png
 from oms_app.output.history import History, Query, light_of
 from oms_app.paths import EMBEDDED, user_folder
+from oms_app.records import remove_leftovers
 from oms_app.schema import (
     GenerateRequest,
     GenerateResult,
@@ -67,6 +68,8 @@ class StudioService:
     ) -> None:
         self._engine: dict[str, Any] = {"device": device, "precision": precision, "memory": memory, "home": home}
         self._worker = DeviceWorker()
+        folder = user_folder(home)
+        remove_leftovers(folder, *(folder / name for name in ("pictures", "looks", "models")))
         self._catalog = open_catalog(home=home)
         self._run_times = RunTimes(user_folder(home) / "pace.json")
         self._studio: Future[Studio] | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,16 +9,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from oms_app.errors import StudioError, describe_entry, one_line
+from oms_app.errors import StudioError, describe_entry
 from oms_app.fields import REQUEST_FIELDS
 from oms_app.models.file_kinds import DOMAINS, NATIVE, family_of, identify
 from oms_app.models.folder_kinds import USUAL_SCALE, check_folder, parts_of, refuse_format, refuse_pickles, snapshot_of
 from oms_app.models.lora_formats import lora_in
 from oms_app.models.reading import is_safetensors, read_json, read_text, weight_files
 from oms_app.paths import PRESETS, user_folder
+from oms_app.records import read_record
 from oms_app.schema import Frozen
 
 MARKER = "download.json"  # in a folder whose download is complete
+MAX_OWN = 2_000  # models of the user's own
 OWN = "own.json"  # the user's own models, in the folder of downloads: entries with an absolute folder or file
 Kind = Literal["base", "oms", "singdiffusion", "signal_leak", "lora", "text"]
 OWN_KINDS: tuple[Kind, ...] = ("base", "oms", "lora")
@@ -139,11 +140,11 @@ class Catalog:
     def _read_own(self) -> None:
         path = self.downloads / OWN
         try:
-            given = list(json.loads(read_text(path))["models"]) if path.is_file() else []
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            self.warnings.append(f"{path} cannot be read ({one_line(error)}): add your models again")
+            given = own_entries(read_record(path) or {"models": []}, path)
+        except StudioError as error:
+            self.warnings.append(f"{error}: add your models again; the file is kept under another name then")
             return
-        for one in given:
+        for one in given[:MAX_OWN]:
             try:
                 self.include(Entry.model_validate(one))
             except ValidationError as error:
@@ -171,9 +172,12 @@ class Catalog:
 
     def available(self, entry: Entry) -> bool:
         folder = self.folder(entry)
-        if entry.repository:
-            return (folder / MARKER).is_file()
-        return folder.is_file() or (folder / "model_index.json").is_file()
+        try:
+            if entry.repository:
+                return (folder / MARKER).is_file()
+            return folder.is_file() or (folder / "model_index.json").is_file()
+        except (OSError, ValueError):  # a path that cannot be
+            return False
 
     def infos(self) -> list[ModelInfo]:
         fields = set(ModelInfo.model_fields) - {"available", "own", "needs"}
@@ -289,6 +293,14 @@ class Catalog:
             domain=DOMAINS[family],
             defaults=defaults,
         )
+
+
+def own_entries(record: dict[str, Any], path: Path) -> list[Any]:
+    """The entries of the user's list, as they are in the file. Raises StudioError if it has none."""
+    entries = record.get("models")
+    if not isinstance(entries, list):
+        raise StudioError(f"{path} cannot be read (it has no list of models)")
+    return entries
 
 
 def local_path(text: str) -> Path:

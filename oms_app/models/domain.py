@@ -86,7 +86,7 @@ def read(folder: Path) -> Domain | None:
         return None
     try:
         return Domain.model_validate(json.loads(read_text(path)))
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, OSError, RecursionError) as error:
         raise StudioError(f"{path} is not a valid latent domain: restore it or train the module again") from error
 
 

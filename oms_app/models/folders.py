@@ -18,9 +18,11 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from oms_app.errors import StudioError
+from oms_app.models.config_bounds import check_part
 from oms_app.models.failures import library_errors
 from oms_app.models.file_kinds import SUPPORTED
 from oms_app.models.folder_kinds import check_folder, parts_of
+from oms_app.models.own_memory import copy_into_memory
 from oms_app.models.part_files import readable_part, readable_texts
 from oms_app.models.reading import read_json, weight_files
 from oms_app.models.scheduler_factory import noise_follows_from_betas
@@ -74,6 +76,7 @@ def load_part(model_class: Any, part: Path, dtype: torch.dtype) -> Any:
     """A model of diffusers or transformers from its own folder. Raises StudioError if tensors are missing or
     unknown; other exceptions of the libraries pass through.
     """
+    check_part(part)
     of_diffusers = issubclass(model_class, diffusers.ModelMixin)
     with readable_part(part, "diffusion_pytorch_model" if of_diffusers else "model") as (folder, variant):
         model, info = model_class.from_pretrained(
@@ -88,6 +91,7 @@ def load_part(model_class: Any, part: Path, dtype: torch.dtype) -> Any:
     _require_none(
         part, "has missing tensors", [name for name in info["missing_keys"] if not name.endswith("position_ids")]
     )
+    copy_into_memory(model)
     _require_none(part, "has tensors of another shape", [str(name) for name in info["mismatched_keys"]])
     _require_none(part, "has unknown tensors", [name for name in info["unexpected_keys"] if not _UNREAD.search(name)])
     return model
@@ -117,6 +121,7 @@ def load_scheduler(part: Path, class_name: object) -> Any:
         raise StudioError(f"{part}: the scheduler is a {class_name}, which diffusers does not have")
     if not noise_follows_from_betas(known) and not known.__name__.startswith(("FlowMatch", "EDM")):
         raise StudioError(f"{part}: the scheduler is a {class_name}, which has other noise levels; {SUPPORTED}")
+    check_part(part)
     config = read_json(part / "scheduler_config.json")
     missing = [name for name in ("beta_start", "beta_end", "beta_schedule") if name not in config]
     if missing and noise_follows_from_betas(known) and config.get("trained_betas") is None:

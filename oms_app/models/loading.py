@@ -17,12 +17,14 @@ from safetensors.torch import load_file
 from oms_app.errors import StudioError
 from oms_app.models import domain as domains
 from oms_app.models import spread_files
+from oms_app.models.config_bounds import check_part
 from oms_app.models.failures import library_errors
 from oms_app.models.folder_kinds import refuse_pickles
 from oms_app.models.folders import load_folder
 from oms_app.models.lora import Adapters, fuse_loras
 from oms_app.models.lora_formats import lora_files
 from oms_app.models.memory import Bytes, MemoryMode, place, size_on_disk, slow_precision_note
+from oms_app.models.own_memory import copy_into_memory
 from oms_app.models.reading import Stamp, read_json, stamp_of, weight_files
 from oms_app.models.single_file import load_single_file, unread_tensors
 from oms_app.models.text import SdxlTextEncoder, TextEncoder, encoder_key, load_encoder
@@ -163,6 +165,10 @@ def load_base(
 ) -> LoadedBase:
     """A stock pipeline from a diffusers folder or a single .safetensors file, with LoRAs fused into it."""
     pipeline = load_single_file(folder, dtype) if folder.is_file() else load_folder(folder, dtype)
+    if folder.is_file():
+        for part in pipeline.components.values():
+            if isinstance(part, torch.nn.Module):
+                copy_into_memory(part)
     fuse_loras(pipeline, adapters)
     with library_errors(f"the VAE of {folder} cannot encode pictures", "restore its files"):
         known = domains.fingerprint(pipeline.vae)  # in full precision: independent of that in which the model runs
@@ -206,8 +212,10 @@ def load_module(
     """An OMS module from a folder in the published layout; a SingDiffusion module from the same with its own prefix."""
     part, title = folder / f"{kind}_module", TITLES[kind]
     refuse_pickles(part)
+    check_part(part)
     with library_errors(f"{folder} cannot be read as {title}", "restore its files"):
         unet = TimeFreeUNet.from_pretrained(part, torch_dtype=dtype)
+        copy_into_memory(unet)
     named = read_json(folder / f"{kind}_text_encoder/config.json")
     own = bool(weight_files(folder / f"{kind}_text_encoder"))
     encoder = OWN_ENCODER if own else named.get("_name_or_path")
@@ -224,7 +232,7 @@ def load_statistics(folder: Path) -> LoadedLeak:
     path = folder / "statistics.safetensors"
     with library_errors(f"{path} cannot be read as signal-leak statistics", "restore it"):
         tensors = load_file(path)
-        leak = LeakStatistics(tensors["mean"].float(), tensors["factor"].float())
+        leak = LeakStatistics(tensors["mean"].float().clone(), tensors["factor"].float().clone())
     size = leak.mean.numel()
     if leak.mean.ndim != 3 or leak.factor.shape != (size, size):
         raise StudioError(f"{path} contains no signal-leak statistics: its tensors have the wrong shapes; restore it")

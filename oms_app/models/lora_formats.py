@@ -107,6 +107,7 @@ class LoraFile:
 
 
 PEFT_CONFIG = "adapter_config.json"  # beside the weights of a PEFT adapter
+MAX_BYTES = 4 * 2**30  # of a LoRA file; of rank 256 for SDXL in float32 it has 3.5 GiB
 PEFT_WEIGHTS = "adapter_model.safetensors"
 _PEFT_KINDS = ("LORA", "LOHA", "LOKR")
 _PEFT_PREFIX = "base_model.model."
@@ -171,8 +172,16 @@ def lora_in(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
+def refuse_large(path: Path) -> None:
+    """Raises StudioError for a file that is too large to be a LoRA, before its tensors are read."""
+    size = path.stat().st_size if path.is_file() else 0
+    if size > MAX_BYTES:
+        raise StudioError(f"{path.name} has {size / 2**30:.1f} GiB: a LoRA has at most {MAX_BYTES // 2**30} GiB")
+
+
 def read_lora(path: Path) -> LoraFile:
     """What a LoRA file contains. Raises StudioError, naming the format, if it cannot be applied exactly."""
+    refuse_large(path)
     header = read_header(path)
     metadata = _metadata(path, header)
     grouped: dict[str, dict[str, str]] = {}

@@ -21,6 +21,8 @@ _CONTENTS = {
     b"gguf": "is a GGUF file under the name of a safetensors file",
 }
 
+MAX_TENSORS = 50_000  # of a file; SDXL has 2,500 and a LoRA of it 8,000
+MAX_TEXT = 64 * 2**20  # bytes of a JSON file: tokenizers have some
 Stamp = tuple[tuple[str, int, int, int], ...]
 
 
@@ -61,6 +63,8 @@ def read_header(path: Path) -> Header:
 def _header(path: Path, stamp: Stamp) -> Header:
     try:
         with safe_open(path, framework="numpy") as file:
+            if len(file.keys()) > MAX_TENSORS:
+                raise ValueError(f"it has {len(file.keys()):,} tensors, more than {MAX_TENSORS:,}")
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             tensors = {name: TensorInfo(one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
             return Header(tensors, dict(file.metadata() or {}))
@@ -106,6 +110,8 @@ def read_text(path: Path) -> str:
 
 @lru_cache(maxsize=256)
 def _text(path: Path, stamp: Stamp) -> str:
+    if not path.is_file() or path.stat().st_size > MAX_TEXT:  # a FIFO would wait for ever
+        raise FileNotFoundError(2, f"it is no plain file of at most {MAX_TEXT:,} bytes")
     return path.read_text(encoding="utf-8-sig")
 
 

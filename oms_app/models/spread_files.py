@@ -67,7 +67,7 @@ def read(module: Path, *, text_width: int, channels: int) -> SpreadHead | None:
         wanted = {name: tuple(value.shape) for name, value in SpreadHead(config).state_dict().items()}
     if {name: one.shape for name, one in read_header(path).tensors.items()} != wanted:
         raise StudioError(f"{path} contains other tensors than its config.json says: {REMEDY}")
-    tensors = {name: value.float() for name, value in load_file(path).items()}
+    tensors = {name: value.float().clone() for name, value in load_file(path).items()}
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise StudioError(f"{path}: {name} contains values that are not finite; {REMEDY}")

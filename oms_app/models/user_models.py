@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from oms_app.errors import StudioError
-from oms_app.models.catalog import OWN, Catalog, Entry, local_path, re_id
+from oms_app.models.catalog import OWN, Catalog, Entry, local_path, own_entries, re_id
 from oms_app.models.file_kinds import identify
 from oms_app.models.folder_kinds import refuse_format, snapshot_of
 from oms_app.models.lora_formats import PEFT_WEIGHTS, lora_files, lora_in, read_lora
 from oms_app.models.reading import is_safetensors, read_header, weight_files
 from oms_app.paths import atomic_write
+from oms_app.records import locked, read_record, set_aside
 
 LICENCE = "its maker's"
 MAX_PATH = 4_096  # characters
@@ -41,7 +44,7 @@ def add(catalog: Catalog, source: str, title: str | None = None) -> Entry:
         entry = entry.model_copy(update=changes)
         catalog.include(entry)
         try:
-            _write(catalog)
+            _change_list(catalog, lambda models: [*models, entry.model_dump(mode="json", exclude_defaults=True)])
         except OSError as error:
             catalog.exclude(entry.id)
             raise StudioError(f"{catalog.downloads / OWN} cannot be written ({error}): free some disk space") from error
@@ -79,8 +82,11 @@ def forget(catalog: Catalog, name: str) -> Entry:
         if name not in catalog.own:
             raise StudioError(f"{name!r} is not a model that you added: only those can be removed")
         entry = catalog.entries[name]
+        try:
+            _change_list(catalog, lambda models: [one for one in models if _id_of(one) != name])
+        except OSError as error:
+            raise StudioError(f"{catalog.downloads / OWN} cannot be written ({error}): free some disk space") from error
         catalog.exclude(name)
-        _write(catalog)
     return entry
 
 
@@ -151,11 +157,19 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
-def _write(catalog: Catalog) -> None:
+def _id_of(entry: Any) -> Any:
+    return entry.get("id") if isinstance(entry, dict) else None
+
+
+def _change_list(catalog: Catalog, change: Callable[[list[Any]], list[Any]]) -> None:
+    """Reads the list again, changes it and writes it, while no other process does. What this version does not know
+    stays as it is; a list that cannot be read is set aside. Raises OSError."""
     path = catalog.downloads / OWN
-    models = [
-        catalog.entries[name].model_dump(mode="json", exclude_defaults=True)
-        for name in catalog.entries
-        if name in catalog.own
-    ]
-    atomic_write(path, json.dumps({"version": 1, "models": models}, indent=1) + "\n")
+    with locked(path):
+        try:
+            record = read_record(path) or {"version": 1, "models": []}
+            models = own_entries(record, path)
+        except StudioError as error:
+            catalog.warnings.append(f"{error}: it is kept as {set_aside(path).name}")
+            record, models = {"version": 1}, []
+        atomic_write(path, json.dumps(record | {"models": change(models)}, indent=1) + "\n")

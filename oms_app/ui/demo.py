@@ -9,17 +9,18 @@ from typing import Any
 import gradio as gr
 
 from oms_app.engine.service import StudioService
-from oms_app.ui import api, gradio_compat
+from oms_app.ui import api, gradio_compat, input_errors
 from oms_app.ui.compare_tab import CompareTab
 from oms_app.ui.create_tab import CreateTab
 from oms_app.ui.explore_tab import ExploreTab
+from oms_app.ui.fair_queue import share_fairly
 from oms_app.ui.gallery_tab import GalleryTab
 from oms_app.ui.models_tab import ModelsTab
 from oms_app.ui.tab import Page, Tab
 
 FOLDER = Path(__file__).parent
 MAX_WAITING = 32  # requests in the queue; further ones are refused
-DAY = 24 * 60 * 60  # seconds
+DAY, HOUR = 24 * 60 * 60, 60 * 60  # seconds that uploads and previews are kept: for the owner, for strangers
 HEADER = """
 <header class="oms-header"><h1>OMS Studio</h1>
 <p>Diffusion models rarely reach true black or white. One More Step corrects the starting noise.</p></header>
@@ -43,12 +44,15 @@ def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:
 
     local: visitors may name files of this machine and download models; on a Space they may not.
     """
-    with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=(DAY, DAY), fill_width=True) as demo:
+    kept = DAY if local else HOUR
+    with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=(kept, kept), fill_width=True) as demo:
         header = gr.HTML(HEADER)
         api.add_endpoints(service)  # first: Gradio renames an endpoint whose name a handler has already
         Page(demo, make_tabs(service, local))
     gradio_compat.limit_progress_outputs(demo, header)
-    demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
+    input_errors.phrase_errors(demo, strangers=not local)
+    demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
+    share_fairly(demo)
     return demo
 
 

@@ -18,6 +18,7 @@ from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.history_strip import where
 from oms_app.ui.result_view import picture_panel
+from oms_app.ui.roles import require_owner
 from oms_app.ui.tab import Page, Tab
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ class GalleryTab(Tab):
             return {self._undo: gr.update(visible=False)}
         *others, last = state.deleted
         try:
+            require_owner("saved pictures")
             self._service.history(session.session_hash).undelete(last)
         except StudioError as error:
             return {self._count: markup.alert(str(error))}
@@ -174,6 +176,7 @@ class GalleryTab(Tab):
             if action == "favourite":
                 history.mark(name, clicked.get("pressed") != "true")
             elif action == "delete":
+                require_owner("saved pictures")
                 state = replace(state, deleted=(*state.deleted, history.delete(name)))
                 state = replace(state, picked=tuple(one for one in state.picked if one != name))
             elif action == "pick":

@@ -131,28 +131,30 @@ class JobRunner(Generic[V]):
         if job is None:  # `prepare` has said why
             yield self._controls.idle()
             return
-        stop = self._flags.of(session.session_hash)
         error: Exception | None = None
-        if updates := job.begin():  # Gradio takes no empty dict
-            yield updates
-        while error is None and (request := job.next_request()):
-            try:
-                if stop.is_set():
-                    raise Stopped("stopped")
-                for event in self._service.stream(request, stop, job.interval):
-                    if isinstance(event, Progress):
-                        updates = job.on_progress(event)
-                    else:
-                        updates = job.on_result(save(self._service, event, session.session_hash))
-                    if updates:
-                        yield updates
-            except Exception as caught:
-                error = job.on_error(caught)
+        with self._flags.running(session.session_hash) as stop:
+            if updates := job.begin():  # Gradio takes no empty dict
+                yield updates
+            while error is None and (request := job.next_request()):
+                try:
+                    if stop.is_set():
+                        raise Stopped("stopped")
+                    for event in self._service.stream(request, stop, job.interval):
+                        if isinstance(event, Progress):
+                            updates = job.on_progress(event)
+                        else:
+                            updates = job.on_result(save(self._service, event, session.session_hash))
+                        if updates:
+                            yield updates
+                except Exception as caught:
+                    error = job.on_error(caught)
         last = job.end(error)
         yield {**last, self.finished: job} if error is None else {**last, **self._controls.idle()}
 
-    def show(self, job: GenerationJob) -> Updates:
-        """Shows the pictures of a job that came to its end."""
+    def show(self, job: GenerationJob | None) -> Updates:
+        """Shows the pictures of a job that came to its end. job: None if a program calls the event before any job."""
+        if job is None:
+            return self._controls.idle()
         try:
             updates = job.show()
         except Exception as error:

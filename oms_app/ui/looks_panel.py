@@ -17,6 +17,7 @@ from oms_app.ui import gradio_compat, markup
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import BETWEEN_TWO, CreateValues
+from oms_app.ui.roles import require_owner
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class LooksPanel:
     def _connect_saving(self, fields: FieldSet[CreateValues], picture: gr.Image) -> None:
         def save(data: Mapping[Component, Any]) -> Updates:
             try:
+                require_owner("looks")
                 new = self._saved.read(data)
                 look = self._shelf.save(new.title, data[picture], **look_settings(fields.read(data), new))
             except StudioError as error:

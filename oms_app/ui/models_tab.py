@@ -16,6 +16,7 @@ from oms_app.ui import gradio_compat, markup
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.jobs import RemainingTime, StopFlags
 from oms_app.ui.model_cards import catalogue, statistics, to_fetch, transfer
+from oms_app.ui.roles import require_owner
 from oms_app.ui.tab import Page, Tab
 
 logger = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ class ModelsTab(Tab):
 
     def _on_button(self, data: Mapping[Component, Any], event: gr.EventData, session: gr.Request) -> Updates:
         """A button of the catalogue: removes a model from the list at once, or decides what to download."""
+        require_owner("models")
         clicked = gradio_compat.event_data(event)
         action, model = str(clicked.get("action")), str(clicked.get("id"))
         infos = {info.id: info for info in self._service.models()}
@@ -148,6 +150,7 @@ class ModelsTab(Tab):
         }
 
     def _download(self, wanted: list[str] | None, session: gr.Request) -> Iterator[Updates]:
+        require_owner("models")
         if not wanted:
             return
         titles = {info.id: info.title for info in self._service.models()}
@@ -207,6 +210,7 @@ class ModelsTab(Tab):
 
     def _take(self, add: Callable[[], ModelInfo], data: Mapping[Component, Any]) -> Updates:
         try:
+            require_owner("models")
             info = add()
         except StudioError as error:
             return {self._added: markup.alert(str(error))}

@@ -1,0 +1,36 @@
+"""Pictures of anyone, opened with care: their size is checked before any pixel is decoded."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from oms_app.errors import StudioError
+
+MAX_PIXELS = 4096 * 4096
+# What Pillow raises for damaged pictures of any kind.
+UNREADABLE = (OSError, UnidentifiedImageError, ValueError, SyntaxError, EOFError, OverflowError, MemoryError)
+
+
+@contextmanager
+def open_picture(path: Path, formats: Sequence[str] = ("PNG", "JPEG", "WEBP")) -> Iterator[Image.Image]:
+    """The picture, not yet decoded. Raises StudioError if it is none of the formats, damaged, or above MAX_PIXELS;
+    also if that shows only in the block, while it is decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's about the size, which is checked here
+            with Image.open(path, formats=tuple(formats)) as image:
+                if not 0 < image.width * image.height <= MAX_PIXELS:
+                    raise StudioError(
+                        f"{path.name[:60]} has {image.width:,} × {image.height:,} pixels: take at most {MAX_PIXELS:,}"
+                    )
+                yield image
+    except StudioError:
+        raise
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
+        names = " or ".join(formats)
+        raise StudioError(f"{path.name[:60]} cannot be read as {names}: choose another file") from error

@@ -1,0 +1,80 @@
+"""The queue is shared fairly: few waiting requests per visitor, and none of visitors who are gone.
+
+Gradio 6.31 bounds only the queue as a whole. Remove when it bounds waiting events by session and drops those whose
+stream was never opened.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gradio as gr
+
+from oms_app.ui.events import DEVICE
+from oms_app.ui.listeners import LISTENERS, Listeners
+
+PER_VISITOR = 2  # requests that a visitor may have waiting
+WITHOUT_SESSION = 16  # requests of programs that name no session, together: half of the queue, so others find a place
+INTERVAL = 0.5  # seconds between two searches for visitors who are gone
+
+
+def share_fairly(demo: gr.Blocks, listeners: Listeners = LISTENERS) -> None:
+    """Bounds the waiting requests of every visitor, and drops those of visitors who are gone."""
+    queue: Any = demo._queue
+    push, get_events = queue.push, queue.get_events
+    checked = 0.0
+
+    def waiting() -> list[Any]:
+        return [event for one in queue.event_queue_per_concurrency_id.values() for event in one.queue]
+
+    async def fair_push(body: Any, request: Any, username: str | None) -> Any:
+        drop_gone()
+        if body.fn_index not in demo.fns:
+            return False, "the page has no such event: open it again", "error"
+        if refusal := _refusal(waiting(), body.session_hash, _address(request)):
+            return False, refusal, "queue_full"
+        return await push(body=body, request=request, username=username)
+
+    def drop_gone() -> None:
+        for one in queue.event_queue_per_concurrency_id.values():
+            for event in list(one.queue):
+                if listeners.gone(event.session_hash):
+                    one.queue.remove(event)
+                    queue.event_ids_to_events.pop(event._id, None)
+                    ids = queue.pending_event_ids_session.get(event.session_hash, set())
+                    ids.discard(event._id)
+                    if not ids:
+                        queue.pending_event_ids_session.pop(event.session_hash, None)
+
+    def next_events() -> Any:
+        nonlocal checked
+        if time.monotonic() - checked > INTERVAL:
+            checked = time.monotonic()
+            drop_gone()
+        return get_events()
+
+    queue.push, queue.get_events = fair_push, next_events
+
+
+def _refusal(waiting: list[Any], session: str | None, address: str) -> str | None:
+    """Why one more request of this visitor cannot wait; None if it can. waiting: Gradio's events."""
+    ours = [event for event in waiting if event.concurrency_id == DEVICE]
+    if session:
+        if sum(event.session_hash == session for event in ours) >= PER_VISITOR:
+            return f"The queue is full for you: {PER_VISITOR} of your requests wait already. Stop one, or wait."
+        return None
+    alone = [event for event in ours if event.session_hash == event._id]
+    if len(alone) >= WITHOUT_SESSION:
+        return "The queue is full for programs that name no session: try again later."
+    if (
+        address not in ("", "127.0.0.1", "::1")
+        and sum(_address(event.request) == address for event in alone) >= PER_VISITOR
+    ):
+        return f"The queue is full for you: {PER_VISITOR} requests from your address wait already."
+    return None
+
+
+def _address(request: Any) -> str:
+    client = getattr(request, "client", None)
+    return str(client.host) if client else ""

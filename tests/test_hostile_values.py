@@ -1,0 +1,109 @@
+"""Values that no page sends, given to every event: one plain line, no traceback, and the next request works."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import running_app
+from page_client import API, Visitor, ask
+
+HOSTILE: tuple[Any, ...] = (
+    None,
+    {"a": [[1]]},
+    ["/etc/passwd"] * 100,
+    10**400,
+    "<img src=x onerror=alert(1)>" * 100,
+    -1e308,
+    True,
+)
+CLICKS: tuple[Any, ...] = (
+    None,
+    {},
+    {"look": "../../etc/passwd"},
+    {"index": 10**9},
+    {"action": "forget", "id": "<b>"},
+    [1],
+    {"row": "x"},
+    {"do": "open", "name": "../../x"},
+)
+
+
+@pytest.fixture(scope="module")
+def server(presets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    folder = tmp_path_factory.mktemp("hostile")
+    environment = {"OMS_PRESETS": str(presets), "OMS_HOME": str(folder / "home"), "HF_HUB_OFFLINE": "1"}
+    with running_app(environment, folder / "app.txt") as address:
+        assert "complete" in ask(address, "generate", prompt="sea", seed=1, num_inference_steps=1)[1]
+        yield address, folder / "app.txt"
+
+
+def plain(message: dict[str, Any]) -> bool:
+    """Whether an event answered, and an error is one line without a path or an exception's text."""
+    if "status" in message:
+        return message["status"] in (400, 413, 422, 503) and len(message["text"]) < 500
+    if message.get("success"):
+        return True
+    text = str((message.get("output") or {}).get("error"))
+    return bool(text) and text != "None" and "\n" not in text and "/home" not in text and "object at" not in text
+
+
+def test_every_event_answers_hostile_values_in_one_line(server: tuple[str, Path]) -> None:
+    address, log = server
+    with Visitor(address) as visitor:
+        hostile(visitor)
+    assert "Traceback" not in log.read_text()
+    _, text = ask(address, "generate", prompt="sea", seed=2, num_inference_steps=1)
+    assert "event: complete" in text
+
+
+def hostile(visitor: Visitor) -> None:
+    events = [one for one in visitor.config["dependencies"] if one["backend_fn"]]
+    assert len(events) > 40
+    for event in events:
+        good = visitor.values(event)
+        tries: list[tuple[Any, Any]] = [([], None), ({"a": 1}, None), ([1] * 500, None)]
+        tries += [([value] * len(good), {}) for value in HOSTILE]
+        tries += [(good, click) for click in CLICKS] if event["collects_event_data"] else []
+        for data, click in tries:
+            answer = visitor.call(event, data, click)
+            assert plain(answer), (event["api_name"], str(data)[:80], click, json.dumps(answer)[:600])
+
+
+LONG: dict[str, Any] = {"num_inference_steps": 200, "width": 128, "height": 128}
+
+
+def test_the_queue_is_not_passed_by_and_each_visitor_has_two_places(server: tuple[str, Path]) -> None:
+    with Visitor(server[0]) as visitor:
+        two_places(visitor)
+
+
+def two_places(visitor: Visitor) -> None:
+    generate = next(one for one in visitor.config["dependencies"] if one["api_name"] == "generate")
+    data = ["sea", "", False, *[None] * (len(generate["inputs"]) - 3)]
+    assert visitor.direct(generate["id"], data, "generate").status_code == 404
+    run = visitor.after(visitor.event("generate"))
+    assert visitor.direct(run["id"], visitor.values(run)).status_code == 404
+    blocker = visitor.http.post(f"{API}/call/v2/generate", json={"prompt": "sea", "seed": 9, **LONG})
+    with visitor.http.stream("GET", f"{API}/call/generate/{blocker.json()['event_id']}"):
+        time.sleep(0.3)
+        codes = [visitor.join(generate["id"], data).status_code for _ in range(5)]
+        assert codes.count(200) == 2 and codes[2:] == [503] * 3, codes
+
+
+def test_callers_who_left_are_dropped_and_stopped(server: tuple[str, Path]) -> None:
+    with Visitor(server[0]) as visitor:
+        left_alone(visitor, server[0])
+
+
+def left_alone(visitor: Visitor, address: str) -> None:
+    for i in range(12):  # nobody ever listens to these
+        visitor.http.post(f"{API}/call/v2/generate", json={"prompt": "sea", "seed": i, **LONG})
+    began = time.monotonic()
+    _, text = ask(address, "generate", prompt="sea", seed=5, num_inference_steps=1)
+    assert "event: complete" in text and time.monotonic() - began < 20
+    assert visitor.http.get(f"{API}/queue/status").json()["queue_size"] == 0
