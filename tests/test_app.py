@@ -164,7 +164,9 @@ def test_the_time_left_follows_the_steps(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_comparison_is_one_request_for_every_model() -> None:
     settings = {"prompt": " dark", "guidance_scale": 2.0, "offset_strength": 0.3, "module": "", "force": False}
-    values = CompareValues("sea", ["raw", "oms", "offset_noise"], ["lumen", "other"], settings, 7)
+    values = CompareValues(
+        "sea", ["raw", "oms", "offset_noise"], ["lumen", "other"], settings, 7, 1, [], 1.0, None, None, ""
+    )
     first, second = values.to_requests()
     assert (first.model, second.model, first.seed) == ("lumen", "other", 7) and first.variants == second.variants
     raw, oms, offset = first.variants
@@ -172,7 +174,7 @@ def test_a_comparison_is_one_request_for_every_model() -> None:
     assert (offset.correction, offset.offset_strength, offset.prompt) == ("offset_noise", 0.3, None)
     wrong: dict[str, Any]
     for wrong, said in (
-        ({"corrections": []}, "0 corrections × 2 models = 0 pictures: choose 1 to 6"),
+        ({"corrections": []}, "0 corrections × 2 models = 0 pictures: choose 1 to 12"),
         ({"corrections": list(CORRECTIONS)}, f"= {2 * len(CORRECTIONS)} pictures"),
         ({"prompt": " "}, "the prompt is empty"),
         ({"seed": 1.5}, "Seed is 1.5: take 0 to 4294967295"),
@@ -351,9 +353,12 @@ def test_news_on_the_way_is_cheap_to_tell(page: str) -> None:
     assert len(told) <= 5, [kinds[part] for part in told]
 
 
-def test_three_endpoints_are_public(page: str) -> None:
+def test_these_endpoints_are_public(page: str) -> None:
     info = json.loads(ask(page, "/gradio_api/info"))
-    assert set(info["named_endpoints"]) == {"/generate", "/preview", "/statistics"} and not info["unnamed_endpoints"]
+    lists = {"/models", "/looks", "/words", "/statistics"}
+    assert (
+        set(info["named_endpoints"]) == {"/generate", "/preview", "/cancel", *lists} and not info["unnamed_endpoints"]
+    )
 
 
 def test_the_endpoint_answers_with_png_pictures(page: str) -> None:

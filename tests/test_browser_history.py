@@ -136,6 +136,30 @@ def test_pictures_of_other_programs_fill_the_fields_and_say_what_is_missing(tab:
     expect(tab.locator("#seed input")).to_have_value("4321")
 
 
+def test_two_tabs_keep_their_own_settings_and_a_new_one_starts_from_the_last(tab: Page) -> None:
+    def opened() -> Page:
+        view = tab.context.new_page()
+        view.set_default_timeout(30_000)
+        view.goto(tab.url)
+        expect(view.get_by_role("button", name="Generate", exact=True)).to_be_enabled()
+        return view
+
+    def write(view: Page, prompt: str) -> None:
+        view.locator(PROMPT).fill(prompt)
+        view.wait_for_function(f"(sessionStorage.getItem('oms-studio-create') || '').includes('{prompt}')")
+
+    write(tab, "first tab")
+    second = opened()
+    expect(second.locator(PROMPT)).to_have_value("first tab")
+    write(second, "second tab")
+    for view, prompt in ((tab, "first tab"), (second, "second tab")):
+        view.reload()
+        expect(view.locator(PROMPT)).to_have_value(prompt)
+    write(tab, "first again")
+    expect(opened().locator(PROMPT)).to_have_value("first again")
+    expect(second.locator(PROMPT)).to_have_value("second tab")
+
+
 def test_a_click_on_the_strip_opens_a_picture_again(tab: Page) -> None:
     generate(tab, "blue hills", "light")
     generate(tab, "fog")

@@ -124,7 +124,7 @@ def test_a_tint_and_the_settings_come_back_from_the_saved_picture(tab: Page, tmp
     assert source is not None
     with urllib.request.urlopen(source, timeout=60) as file:
         (tmp_path / "saved.png").write_bytes(file.read())
-    tab.evaluate("localStorage.removeItem('oms-studio-create')")
+    tab.evaluate("localStorage.removeItem('oms-studio-create'); sessionStorage.clear()")
     tab.goto(tab.url)
     expect(tab.locator(PROMPT)).to_have_value("")
     tab.locator("#restore input[type=file]").set_input_files(tmp_path / "saved.png")

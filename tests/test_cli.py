@@ -8,19 +8,22 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from foreign_samples import png as foreign_png
 from PIL import Image
 
+from oms_app.cli import console
 from oms_app.cli import entry as cli
 from oms_app.cli.console import ProgressLine, output_on_stderr, print_result, table
 from oms_app.cli.options import parse_lora
 from oms_app.output import png
 from oms_app.paths import PRESETS
-from oms_app.schema import Lora, Transfer
+from oms_app.schema import Lora, Progress, Transfer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -354,9 +357,38 @@ def test_a_lora_may_be_a_path_with_colons(text: str, name: str, scale: float) ->
     assert parse_lora(text) == Lora(id=name, scale=scale)
 
 
-def test_a_download_reports_its_progress(capsys: pytest.CaptureFixture[str]) -> None:
+def test_work_over_a_second_shows_what_it_does_and_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "FILE_SECONDS", 0.2)
+    monkeypatch.setattr(console, "TICK_SECONDS", 0.05)
+    with output_on_stderr() as progress:
+        time.sleep(0.5)
+        assert capsys.readouterr().err == "", "within the first second nothing is said"
+        time.sleep(1.0)
+        assert capsys.readouterr().err.startswith("starting (1 s)\n")
+        progress(Progress(stage="load"))
+        for step in range(1, 6):
+            time.sleep(0.1)
+            progress(Progress(stage="denoise", step=step, steps=10))
+    captured = capsys.readouterr()
+    assert re.search(r"^denoising, step [3-5] of 10, about [01] s left$", captured.err, re.MULTILINE)
+    time.sleep(0.3)
+    assert capsys.readouterr().err == captured.out == ""
+
+
+def test_a_download_reports_its_progress(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10_000, 2))
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     progress = ProgressLine()
     for done in range(0, 2_000_000_001, 50_000_000):
-        progress.show_transfer(Transfer(done=done, total=2_000_000_000))
+        progress.show_transfer(Transfer(done=done, total=2_500_000_000))
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 10 and lines[0].startswith("0.20 of") and lines[-1] == "2.00 of about 2.00 GB"
+    assert 5 <= len(lines) <= 20 and re.match(r"downloaded GB 0\.\d\d of 2.50, about \d min left", lines[1])
+
+
+def test_a_small_sample_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    console.warn_of_few(200, "captions", 100)
+    assert capsys.readouterr().err == ""
+    console.warn_of_few(20, "captions", 100)
+    assert capsys.readouterr().err == "warning: 20 captions are few: the figures scatter; take 100 or more\n"

@@ -21,11 +21,22 @@ from oms_app.errors import StudioError
 from oms_app.looks import LookLibrary
 from oms_app.output import png as gallery
 from oms_app.schema import GenerateRequest, GenerateResult
+from oms_app.ui.axes import AXES
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.generation import JobRunner
 from oms_app.ui.grid_job import GridJob
 from oms_app.ui.grid_table import MISSING, GridCell, GridResult, table
-from oms_app.ui.grids import LOOK_BY_MODEL, MAX_CELLS, PROMPT_BY_CFG, SLIDER_BY_SEED, ExploreValues, Grid, to_grid
+from oms_app.ui.grids import (
+    LOOK_BY_MODEL,
+    MAX_CELLS,
+    PROMPT_BY_CFG,
+    SEEDS,
+    SLIDER_BY_SEED,
+    TWO_FIELDS,
+    ExploreValues,
+    Grid,
+    to_grid,
+)
 from oms_app.ui.markup import about
 
 LOOKS = [look for look, _ in LookLibrary().looks()]
@@ -34,13 +45,17 @@ _FIELDS: dict[str, Any] = {
     "left": "dark", "right": "", "places": 3, "seeds": 2, "oms_guidance_scale": 1.5,
     "dial": "luminance", "dial_values": "20, 80", "dial_light": "left", "dial_seeds": 2, "looks": ["night", "plain"],
     "models": ["lumen", "absent"], "model": "lumen", "negative_prompt": "", "num_inference_steps": 2,
+    "seed_count": 4, "seeds_oms_prompt": "", "seeds_raw": False, "row_field": "variant luminance",
+    "row_values": "20, 80",
+    "column_field": "variant warmth", "column_values": "-1, 1", "loras": [], "lora_scale": 1.0, "width": None,
+    "height": None, "scheduler": None,
     "guidance_scale": None, "seed": 7,
 }  # fmt: skip
 VALUES = ExploreValues(**_FIELDS)
 
 
 def ask(**changes: Any) -> Grid:
-    return to_grid(replace(VALUES, **changes), LOOKS, {"lumen": "Tiny"})
+    return to_grid(replace(VALUES, **changes), LOOKS, {"lumen": "Tiny"}, {"model": ["lumen"], "module": ["lumen-oms"]})
 
 
 @dataclass(frozen=True)
@@ -203,15 +218,111 @@ def test_a_cell_that_fails_leaves_the_others(studio: Studio, error: Exception) -
 
 
 def test_stop_keeps_what_is_finished(studio: Studio) -> None:
-    result, message = run(Service(studio, stop_after=1), ask())
-    assert result.finished == 4 and set(result.cells) == {(0, column) for column in range(4)}
-    assert "Stopped. 4 of 8 pictures are kept." in message
-    assert table(result).count("oms-pending") == 4
-    assert result.for_sheet()[1] == [MISSING] * 4
+    result, message = run(Service(studio, stop_after=6), ask())  # in the middle of the second row
+    assert result.finished == 6 and set(result.cells) == {(i // 4, i % 4) for i in range(6)}
+    assert "Stopped. 6 of 8 pictures are kept." in message
+    assert table(result).count("oms-pending") == 2
+    assert result.for_sheet()[1][2:] == [MISSING] * 2
+
+
+@pytest.mark.parametrize(("seconds", "sizes"), [(None, [1] * 8), (16.0, [1] * 8), (8.0, [2] * 4), (1.0, [4, 4])])
+def test_a_part_takes_a_few_seconds_at_most(studio: Studio, seconds: float | None, sizes: list[int]) -> None:
+    """seconds: that a row of four pictures is estimated to take; nothing is known of the first ones."""
+    asked: list[int] = []
+
+    def note(request: GenerateRequest) -> None:
+        asked.append(len(request.variants))
+
+    service = Service(studio, note)
+    row = lambda requests: None if seconds is None else seconds / 4 * len(requests[0].variants)  # noqa: E731
+    service.estimate = row  # type: ignore[method-assign]
+    result, _ = run(service, ask())
+    assert asked == sizes and result.finished == 8
+
+
+def test_four_seeds_are_four_pictures_and_the_raw_ones_belong_to_them(studio: Studio) -> None:
+    grid = ask(kind=SEEDS)
+    assert grid.size == 4 and grid.row_labels == ("with OMS",)
+    assert [request.seed for request in grid.requests] == [7, 8, 9, 10]
+    grid = ask(kind=SEEDS, seeds_raw=True, seed_count=2, seeds_oms_prompt="dark")
+    result, _ = run(Service(studio), grid)
+    assert result.finished == 4
+    cell, raw = result.cells[1, 1], result.cells[0, 1]
+    assert isinstance(cell, GridCell) and isinstance(raw, GridCell)
+    assert cell.variant.prompt == "dark" and result.raw_of(cell) is raw.image
+
+
+def test_any_two_settings_make_a_grid(studio: Studio) -> None:
+    grid = ask(kind=TWO_FIELDS)
+    assert grid.row_labels == ("Mean brightness 20", "Mean brightness 80")
+    assert grid.column_labels == ("Warmth -1", "Warmth 1")
+    (part,) = grid.rows[1]
+    assert [(v.correction, v.luminance, v.warmth) for v in part.request.variants] == [("dial", 80, -1), ("dial", 80, 1)]
+    grid = ask(
+        kind=TWO_FIELDS, row_field="request num_inference_steps", row_values="1\n2", column_field="request scheduler",
+        column_values="ddim, euler", width=72, height=64,
+    )  # fmt: skip
+    assert [(one.num_inference_steps, one.scheduler, one.width) for one in grid.requests] == [
+        (1, "ddim", 72), (1, "euler", 72), (2, "ddim", 72), (2, "euler", 72)
+    ]  # fmt: skip
+    grid = ask(kind=TWO_FIELDS, row_field="variant correction", row_values="raw, oms", column_field="request prompt",
+               column_values="sea, at night\nhills")  # fmt: skip
+    assert grid.column_labels == ("sea, at night", "hills")
+    result, _ = run(Service(studio), grid)
+    assert result.finished == 4
+
+
+@pytest.mark.parametrize("name", AXES)
+def test_every_field_can_be_an_axis(name: str) -> None:
+    """With two values of its own and, if it is a part of another setting, that on the other axis."""
+    axis = AXES[name]
+    samples = {"prompt": "dark\nlight", "prompt_b": "dark\nlight", "negative_prompt": "a\nb", "light": "left, top",
+               "tint": "#102030, #ff0000", "model": "lumen", "module": "lumen-oms", "correction": "raw, oms",
+               "width": "64, 72", "height": "64, 72"}  # fmt: skip
+    field = axis.field
+    values = samples.get(axis.name) or (
+        ", ".join(field.choices[:2]) if field.choices else "yes, no" if field.kind is bool else "1, 0"
+    )
+    if axis.name == "num_inference_steps":
+        values = "1, 2"
+    other, other_values = (
+        ("variant " + field.part_of, samples[field.part_of]) if field.part_of else ("request seed", "1")
+    )
+    if axis.name == "mix":
+        other, other_values = "variant prompt_b", "dark"
+    if axis.name == "seed":
+        other, other_values = "request width", "64"
+    if axis.name in ("offset_strength", "offset_per"):
+        other, other_values = "variant correction", "offset_noise"
+    changes: dict[str, Any] = {"loras": ["bold"]} if axis.belongs == "lora" else {}
+    both = {"row_field": name, "row_values": values, "column_field": other, "column_values": other_values}
+    grid = ask(kind=TWO_FIELDS, **both, **changes)
+    assert grid.size == len(axis.values(values)) * len(AXES[other].values(other_values))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"row_field": "x"}, "the axis is 'x'"),
+        ({"row_field": "variant warmth"}, "rows and columns are both Warmth"),
+        ({"row_values": " , "}, "has no values"),
+        ({"row_values": "dark"}, "write numbers"),
+        ({"row_values": "900"}, "Mean brightness (average of R, G, B) is 900.0: take 0 to 100"),
+        ({"row_field": "request model", "row_values": "/etc"}, "unknown model '/etc'"),
+        ({"row_field": "variant module", "row_values": "/etc"}, "unknown oms module '/etc'"),
+        ({"row_field": "lora scale"}, "there is no LoRA"),
+        ({"row_field": "variant offset_strength", "row_values": "1"}, "does not read offset_strength"),
+        ({"row_field": "variant tint_strength", "row_values": "0.5"}, "there is no tint"),
+    ],
+)
+def test_axes_that_cannot_be_are_refused_in_one_line(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(StudioError) as error:
+        ask(kind=TWO_FIELDS, **changes)
+    assert said in str(error.value) and "\n" not in str(error.value)
 
 
 def test_the_sheet_has_labels_and_the_settings_of_every_cell(studio: Studio, tmp_path: Path) -> None:
-    result, _ = run(Service(studio, stop_after=1), ask())
+    result, _ = run(Service(studio, stop_after=4), ask())
     result.cells[1, 0] = "it went wrong " * 30
     labels = ("dark", "a very long OMS prompt " * 20), result.grid.column_labels
     path = gallery.save_sheet(result.for_sheet(), *labels, tmp_path)

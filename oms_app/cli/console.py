@@ -6,6 +6,8 @@ import contextlib
 import json
 import logging
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,62 +17,132 @@ from oms_app.schema import Progress, Transfer
 if TYPE_CHECKING:
     from rich.table import Table
 
+STAGES = {
+    "load": "loading the model",
+    "encode": "encoding the prompts",
+    "correct": "correcting the noise",
+    "denoise": "denoising, step",
+    "decode": "decoding the pictures",
+}
+TICK_SECONDS = 0.5  # between two changes of the line in a terminal
+FILE_SECONDS = 10.0  # between two lines of progress in a file
 WIDE = 1_000  # columns of a table that goes into a file or a pipe: no cell is wrapped
 GIB = 2**30
 
 
 class ProgressLine:
-    """One line on stderr that is rewritten in a terminal. Nothing is shown if stderr goes into a file."""
+    """What a command is doing, on stderr, once it takes longer than a second: a count with the time left, else the
+    time passed. A terminal has one line that is rewritten; a file gets a line every FILE_SECONDS.
+
+    A thread of its own shows the time, so that a stage that reports nothing, such as loading, is not silent.
+    """
 
     def __init__(self) -> None:
         self._is_terminal = sys.stderr.isatty()
-        self._tenth = 0  # of a download, as last printed
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._text, self._done, self._total = "starting", 0.0, 0.0
+        self._counted_from: tuple[float, float] = (0.0, 0.0)  # what was done when counting began, and when that was
+        self._shown_at = time.monotonic()
+        self._began = self._stage_began = self._shown_at
+        self._shows = False  # there is a line to be removed
+
+    def start(self) -> None:
+        """Begins to show the time that passes."""
+        threading.Thread(target=self._tick, name="progress", daemon=True).start()
 
     def __call__(self, progress: Progress) -> None:
-        steps = f" {progress.step}/{progress.steps}" if progress.steps else ""
-        self._show(f"{progress.stage}{steps}")
+        self._set(STAGES[progress.stage], progress.step, progress.steps)
 
     def count_captions(self, done: int, total: int) -> None:
-        """Evaluations take hours, so a file gets a line for every 20 captions."""
-        if self._is_terminal:
-            self._show(f"caption {done} of {total}")
-        elif done % 20 == 0 or done == total:
-            print(f"caption {done} of {total}", file=sys.stderr, flush=True)
+        """For evaluations, which take hours."""
+        self._set("caption", done, total)
 
     def count_pictures(self, done: int, total: int, seconds: float) -> None:
-        """Each call follows a minute of work, so a file gets a line for each."""
-        text = f"about {done} of {total} pictures, {seconds / 60:.0f} min left"
-        if self._is_terminal:
-            self._show(text)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        """seconds: left, as the work itself estimates it. Each call follows a minute of work, so a file gets each."""
+        self._set(f"about {done} of {total} pictures, {seconds / 60:.0f} min left")
+        if not self._is_terminal:
+            self._show(force=True)
 
     def show_transfer(self, transfer: Transfer) -> None:
-        """Downloads take minutes, so a file gets a line for every tenth of them."""
-        tenth = 10 * transfer.done // max(transfer.total, 1)
-        text = f"{transfer.done / 1e9:.2f} of about {transfer.total / 1e9:.2f} GB"
-        if self._is_terminal:
-            self._show(text)
-        elif tenth != self._tenth:
-            self._tenth = tenth
-            print(text, file=sys.stderr, flush=True)
+        """For downloads, in GB."""
+        self._set("downloaded GB", transfer.done / 1e9, transfer.total / 1e9)
 
     def close(self) -> None:
-        self._show("")
+        self._ended.set()
+        with self._lock:
+            self._clear()
 
-    def _show(self, text: str) -> None:
-        if self._is_terminal:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+    def interrupt(self) -> None:
+        """Removes the line, so that another line may be printed."""
+        with self._lock:
+            self._clear()
+
+    def _set(self, text: str, done: float = 0.0, total: float = 0.0) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if text != self._text or done < self._done:
+                self._stage_began, self._counted_from = now, (done, now)
+            self._text, self._done, self._total = text, done, total
+        self._show()
+
+    def _tick(self) -> None:
+        while not self._ended.wait(TICK_SECONDS):
+            self._show()
+
+    def _show(self, force: bool = False) -> None:
+        now = time.monotonic()
+        with self._lock:
+            interval = TICK_SECONDS if self._is_terminal else FILE_SECONDS
+            due = now - self._began > 1.0 and now - self._shown_at >= interval
+            if self._ended.is_set() or not (due or force):
+                return
+            self._shown_at, self._shows = now, True
+            if self._is_terminal:
+                print(f"\r\x1b[K{self._line(now)}", end="", file=sys.stderr, flush=True)
+            else:
+                print(self._line(now), file=sys.stderr, flush=True)
+
+    def _line(self, now: float) -> str:
+        if not self._total:
+            return f"{self._text} ({now - self._stage_began:.0f} s)"
+        number = "{:.2f}" if self._total != int(self._total) else "{:.0f}"
+        text = f"{self._text} {number.format(self._done)} of {number.format(self._total)}"
+        first, since = self._counted_from
+        if self._done <= first:
+            return f"{text} ({now - self._stage_began:.0f} s)"
+        left = (now - since) / (self._done - first) * (self._total - self._done)
+        return f"{text}, about {f'{left / 60:.0f} min' if left >= 100 else f'{left:.0f} s'} left"
+
+    def _clear(self) -> None:
+        if self._shows and self._is_terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        self._shows = False
+
+
+class _LogLines(logging.StreamHandler):
+    """The log on stderr, each line in place of the progress."""
+
+    def __init__(self, progress: ProgressLine) -> None:
+        super().__init__(sys.stderr)
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._progress.interrupt()
+        super().emit(record)
 
 
 @contextlib.contextmanager
-def output_on_stderr(level: int = logging.WARNING) -> Iterator[ProgressLine]:
+def output_on_stderr(level: int = logging.WARNING, *, own_progress: bool = False) -> Iterator[ProgressLine]:
     """While a command works, what libraries print and what this package logs go to stderr: stdout is for the result.
 
     level: of the package's log. Training logs its results at INFO; a request that is refused should print one line.
+    own_progress: the command shows its progress itself.
     """
     progress = ProgressLine()
-    handler, logger = logging.StreamHandler(sys.stderr), logging.getLogger("oms_app")
+    if not own_progress:
+        progress.start()
+    handler, logger = _LogLines(progress), logging.getLogger("oms_app")
     previous = logger.level
     logger.addHandler(handler)
     logger.setLevel(level)
@@ -95,6 +167,12 @@ def print_result(result: Mapping[str, Any], as_json: bool, *shown: Table | str) 
     console = Console(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False)
     for part in shown:
         console.print(part, soft_wrap=isinstance(part, str))
+
+
+def warn_of_few(number: int, of_what: str, enough: int) -> None:
+    """A line on stderr if a sample is too small to conclude from."""
+    if number < enough:
+        print(f"warning: {number} {of_what} are few: the figures scatter; take {enough} or more", file=sys.stderr)
 
 
 def print_error(message: str, remedy: str = "", code: int = 2) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oms_app.cli.console import output_on_stderr, print_result, table
+from oms_app.cli.console import output_on_stderr, print_result, table, warn_of_few
 from oms_app.cli.extras import require
 from oms_app.cli.options import (
     DeviceOption,
@@ -26,6 +26,7 @@ from oms_app.paths import EMBEDDED
 if TYPE_CHECKING:
     from rich.table import Table
 
+ENOUGH_CAPTIONS = 100  # below this the 95 % intervals are as wide as the differences between variants
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**31, help="Selects the captions and draws the noise.")]
 ProcessesOption = Annotated[
     int,
@@ -73,6 +74,7 @@ def luminance(
         )
         report = measure(samples)
     summary = f"{report['model']}, {report['n']} captions, seed {report['seed']}; intervals of 95 %"
+    warn_of_few(captions, "captions", ENOUGH_CAPTIONS)
     print_result(report, as_json, _luminance_table(report), summary)
 
 
@@ -113,6 +115,7 @@ def quality(
             from oms_app.evaluate.plots import plot_mean_frequencies
 
             plot_mean_frequencies(samples, plot)
+    warn_of_few(captions, "captions", ENOUGH_CAPTIONS)
     print_result(report, as_json, _quality_table(report["figures"]))
 
 
@@ -130,7 +133,7 @@ def report(
 ) -> None:
     """Measure every figure of docs/results.md again. Run it again to resume."""
     require("evaluate", "evaluate report")
-    with output_on_stderr():
+    with output_on_stderr(own_progress=True):
         studio = open_studio(device)
         from oms_app.evaluate import report as reports
 

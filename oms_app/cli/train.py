@@ -44,7 +44,7 @@ def lumen(
 ) -> None:
     """The embedded base model, from scratch. Run it again to resume."""
     require("train", "train lumen")
-    with output_on_stderr(logging.INFO):
+    with output_on_stderr(logging.INFO, own_progress=True):
         from oms_app.models.loading import choose_device
         from oms_app.training.lumen import stages
 
@@ -148,7 +148,7 @@ def train_signal_leak(
     as_json: JsonOption = False,
 ) -> None:
     """Signal-leak statistics for a base model: computed from encoded scenes, without a network."""
-    with output_on_stderr(logging.INFO):
+    with output_on_stderr(logging.INFO, own_progress=True):
         studio = open_studio(device)
         from oms_app.training import signal_leak
 
@@ -171,7 +171,7 @@ def train_clip(
     as_json: JsonOption = False,
 ) -> None:
     """The small CLIP of scenes whose features `evaluate quality` uses. Run it again to resume."""
-    with output_on_stderr(logging.INFO):
+    with output_on_stderr(logging.INFO, own_progress=True):
         from oms_app.evaluate import scene_clip
         from oms_app.models.loading import choose_device
 
@@ -183,7 +183,7 @@ def train_clip(
 def _train_any_base(
     base: str, data: Path, out: Path | None, device: str, settings: dict[str, Any], as_json: bool
 ) -> None:
-    with output_on_stderr(logging.INFO):
+    with output_on_stderr(logging.INFO, own_progress=True):
         studio = open_studio(device)
         from accelerate import PartialState
 
@@ -200,7 +200,7 @@ def _train_any_base(
 
 
 def _train_spread(base: str, out: Path | None, device: str, smoke: bool, as_json: bool) -> None:
-    with output_on_stderr(logging.INFO):
+    with output_on_stderr(logging.INFO, own_progress=True):
         studio = open_studio(device)
         from oms_app.training import spread
 
@@ -225,7 +225,7 @@ def _train_module(
     smoke: bool,
     as_json: bool,
 ) -> None:
-    with output_on_stderr(logging.INFO):
+    with output_on_stderr(logging.INFO, own_progress=True):
         studio = open_studio(device)
         from oms_app.training import oms
 

@@ -140,6 +140,13 @@ class StudioService:
         """How exactly a base obeys the dial's brightness; None if nobody measured it. Does not wait for the engine."""
         return expected(model_id, self._engine["home"])
 
+    def vocabulary(self, model_id: str) -> list[str]:
+        """The words that a model with a small vocabulary knows, in order; empty for models that read any word."""
+        self.start().result()
+        from oms_app.models.loading import read_vocabulary  # imports torch
+
+        return sorted(read_vocabulary(self._catalog.folder(self._catalog.entries[model_id])))
+
     def statistics(self) -> dict[str, Any]:
         """Of the store of loaded models, see `store.Statistics`. Waits for the engine."""
         return asdict(self.start().result().statistics())

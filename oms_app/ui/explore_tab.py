@@ -1,4 +1,4 @@
-"""Explore: grids of OMS prompt × OMS CFG, OMS slider × seed, light × seed, looks × models. A click opens a cell."""
+"""Explore: grids of seeds, prompts, light, looks and models, or of any two settings. A click opens a cell in Create."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from oms_app.errors import StudioError
 from oms_app.fields import REQUEST_FIELDS, VARIANT_FIELDS
 from oms_app.light import LIGHTS
 from oms_app.looks import Look
-from oms_app.ui import controls, gradio_compat, markup
+from oms_app.ui import axes, controls, gradio_compat, markup
 from oms_app.ui.create_tab import CreateTab
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
@@ -24,8 +24,10 @@ from oms_app.ui.grids import (
     LIGHT_BY_SEED,
     LOOK_BY_MODEL,
     PROMPT_BY_CFG,
+    SEEDS,
     SLIDER_BY_SEED,
     SWEEPS,
+    TWO_FIELDS,
     ExploreValues,
     Grid,
     to_grid,
@@ -36,6 +38,7 @@ from oms_app.ui.run_controls import RunControls
 from oms_app.ui.seed_field import SeedField
 from oms_app.ui.tab import Page, Tab
 
+OF_MODEL = ("num_inference_steps", "guidance_scale", "width", "height", "scheduler")  # their defaults are a model's
 PRESELECTED_LOOKS = ("plain", "night", "golden-hour", "fog", "high-key")
 
 
@@ -48,7 +51,7 @@ class ExploreTab(Tab):
         self._create = create
         self._controls = RunControls("Generate grid", "explore", "explore-")
         self._seed = SeedField("explore-")
-        self._model = ModelChoice(service, "explore-")
+        self._model = ModelChoice(service, "explore-", loras=True)
         self._models = ModelGroup(service, "explore-models")
 
     # Layout
@@ -88,9 +91,27 @@ class ExploreTab(Tab):
         self._result = gr.State()  # GridResult
         found |= {"seed": self._seed.number}
         found |= {"model": self._model.model, "models": self._models.models}
+        found |= {"loras": self._model.loras, "lora_scale": self._model.lora_scale}
         self.fields = FieldSet(ExploreValues, found)
 
     def _build_axes(self, found: dict[str, Component]) -> None:
+        with gr.Column(visible=False, elem_id="explore-by-seed") as self._axes[SEEDS]:
+            found["seed_count"] = gr.Slider(1, 16, value=4, step=1, label="Seeds", elem_id="explore-seed-count")
+            found["seeds_oms_prompt"] = gr.Textbox(
+                label="OMS prompt", info="Empty = the prompt.", max_lines=1, elem_id="explore-seeds-prompt"
+            )
+            found["seeds_raw"] = gr.Checkbox(False, label="The raw pictures too", elem_id="explore-seeds-raw")
+        with gr.Column(visible=False, elem_id="explore-by-fields") as self._axes[TWO_FIELDS]:
+            for name, field, text in (
+                ("row", f"{axes.VARIANT} luminance", "20, 50, 80"), ("column", f"{axes.VARIANT} warmth", "-1, 0, 1")
+            ):  # fmt: skip
+                found[f"{name}_field"] = gr.Dropdown(
+                    list(axes.CHOICES), value=field, label=f"{name.capitalize()}s", elem_id=f"explore-{name}-field"
+                )
+                found[f"{name}_values"] = gr.Textbox(
+                    text, label=f"Values of the {name}s", lines=2, elem_id=f"explore-{name}-values",
+                    info="Separated by commas; prompts one on each line.",
+                )  # fmt: skip
         with gr.Column(elem_id="explore-by-cfg") as self._axes[PROMPT_BY_CFG]:
             found["oms_prompts"] = gr.Textbox(
                 "dark\nsunset\nbright", label="OMS prompts", info="One on each line; each gets a row.", lines=4,
@@ -135,7 +156,7 @@ class ExploreTab(Tab):
 
     def _build_picture_settings(self, found: dict[str, Component]) -> None:
         defaults = self._model.defaults()
-        self._model.build("Changing it sets steps and CFG to the model's defaults.")
+        self._model.build()
         found["negative_prompt"] = controls.text(REQUEST_FIELDS["negative_prompt"], placeholder="optional", max_lines=2)
         with gr.Row():
             for name, elem_id in (("num_inference_steps", "explore-steps"), ("guidance_scale", "explore-cfg")):
@@ -143,6 +164,15 @@ class ExploreTab(Tab):
                     REQUEST_FIELDS[name], value=getattr(defaults, name, None), info="Empty = the model's default.",
                     elem_id=elem_id, min_width=90,
                 )  # fmt: skip
+        with gr.Row():
+            for name in ("width", "height"):
+                found[name] = controls.number(
+                    REQUEST_FIELDS[name], value=getattr(defaults, name, None), info="Empty = the model's default.",
+                    elem_id=f"explore-{name}", min_width=90,
+                )  # fmt: skip
+        found["scheduler"] = controls.choice(
+            REQUEST_FIELDS["scheduler"], value=getattr(defaults, "scheduler", None), elem_id="explore-scheduler"
+        )
 
     # Events
 
@@ -156,7 +186,7 @@ class ExploreTab(Tab):
             streamed=[self._table, self._result, self._sheet, self._plan, *self._seed.outputs],
         )
         self._seed.connect()
-        self._model.connect({name: self.fields[name] for name in ("num_inference_steps", "guidance_scale")})
+        self._model.connect({name: self.fields[name] for name in OF_MODEL})
         opened = page.item(self).select
         opened(lambda: gr.update(choices=_choices(self._looks())), None, self.fields["looks"], **QUICK)
         all_but_seed = set(self.fields.components) - {self._seed.number}
@@ -197,7 +227,12 @@ class ExploreTab(Tab):
         return GridJob(self._grid(values), self._service, self._show, lambda message: {self._controls.status: message})
 
     def _grid(self, values: ExploreValues) -> Grid:
-        return to_grid(values, self._looks(), {info.id: info.title for info in self._service.models()})
+        infos = self._service.models()
+        known = {
+            name: [info.id for info in infos if info.available and info.kind == kind]
+            for name, kind in (("model", "base"), ("module", "oms"))
+        }
+        return to_grid(values, self._looks(), {info.id: info.title for info in infos}, known)
 
     def _looks(self) -> list[Look]:
         return [look for look, _ in self._service.looks.looks()]
@@ -243,7 +278,7 @@ class ExploreTab(Tab):
         cell = result.cells.get((row, column)) if result else None
         if result is None or not isinstance(cell, GridCell):
             return {self._controls.status: markup.alert("This picture has expired: generate the grid again.")}
-        raw, corrected = result.raw_of(row), cell.variant.is_corrected
+        raw, corrected = result.raw_of(cell), cell.variant.is_corrected
         shown = ShownResult(
             prompt=cell.request.prompt,
             seed=cell.image.seed,

@@ -16,7 +16,7 @@ from oms_app.ui import markup
 from oms_app.ui.light_values import LIGHT_FIELDS, LightValues, with_light
 from oms_app.ui.seed_field import RANDOM, SEED, is_random
 
-MAX_COMPARED = 6  # pictures of the Compare tab
+MAX_COMPARED = 12  # pictures of the Compare tab
 ONE_PROMPT = "One OMS prompt"
 BETWEEN_TWO = "Slide between two"
 OMS_MODES = (ONE_PROMPT, BETWEEN_TWO)
@@ -180,19 +180,27 @@ class CreateValues(LightValues):
 
 @dataclass(frozen=True)
 class CompareValues:
-    """The fields of Compare. corrections: ids. settings: of the corrections, by name."""
+    """The fields of Compare. corrections, loras: ids. settings: of the corrections, by name. Numbers and the scheduler
+    are None for each model's default."""
 
     prompt: str
     corrections: list[str]
     models: list[str]
     settings: Mapping[str, Any]
     seed: float | None
+    count: int
+    loras: list[str]
+    lora_scale: float
+    width: float | None
+    height: float | None
+    scheduler: str | None
 
     def to_requests(self) -> list[GenerateRequest]:
         """A request for every model, each with every correction. Raises StudioError as `CreateValues.to_request`."""
-        pictures = len(self.corrections) * len(self.models)
+        pictures = len(self.corrections) * len(self.models) * int(self.count)
         if not 1 <= pictures <= MAX_COMPARED:
             product = f"{markup.count(len(self.corrections), 'correction')} × {markup.count(len(self.models), 'model')}"
+            product += f" × {markup.count(int(self.count), 'seed')}" if self.count != 1 else ""
             raise StudioError(f"{product} = {markup.count(pictures)}: choose 1 to {MAX_COMPARED} pictures")
         seed = None if is_random(self.seed) else required("seed", self.seed)
         settings = {
@@ -202,7 +210,17 @@ class CompareValues:
             variants = variants_of(self.corrections, settings)
             return [
                 GenerateRequest.model_validate(
-                    {"prompt": self.prompt, "model": model, "variants": variants, "seed": seed}
+                    {
+                        "prompt": self.prompt,
+                        "model": model,
+                        "variants": variants,
+                        "seed": seed,
+                        "count": int(self.count),
+                        "loras": tuple(Lora(id=one, scale=self.lora_scale) for one in self.loras),
+                        "width": self.width,
+                        "height": self.height,
+                        "scheduler": self.scheduler or None,
+                    }
                 )
                 for model in self.models
             ]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
+from gradio.context import get_blocks_context
 
 VERSION = "6.31"
 
@@ -45,6 +46,20 @@ def event_data(event: gr.EventData) -> dict[str, Any]:
     """
     data: dict[str, Any] = event._data
     return data
+
+
+def describe_parameters(descriptions: Mapping[str, str]) -> None:
+    """Says in the API's documentation what the arguments of the endpoint mean that was added last.
+
+    Gradio 6.31 has descriptions of arguments for MCP only, and labels them "1st", "2nd" …. Remove when `gr.api` takes
+    descriptions.
+    """
+    blocks = get_blocks_context()
+    assert blocks is not None
+    endpoint = list(blocks.fns.values())[-1]
+    for component, (name, text) in zip(endpoint.inputs, descriptions.items(), strict=True):
+        component._api_info = component._api_info | {"additional_description": text}
+        component.label = name
 
 
 def browser_state(key: str) -> gr.BrowserState:

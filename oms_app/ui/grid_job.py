@@ -17,6 +17,7 @@ from oms_app.ui.grid_table import GridResult
 from oms_app.ui.grids import Grid, GridPart
 
 logger = logging.getLogger(__name__)
+PART_SECONDS = 4.0  # that one request of a grid may take: then its pictures are shown, and Stop keeps them
 
 
 class GridJob(GenerationJob):
@@ -36,6 +37,7 @@ class GridJob(GenerationJob):
         on_status: Callable[[str], Updates],
     ) -> None:
         self.result = GridResult(grid)
+        self._service = service
         self._expected = service.estimate(grid.requests)
         self._update, self._on_status = update, on_status
         self._parts = deque((row, part) for row, parts in enumerate(grid.rows) for part in parts)
@@ -51,7 +53,9 @@ class GridJob(GenerationJob):
     def next_request(self) -> GenerateRequest | None:
         if not self._parts:
             return None
-        self._row, self._part = self._parts.popleft()
+        self._row, part = self._parts.popleft()
+        self._part, *rest = part.apart(pictures_at_once(self._service, part.request, len(part.columns)))
+        self._parts.extendleft((self._row, one) for one in reversed(rest))
         return self._part.request
 
     def on_progress(self, event: Progress) -> Updates:
@@ -95,3 +99,11 @@ class GridJob(GenerationJob):
         if self.result.cells:
             return passed / share - passed
         return None if self._expected is None else self._expected - passed
+
+
+def pictures_at_once(service: StudioService, request: GenerateRequest, pictures: int) -> int:
+    """How many pictures of a request to make in one: what is running is lost by Stop. pictures: that it asks for."""
+    seconds = service.estimate([request])
+    if seconds is None:  # nothing has run yet
+        return 1
+    return max(1, int(PART_SECONDS * pictures / max(seconds, 1e-6)))

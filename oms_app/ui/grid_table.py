@@ -46,10 +46,15 @@ class GridResult:
         for column, image in zip(part.columns, result.images, strict=True):
             self.cells[row, column] = GridCell(result.request, _reduced(image), _url(image))
 
-    def raw_of(self, row: int) -> ImageResult | None:
-        """The raw picture from the same noise as the row's others, if the grid has it."""
-        cell = self.cells.get((row, 0))
-        return cell.image if isinstance(cell, GridCell) and not cell.variant.is_corrected else None
+    def raw_of(self, cell: GridCell) -> ImageResult | None:
+        """The raw picture of the same request and noise, if the grid has it."""
+        asked = cell.request.model_copy(update={"variants": ()})
+        for other in self.cells.values():
+            if isinstance(other, GridCell) and not other.variant.is_corrected:
+                same = other.request.model_copy(update={"variants": ()}) == asked
+                if same and other.image.seed == cell.image.seed:
+                    return other.image
+        return None
 
     def for_sheet(self) -> list[list[tuple[GenerateRequest, ImageResult] | str]]:
         """Row by row: what `StudioService.save_sheet` takes."""

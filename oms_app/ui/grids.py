@@ -1,7 +1,7 @@
 """The fields of Explore as a grid of pictures to generate.
 
-A row, or a cell if its prompt or model is its own, is one request with many variants. So a grid comes row by row, Stop
-keeps the finished rows, and a cell that fails does not affect the others.
+A row, or a cell if its prompt or model is its own, is one request with many variants; grid_job.py divides those that
+take long. So Stop keeps what is finished, and a cell that fails does not affect the others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from oms_app.fields import VARIANT_FIELDS
 from oms_app.light import LIGHTS
 from oms_app.looks import Look
 from oms_app.prestep.corrections import DIAL
-from oms_app.schema import RAW, GenerateRequest, Variant, draw_seed
+from oms_app.schema import RAW, GenerateRequest, Lora, Variant, draw_seed
+from oms_app.ui import axes
 from oms_app.ui.form import require_model, required
 from oms_app.ui.seed_field import is_random
 
@@ -26,7 +27,9 @@ PROMPT_BY_CFG = "OMS prompt × OMS CFG"
 SLIDER_BY_SEED = "OMS slider × seed"
 LIGHT_BY_SEED = "Light × seed"
 LOOK_BY_MODEL = "Looks × models"
-KINDS = (PROMPT_BY_CFG, SLIDER_BY_SEED, LIGHT_BY_SEED, LOOK_BY_MODEL)
+SEEDS = "Seeds"
+TWO_FIELDS = "Any two settings"
+KINDS = (SEEDS, PROMPT_BY_CFG, SLIDER_BY_SEED, LIGHT_BY_SEED, LOOK_BY_MODEL, TWO_FIELDS)
 # The dials that a row can go through, and the values that it starts with.
 SWEEPS: Mapping[str, str] = MappingProxyType(
     {
@@ -44,8 +47,8 @@ MAX_SIDE = 16
 
 @dataclass(frozen=True)
 class ExploreValues:
-    """The fields of Explore. kind: one of KINDS. dial: one of SWEEPS. looks, models: ids. Numbers are None if the field
-    is empty."""
+    """The fields of Explore. kind: one of KINDS. dial: one of SWEEPS. looks, models, loras: ids. row_field,
+    column_field: of axes.AXES. Numbers are None if the field is empty."""
 
     prompt: str
     kind: str
@@ -62,7 +65,19 @@ class ExploreValues:
     dial_seeds: int
     looks: list[str]
     models: list[str]
+    seed_count: int
+    seeds_oms_prompt: str
+    seeds_raw: bool
+    row_field: str
+    row_values: str
+    column_field: str
+    column_values: str
     model: str | None
+    loras: list[str]
+    lora_scale: float
+    width: float | None
+    height: float | None
+    scheduler: str | None
     negative_prompt: str
     num_inference_steps: float | None
     guidance_scale: float | None
@@ -76,11 +91,14 @@ class GridPart:
     request: GenerateRequest
     columns: tuple[int, ...]
 
-    def apart(self) -> list[GridPart]:
-        """The same pictures, one request for each."""
+    def apart(self, size: int = 1) -> list[GridPart]:
+        """The same pictures, at most `size` in a request."""
         return [
-            GridPart(self.request.model_copy(update={"variants": (variant,)}), (column,))
-            for variant, column in zip(self.request.variants, self.columns, strict=True)
+            GridPart(
+                self.request.model_copy(update={"variants": self.request.variants[start : start + size]}),
+                self.columns[start : start + size],
+            )
+            for start in range(0, len(self.columns), size)
         ]
 
 
@@ -100,20 +118,67 @@ class Grid:
         return [part.request for row in self.rows for part in row]
 
 
-def to_grid(values: ExploreValues, looks: Sequence[Look], titles: Mapping[str, str]) -> Grid:
-    """The grid that the fields ask for. titles: of the models, by id.
+def to_grid(
+    values: ExploreValues,
+    looks: Sequence[Look],
+    titles: Mapping[str, str],
+    known: Mapping[str, Sequence[str]],
+) -> Grid:
+    """The grid that the fields ask for. titles: of the models, by id. known: see `axes.require_known`.
 
     Raises StudioError, in one line, if a value is missing or out of range, or the grid is empty or too large.
     """
     try:
         if values.kind == LOOK_BY_MODEL:
             return _looks(values, looks, titles)
-        makers = {PROMPT_BY_CFG: _prompts, SLIDER_BY_SEED: _slider, LIGHT_BY_SEED: _sweep}
+        if values.kind == TWO_FIELDS:
+            return _two_fields(values, known)
+        makers = {SEEDS: _seeds, PROMPT_BY_CFG: _prompts, SLIDER_BY_SEED: _slider, LIGHT_BY_SEED: _sweep}
         if values.kind not in makers:
             raise StudioError(f"the grid is {str(values.kind)[:60]!r}: choose one of {', '.join(KINDS)}")
         return makers[values.kind](values)
     except ValidationError as error:
         raise StudioError(describe(error, label_of)) from error
+
+
+def _seeds(values: ExploreValues) -> Grid:
+    """Seeds in a row with One More Step; above them the raw pictures, if they are asked for."""
+    count = int(values.seed_count)
+    rows = ("raw", "with OMS") if values.seeds_raw else ("with OMS",)
+    _require_size("rows", len(rows), "seeds", count)
+    base = _base(values, seeds=count)
+    assert base.seed is not None
+    oms = _oms("oms", prompt=values.seeds_oms_prompt.strip() or None)
+    seeds = [base.seed + i for i in range(count)]
+    parts = tuple(
+        tuple(GridPart(_with(base, seed=seed, variants=(one,)), (column,)) for column, seed in enumerate(seeds))
+        for one in ((RAW, oms) if values.seeds_raw else (oms,))
+    )
+    return Grid(parts, rows, tuple(f"seed {seed}" for seed in seeds))
+
+
+def _two_fields(values: ExploreValues, known: Mapping[str, Sequence[str]]) -> Grid:
+    """The values of two settings. Cells of a row that differ only in their variants are one request."""
+    row_axis, column_axis = axes.axis_of(values.row_field), axes.axis_of(values.column_field)
+    if row_axis == column_axis:
+        raise StudioError(f"rows and columns are both {row_axis.field.label}: choose two settings")
+    down, across = row_axis.values(values.row_values), column_axis.values(values.column_values)
+    for axis, found in ((row_axis, down), (column_axis, across)):
+        axes.require_known(axis, found, known)
+    _require_size("rows", len(down), "columns", len(across))
+    base = _base(values, seeds=1)
+    rows = []
+    for one in down:
+        cells = [axes.cell(base, {row_axis: one, column_axis: other}, i) for i, other in enumerate(across)]
+        alike: dict[GenerateRequest, list[int]] = {}
+        for column, (request, _) in enumerate(cells):
+            alike.setdefault(request, []).append(column)
+        parts = [
+            GridPart(_with(request, variants=tuple(cells[column][1] for column in columns)), tuple(columns))
+            for request, columns in alike.items()
+        ]
+        rows.append(tuple(parts))
+    return Grid(tuple(rows), tuple(map(row_axis.label, down)), tuple(map(column_axis.label, across)))
 
 
 def _prompts(values: ExploreValues) -> Grid:
@@ -179,8 +244,9 @@ def _looks(values: ExploreValues, looks: Sequence[Look], titles: Mapping[str, st
     by_id = {look.id: look for look in looks}
     chosen = [by_id[name] for name in values.looks if name in by_id]
     _require_size("looks", len(chosen), "models", len(values.models))
-    # Every model at its default steps, CFG and size.
-    base = _base(replace(values, num_inference_steps=None, guidance_scale=None), seeds=1)
+    # Every model at its defaults, without LoRAs, which fit one family of models.
+    own = replace(values, num_inference_steps=None, guidance_scale=None, width=None, height=None, scheduler=None)
+    base = _base(replace(own, loras=[]), seeds=1)
     rows = tuple(
         tuple(
             GridPart(_with(base, prompt=look.wrap(values.prompt), model=model, variants=(look.variant(),)), (column,))
@@ -218,6 +284,10 @@ def _base(values: ExploreValues, seeds: int) -> GenerateRequest:
             "count": seeds,  # validates the last seed
             "num_inference_steps": values.num_inference_steps,
             "guidance_scale": values.guidance_scale,
+            "width": values.width,
+            "height": values.height,
+            "scheduler": values.scheduler or None,
+            "loras": tuple(Lora(id=one, scale=values.lora_scale) for one in values.loras),
         }
     ).model_copy(update={"count": 1})
 

@@ -29,13 +29,17 @@ def updates(overlays: Mapping[str, Component], event: Progress | None) -> Update
     if event is None:
         return {overlay: gr.update(elem_classes=["oms-live", "oms-fading"]) for overlay in overlays.values()}
     first = {preview.variant: preview.image for preview in event.previews if preview.index == 0}
-    return {
-        overlay: gr.update(
-            value=f'<img decoding="sync" alt="" src="{data_url(first[name], SIDE)}">', elem_classes=["oms-live"]
-        )
-        for name, overlay in overlays.items()
-        if name in first
-    }
+    updates: Updates = {}
+    for name, overlay in overlays.items():
+        if name in first:
+            updates |= shown(overlay, first[name])
+    return updates
+
+
+def shown(overlay: Component, image: Image.Image) -> Updates:
+    """Shows a preview in an overlay."""
+    picture = f'<img decoding="sync" alt="" src="{data_url(image, SIDE)}">'
+    return {overlay: gr.update(value=picture, elem_classes=["oms-live"])}
 
 
 def data_url(image: Image.Image, side: int, *, optimize: bool = False) -> str:

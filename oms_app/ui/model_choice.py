@@ -32,7 +32,7 @@ class ModelChoice:
     def __init__(self, service: StudioService, prefix: str = "", *, loras: bool = False) -> None:
         self._service = service
         self._prefix = prefix
-        self._with_loras = loras
+        self._loras = LoraChoice(service, prefix) if loras else None
 
     def build(self, info: str = "Changing it sets size, steps, scheduler and CFG to the model's defaults.") -> None:
         """Creates the components inside the current column."""
@@ -41,15 +41,9 @@ class ModelChoice:
             REQUEST_FIELDS["model"], choices=options(models), value=models[0].id if models else None, info=info,
             elem_id=f"{self._prefix}model",
         )  # fmt: skip
-        if not self._with_loras:
-            return
-        loras = available_models(self._service, "lora")
-        with gr.Column(visible=bool(loras), elem_id=f"{self._prefix}lora-settings") as self._lora_settings:
-            self.loras = gr.Dropdown(
-                options(loras), value=[], multiselect=True, label="LoRAs", elem_id=f"{self._prefix}loras",
-                info="Small additions to a model: a style, a subject, fewer steps. Each fits one family of models.",
-            )  # fmt: skip
-            self.lora_scale = controls.slider(LORA_FIELDS["scale"])
+        if self._loras is not None:
+            self._loras.build()
+            self.loras, self.lora_scale = self._loras.loras, self._loras.scale
 
     def connect(self, fields: Mapping[str, Component]) -> None:
         """A new choice of the visitor sets these fields to the model's defaults. fields: by their names in Defaults."""
@@ -70,7 +64,7 @@ class ModelChoice:
     @property
     def lists(self) -> list[Component]:
         """The components that `refresh` updates."""
-        return [self.model, *([self.loras, self._lora_settings] if self._with_loras else [])]
+        return [self.model, *(self._loras.lists if self._loras else [])]
 
     def refresh(self, chosen: Mapping[Component, Any]) -> Updates:
         """See `Tab.refresh`."""
@@ -78,11 +72,34 @@ class ModelChoice:
         ids = [info.id for info in models]
         model = chosen[self.model] if chosen[self.model] in ids else next(iter(ids), None)
         updates = {self.model: gr.update(choices=options(models), value=model)}
-        if self._with_loras:
-            loras = available_models(self._service, "lora")
-            updates[self.loras] = _selection(loras, chosen[self.loras])
-            updates[self._lora_settings] = gr.update(visible=bool(loras))
-        return updates
+        return {**updates, **(self._loras.refresh(chosen) if self._loras else {})}
+
+
+class LoraChoice:
+    """Any number of LoRAs and their strength; hidden while there are none. prefix: of the element ids."""
+
+    def __init__(self, service: StudioService, prefix: str = "") -> None:
+        self._service = service
+        self._prefix = prefix
+
+    def build(self) -> None:
+        found = available_models(self._service, "lora")
+        with gr.Column(visible=bool(found), elem_id=f"{self._prefix}lora-settings") as self._settings:
+            self.loras = gr.Dropdown(
+                options(found), value=[], multiselect=True, label="LoRAs", elem_id=f"{self._prefix}loras",
+                info="Small additions to a model: a style, a subject, fewer steps. Each fits one family of models.",
+            )  # fmt: skip
+            self.scale = controls.slider(LORA_FIELDS["scale"])
+
+    @property
+    def lists(self) -> list[Component]:
+        """The components that `refresh` updates."""
+        return [self.loras, self._settings]
+
+    def refresh(self, chosen: Mapping[Component, Any]) -> Updates:
+        """See `Tab.refresh`."""
+        found = available_models(self._service, "lora")
+        return {self.loras: _selection(found, chosen[self.loras]), self._settings: gr.update(visible=bool(found))}
 
 
 class ModelGroup:

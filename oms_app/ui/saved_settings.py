@@ -1,5 +1,6 @@
 """Keeps the settings of Create in the visitor's browser, not on the server, so that they survive a reload.
 
+Each tab of the browser has its own, in sessionStorage. A new tab starts with the last that any had, in localStorage.
 Restored values are checked like any other input; a field whose value is not valid keeps its default.
 """
 
@@ -25,6 +26,15 @@ from oms_app.ui.form import CREATE_FIELDS, OMS_MODES, CreateValues
 from oms_app.ui.light_values import PAD, PAINTING, PICTURE
 from oms_app.ui.model_choice import available_models
 
+KEY = "oms-studio-create"
+READ = f"""last => {{
+  try {{ return [JSON.parse(sessionStorage.getItem('{KEY}')) ?? last]; }} catch {{ return [last]; }}
+}}"""
+WRITE = f"""(names, values) => {{
+  const settings = Object.fromEntries(names.map((name, i) => [name, values[i]]));
+  try {{ sessionStorage.setItem('{KEY}', JSON.stringify(settings)); }} catch {{}}
+  return settings;
+}}"""
 NAMES = tuple(field.name for field in dataclass_fields(CreateValues))
 # Meaningless without the model that they were set for:
 OF_MODEL = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale", "loras")
@@ -64,20 +74,20 @@ def connect(
     the later would undo the other's choice.
     """
     components = [fields[name] for name in NAMES]
-    store = gradio_compat.browser_state("oms-studio-create")
+    store = gradio_compat.browser_state(KEY)
 
     def restore(saved: Any) -> Updates:
         good = valid(saved, *([info.id for info in available_models(service, kind)] for kind in ("base", "lora")))
         chosen = {fields[name]: good.pop(name, fields[name].value) for name in ("model", "loras")}
         return {**refresh(chosen), **{fields[name]: value for name, value in good.items()}}
 
-    demo.load(restore, store, list(dict.fromkeys([*components, *lists])), **QUICK)
+    demo.load(restore, store, list(dict.fromkeys([*components, *lists])), js=READ, **QUICK)
     gr.on(  # only in the browser
         [component.change for component in components],
         None,
         components,
         store,
-        js=f"(...values) => Object.fromEntries({json.dumps(NAMES)}.map((name, i) => [name, values[i]]))",
+        js=f"(...values) => ({WRITE})({json.dumps(NAMES)}, values)",
         **QUICK,
     )
 
