@@ -25,7 +25,7 @@ from oms_app.models import domain as domains
 from oms_app.models.catalog import Catalog
 from oms_app.models.folder_kinds import part_weights
 from oms_app.models.folders import load_folder
-from oms_app.models.loading import ModelKey, load_base
+from oms_app.models.loading import ModelKey, load_base, load_module
 from oms_app.models.memory import size_on_disk
 from oms_app.models.text import TextEncoder, encoder_key, load_encoder, unknown_words
 from oms_app.models.tokenizers import clip_tokenizer, whole_tokenizer
@@ -458,6 +458,23 @@ def test_quantised_weights_without_a_word_of_it_in_the_config(part: str, base: P
         with pytest.raises(StudioError) as refused:
             load_folder(base, torch.float32)
         assert f"{part} has quantised weights ({said}" in str(refused.value)
+
+
+def test_quantised_weights_of_a_module_and_of_an_encoder_alone(lumen: Path, base: Path, tmp_path: Path) -> None:
+    cpu = torch.device("cpu")
+    module = Path(shutil.copytree(lumen / "oms", tmp_path / "module"))
+    calls = {
+        base / "text_encoder": lambda: load_encoder(base, cpu, torch.float32),
+        module / "oms_module": lambda: load_module(module, cpu, torch.float32),
+    }
+    for part, load in calls.items():
+        load()
+        path = next(part.glob("*.safetensors"))
+        tensors = load_file(path)
+        name = next(name for name, value in tensors.items() if name.endswith(".weight") and value.ndim == 2)
+        save_file(tensors | {name: (tensors[name] * 127).to(torch.int8)}, path, {"format": "pt"})
+        with pytest.raises(StudioError, match=f"{part.name} has quantised weights \\(the integer type I8"):
+            load()
 
 
 def test_what_configs_of_schedulers_say_of_the_prediction(base: Path) -> None:

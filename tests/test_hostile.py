@@ -133,7 +133,7 @@ def test_a_truncated_module_is_refused(world: Path, capsys: pytest.CaptureFixtur
     (file,) = (world / "assets/lumen/oms/oms_module").glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:5_000])
     assert cli.main(["generate", "sea"]) == 2
-    assert "cannot be read as an OMS module" in capsys.readouterr().err
+    assert "cannot be read as safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", ["a file of it", "the folder itself"])

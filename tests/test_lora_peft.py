@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -82,6 +83,51 @@ def test_what_peft_keeps_beside_its_file_is_needed(lumen: Path, tmp_path: Path) 
     (tmp_path / "adapter_config.json").unlink()
     with pytest.raises(StudioError, match=r"is a PEFT adapter.*adapter_config\.json"):
         fuse_loras(pipeline, [(renamed, 1.0)])
+
+
+def set_config(path: Path, **changes: Any) -> None:
+    config = json.loads(path.read_text())
+    config = {key: value for key, value in (config | changes).items() if value != "absent"}
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_alpha_that_the_config_leaves_out_is_pefts_own(lumen: Path, tmp_path: Path) -> None:
+    path, merged = adapter(lumen, tmp_path, CONFIGS["alpha"])  # with α = 8, which is PEFT's default
+    set_config(tmp_path / "adapter_config.json", lora_alpha="absent")
+    pipeline = StableDiffusionPipeline.from_pretrained(lumen, local_files_only=True)
+    fuse_loras(pipeline, [(path, 1.0)])
+    torch.testing.assert_close(pipeline.unet.get_submodule(TO_Q).weight, merged[f"{TO_Q}.weight"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"use_dora": True}, "a DoRA without the magnitude of base_model.model.down_blocks"),
+        ({"use_qalora": True}, "with use_qalora, which is not supported"),
+        ({"lora_alpha": None}, "an invalid lora_alpha"),
+        ({"alpha_pattern": 5}, "an invalid alpha_pattern"),
+        ({"alpha_pattern": {"(": 5}}, "an invalid alpha_pattern"),
+        ({"alpha_pattern": {"(a+)+$": 5}}, "an invalid alpha_pattern"),
+        ({"init_lora_weights": "pissa_niter_4"}, "changes the base model (pissa_niter_4)"),
+    ],
+    ids=lambda value: str(value)[:30] if isinstance(value, dict) else "",
+)
+@pytest.mark.parametrize("where", ["beside", "header"])
+def test_settings_of_peft_that_are_not_understood_are_named(
+    where: str, changes: dict[str, Any], said: str, lumen: Path, tmp_path: Path
+) -> None:
+    path, _ = adapter(lumen, tmp_path, CONFIGS["alpha"])
+    beside = tmp_path / "adapter_config.json"
+    set_config(beside, **changes)
+    if where == "header":
+        metadata = {"lora_adapter_metadata": beside.read_text()}
+        beside.unlink()
+        save_file(load_file(path), path, metadata)
+    with pytest.raises(StudioError) as refused:
+        read_lora(path)
+    assert said in str(refused.value)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -120,7 +120,7 @@ def check_folder(folder: Path) -> str:
         if wanted and part_class not in wanted:
             raise StudioError(f"{folder}: its {part} is a {part_class}, not a {wanted[0]}; {SUPPORTED}")
         if wanted and not part.startswith("tokenizer"):
-            _refuse_quantised(folder / part)
+            refuse_quantised(folder / part)
     if name != "StableDiffusionXLPipeline" and "text_encoder_2" in parts_of(index):
         raise StudioError(
             f"{folder} says that it is a {name}, but has a text_encoder_2, as SDXL has: restore its index"
@@ -243,7 +243,8 @@ def _config_of(part: Path) -> dict[str, Any]:
     return read_json(part / "config.json") if (part / "config.json").is_file() else {}
 
 
-def _refuse_quantised(part: Path) -> None:
+def refuse_quantised(part: Path) -> None:
+    """Raises StudioError for quantised weights, which would be cast to other numbers, and as `part_weights`."""
     given = _config_of(part).get("quantization_config")
     method = given.get("quant_method", "unknown") if isinstance(given, dict) else given
     for file in part_weights(part).files:

@@ -19,7 +19,7 @@ from oms_app.models import domain as domains
 from oms_app.models import spread_files
 from oms_app.models.config_bounds import check_part
 from oms_app.models.failures import library_errors
-from oms_app.models.folder_kinds import refuse_pickles
+from oms_app.models.folder_kinds import refuse_pickles, refuse_quantised
 from oms_app.models.folders import load_folder
 from oms_app.models.lora import Adapters, fuse_loras
 from oms_app.models.lora_formats import lora_files
@@ -212,6 +212,7 @@ def load_module(
     """An OMS module from a folder in the published layout; a SingDiffusion module from the same with its own prefix."""
     part, title = folder / f"{kind}_module", TITLES[kind]
     refuse_pickles(part)
+    refuse_quantised(part)
     check_part(part)
     with library_errors(f"{folder} cannot be read as {title}", "restore its files"):
         unet = TimeFreeUNet.from_pretrained(part, torch_dtype=dtype)

@@ -114,6 +114,12 @@ _PEFT_PREFIX = "base_model.model."
 _PARTS = ("unet", "text_encoder_2", "text_encoder")
 # Initial factors that PEFT takes out of the base model's weights when it loads them.
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# Settings of PEFT with which the weights change in another way.
+_UNSUPPORTED = (
+    *("alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "monteclora_config"),
+    *("target_parameters", "trainable_token_indices", "use_bdlora", "use_qalora"),
+)
+_PEFT_ALPHA = 8  # PEFT's own if its config does not say it
 
 
 @dataclass
@@ -125,12 +131,16 @@ class _Metadata:
     def scale(self, stem: str, rank: int) -> float | None:
         """α/r of a module, None if it is not given. The first pattern that matches counts, as in PEFT."""
         config, module = self._of(stem)
-        alpha = _first_match(config.get("alpha_pattern"), module, config.get("lora_alpha", config.get("alpha")))
+        usual = _PEFT_ALPHA if "r" in config or "peft_type" in config else None
+        alpha = _first_match(config.get("alpha_pattern"), module, config.get("lora_alpha", config.get("alpha", usual)))
         if config.get("peft_type") == "LOKR":  # PEFT divides by the config's rank even if both factors are whole
             rank = _first_match(config.get("rank_pattern"), module, config.get("r")) or rank
         if not isinstance(alpha, (int, float)) or rank == 0:
             return None
         return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+    def is_dora(self, stem: str) -> bool:
+        return bool(self._of(stem)[0].get("use_dora"))
 
     def _of(self, stem: str) -> tuple[dict[str, Any], str]:
         """The config of the module's part of the pipeline, and the module's name in that part."""
@@ -232,7 +242,9 @@ def _metadata(path: Path, header: Header) -> _Metadata:
             config = json.loads(text)
         except ValueError as error:
             raise StudioError(f"the LoRA {path.name} has metadata that are not JSON: use another") from error
-        return _Metadata(config if isinstance(config, dict) else {})
+        config = config if isinstance(config, dict) else {}
+        _check_config(path, config)
+        return _Metadata(config)
     beside = path.with_name(PEFT_CONFIG)
     is_peft = path.stem.startswith("adapter_model") or any(name.startswith(_PEFT_PREFIX) for name in header.tensors)
     config = read_json(beside) if is_peft and beside.is_file() else {}
@@ -241,10 +253,36 @@ def _metadata(path: Path, header: Header) -> _Metadata:
         raise StudioError(
             f"the LoRA {path.name} is a PEFT adapter of the kind {kind}, which is not supported: use another"
         )
-    start = str(config.get("init_lora_weights", "")).lower()
-    if start.startswith(_CHANGES_BASE):
-        raise StudioError(f"the LoRA {path.name} is a PEFT adapter that changes the base model ({start}): use another")
+    _check_config(path, config)
     return _Metadata(config)
+
+
+def _check_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Raises StudioError for settings of PEFT that are not supported, and for values of the wrong type."""
+    for name, value in config.items():
+        key = name.rpartition(".")[2]  # after the part of the pipeline
+        start = str(value).lower()
+        if key == "init_lora_weights" and start.startswith(_CHANGES_BASE):
+            raise StudioError(
+                f"the LoRA {path.name} is a PEFT adapter that changes the base model ({start}): use another"
+            )
+        if key in _UNSUPPORTED and value:
+            raise StudioError(f"the LoRA {path.name} is a PEFT adapter with {key}, which is not supported: use another")
+        wrong = (key in ("alpha_pattern", "rank_pattern") and value and not _are_patterns(value)) or (
+            key in ("lora_alpha", "alpha", "r") and not isinstance(value, (int, float))
+        )
+        if wrong:
+            raise StudioError(f"the LoRA {path.name} has metadata with an invalid {key}: use another")
+
+
+def _are_patterns(value: Any) -> bool:
+    """Whether it maps regular expressions to numbers. Repeated groups, which can take for ever, are none."""
+    if not isinstance(value, dict) or not all(isinstance(number, (int, float)) for number in value.values()):
+        return False
+    try:
+        return not any(re.search(r"\)[*+?{]", re.compile(pattern).pattern) for pattern in value)
+    except re.error:
+        return False
 
 
 def _module(
@@ -260,6 +298,8 @@ def _module(
     present = frozenset(roles)
     for name, needed, optional in _FORMATS:
         if needed <= present <= needed | optional:
+            if name == "LoRA" and metadata.is_dora(stem) and not present & {"magnitude", "dora_scale"}:
+                raise StudioError(f"the LoRA {path.name} is incomplete: a DoRA without the magnitude of {stem}")
             rank = rank_of({"LoRA": "down", "LoHa": "hada_w1_b"}[name]) if name in ("LoRA", "LoHa") else 0
             return LoraModule(stem, name, roles, rank, metadata.scale(stem, rank))
     kron = {role for role in present if role.startswith("lokr_")}

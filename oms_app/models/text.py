@@ -18,6 +18,7 @@ import torch
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from oms_app.models.failures import library_errors
+from oms_app.models.folder_kinds import refuse_quantised
 from oms_app.models.folders import load_part, load_tokenizer
 from oms_app.models.lora_formats import lora_files
 from oms_app.models.reading import read_json, stamp_of
@@ -161,6 +162,7 @@ def encoder_key(source: Path, adapters: Sequence[tuple[Path, float]] = ()) -> st
 def _load_encoder(
     key: str, part: Path, words: Path, network: Any, device: torch.device, dtype: torch.dtype
 ) -> TextEncoder:
+    refuse_quantised(part)
     t5 = read_json(part / "config.json").get("model_type") == "t5"
     model = load_part(T5EncoderModel if t5 else network, part, dtype)
     tokenizer = load_tokenizer(words, model.config, T5Tokenizer if t5 else CLIPTokenizer)
