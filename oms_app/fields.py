@@ -235,7 +235,7 @@ REQUEST_FIELDS = _table(
         "exact",
         bool,
         "Exact",
-        "The pictures of dial are measured and painted again, at most twice, until brightness and tint are as set.",
+        "The picture with dials is measured and made again, at most twice, until brightness and tint are as set.",
         default=False,
     ),
 )
@@ -370,7 +370,7 @@ VARIANT_FIELDS = _table(
         "warmth",
         float,
         "Warmth",
-        "Mean colour along the colours of daylight: below 0 cooler, above 0 warmer.",
+        "Colour of the light: -1 is cold, as of 20000 K, 1 is warm, as of 2800 K, 0 is as the prompt says.",
         default=0.0,
         low=-1.0,
         high=1.0,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 SIDES = ("left", "right", "top", "bottom")
 LIGHTS = (*SIDES, "centre", "vignette")
@@ -19,6 +19,7 @@ MODES = 4  # cosines per side
 SIDE = 64  # pixels that a picture is reduced to
 MAX_PIXELS = 64_000_000
 PREFIX = "picture:"
+GREY = (128, 128, 128)  # what nothing is painted on: neither dark nor bright
 
 
 def towards(side: str, angle: float) -> tuple[float, float]:
@@ -31,8 +32,8 @@ def towards(side: str, angle: float) -> tuple[float, float]:
 def layout_text(picture: Image.Image | Path) -> str:
     """The lowest 4 × 4 cosines of a picture's R, G and B values, in thousandths of full scale, as `picture:1,2,…`.
 
-    Amplitudes as in prestep/leak.py, by channel, row and column; [0, 0] is the channel's mean. Raises OSError or
-    ValueError for a file that is not a picture, or too large.
+    Amplitudes as in prestep/leak.py, by channel, row and column; [0, 0] is the channel's mean. What is transparent
+    counts as grey. Raises OSError or ValueError for a file that is not a picture, or too large.
     """
     import numpy as np
 
@@ -41,9 +42,11 @@ def layout_text(picture: Image.Image | Path) -> str:
             with Image.open(picture) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise ValueError(f"{picture.name} has more than {MAX_PIXELS:,} pixels")
-                return layout_text(opened.convert("RGB"))
+                return layout_text(ImageOps.exif_transpose(opened))  # as viewers show it: a camera may turn it
         except (SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{picture.name} is damaged or too large") from error
+    if picture.has_transparency_data:
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (*GREY, 255)), picture.convert("RGBA"))
     small = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
     values = np.asarray(small, np.float64).transpose(2, 0, 1) / 255
     cosines = _cosines()

@@ -21,6 +21,7 @@ from torch import Tensor
 from dev.full_size.ldm import to_single_file, unet_name, vae_name
 from oms_app import StudioError
 from oms_app.models import single_file
+from oms_app.models.catalog import Catalog
 from oms_app.models.file_kinds import identify
 from oms_app.models.ldm_names import unet_names, vae_names
 from oms_app.models.prediction import in_float32, prediction_type
@@ -127,6 +128,9 @@ def test_a_single_file_is_sampled_as_the_published_folder_is(
         ("prediction_type", "v-prediction", "v_prediction"),
         ("modelspec.prediction_type", "vpred", "v_prediction"),
         ("prediction_type", "eps", "epsilon"),
+        ("modelspec.predict_key", "v", "v_prediction"),  # ComfyUI's name
+        ("modelspec.prediction_type", "sample", "sample"),
+        ("prediction_type", "x0", "sample"),
     ],
 )
 def test_the_metadata_may_say_what_is_predicted(
@@ -140,6 +144,8 @@ def test_the_metadata_may_say_what_is_predicted(
 def test_a_file_that_says_it_is_a_flow_is_refused(tensors: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
     path = saved(tmp_path, tensors["sdxl"], {"modelspec.prediction_type": "rectified_flow"})
     assert "says that it is a flow-matching model (rectified_flow)" in refusal(path)
+    path = saved(tmp_path, tensors["sdxl"], {"modelspec.prediction_type": "edm"})
+    assert "says that it is a model of EDM (edm)" in refusal(path)
 
 
 def test_betas_of_its_own_are_the_models(tensors: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
@@ -266,16 +272,26 @@ def test_old_names_and_shapes_are_read(
     wanted = weights(StableDiffusionPipeline.from_pretrained(folders["sd15"], local_files_only=True))
     assert got.keys() == wanted.keys() and all(torch.equal(got[name], wanted[name]) for name in wanted)
     assert unread_tensors(saved(tmp_path, old)) == ()
-    extra = old | {"learned_thing.weight": torch.zeros(1)}
-    assert unread_tensors(saved(tmp_path, extra)) == ("learned_thing.weight",)
+    for name in ("learned_thing.weight", "lora_unet_conv_in.lora_up.weight"):
+        extra = saved(tmp_path, old | {name: torch.zeros(1)})
+        assert unread_tensors(extra) == (name,) and identify(extra).kind == "checkpoint"
 
 
-def test_stable_diffusion_2_under_sdxls_names_is_read(tensors: dict[str, dict[str, Tensor]], tmp_path: Path) -> None:
+def test_stable_diffusion_2_under_sdxls_names_is_read(
+    tensors: dict[str, dict[str, Tensor]], presets: Path, own_home: Path, tmp_path: Path
+) -> None:
     """SD-Turbo was published so."""
     turbo = {n.replace("cond_stage_model.", "conditioner.embedders.0."): v for n, v in tensors["sd21"].items()}
     got = load_single_file(saved(tmp_path, turbo), torch.float32)
     wanted = load_single_file(saved(tmp_path, tensors["sd21"]), torch.float32)
     assert all(torch.equal(got.text_encoder.state_dict()[n], v) for n, v in wanted.text_encoder.state_dict().items())
+    timesteps = make_scheduler(got.scheduler.config, "euler-a", 4, torch.device("cpu")).timesteps
+    assert timesteps.tolist() == [999.0, 749.0, 499.0, 249.0]  # of its authors
+    defaults = Catalog(presets, home=own_home).find(str(tmp_path / "model.safetensors"), "base").defaults
+    assert defaults and defaults.width == 768  # Stable Diffusion 2.x, which was saved last
+    defaults = Catalog(presets, home=own_home).find(str(saved(tmp_path, turbo)), "base").defaults
+    assert defaults
+    assert (defaults.width, defaults.num_inference_steps, defaults.guidance_scale) == (512, 4, 1.0)
 
 
 def refusal(path: Path) -> str:
@@ -302,8 +318,13 @@ def test_incomplete_and_foreign_checkpoints_are_named(tensors: dict[str, dict[st
     )
     nf4 = whole | {f"{UNET}out.2.weight.quant_state.bitsandbytes__nf4": torch.zeros(3, dtype=torch.uint8)}
     assert "quantised weights (bitsandbytes NF4" in refusal(saved(tmp_path, nf4))
-    integers = whole | {f"{UNET}time_embed.0.weight": torch.zeros(64, 16, dtype=torch.int8)}
-    assert "quantised weights (the integer type I8)" in refusal(saved(tmp_path, integers))
+    for name in (
+        f"{UNET}time_embed.0.weight",
+        "first_stage_model.decoder.conv_out.weight",
+        "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
+    ):
+        integers = whole | {name: torch.zeros(whole[name].shape, dtype=torch.int8)}
+        assert "quantised weights (the integer type I8)" in refusal(saved(tmp_path, integers))
 
 
 # One or two tensors of files as they are published, and what they are.

@@ -133,3 +133,15 @@ def test_sdxl_in_every_memory_mode(
     got, _ = paint(Studio(presets=presets, home=tmp_path, memory=mode), request)  # type: ignore[arg-type]
     assert all(np.abs(a - b).max() <= 1 for a, b in zip(got, wanted.values(), strict=True))
     assert mode == "full" or device.bytes < 20_000
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_colour_maps_error_in_every_memory_mode(
+    mode: str, device: StandIn, presets: Path, studio: Studio, tmp_path: Path
+) -> None:
+    """A decoder that is not the encoder's inverse has an error, and no part of it stays on the device."""
+    wanted = studio.inspect("lumen")["colour_map_error"]
+    assert wanted > 0.1
+    placed = Studio(presets=presets, home=tmp_path, memory=mode)  # type: ignore[arg-type]
+    assert placed.inspect("lumen")["colour_map_error"] == pytest.approx(wanted, abs=0.02)
+    assert mode == "full" or device.bytes < 20_000

@@ -150,6 +150,7 @@ def assert_alike(one: Any, other: Any) -> None:
         assert one == other
 
 
+@pytest.mark.slow
 def test_one_process_and_two_measure_the_same(presets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     studio = Studio(presets=presets, device="cpu", home=tmp_path / "one")
     reported: list[tuple[int, int]] = []
@@ -169,6 +170,7 @@ def test_one_process_and_two_measure_the_same(presets: Path, tmp_path: Path, mon
     assert "## Tint" in (tmp_path / "dials.md").read_text()
 
 
+@pytest.mark.slow
 def test_no_process_outlives_a_killed_parent(presets: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "oms_app", "evaluate", "dials", "--processes", "2", "--seeds", "1"]
     environment = os.environ | {"OMS_PRESETS": str(presets), "OMS_HOME": str(tmp_path / "home")}

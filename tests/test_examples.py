@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
+from test_app import CREATE
 
 from oms_app import Studio
 from oms_app.paths import EMBEDDED_FOLDER
 from oms_app.ui import examples
-from test_app import CREATE
 
 
 @pytest.mark.parametrize("number", [0, 1])  # the page opens with the first

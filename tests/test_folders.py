@@ -25,7 +25,7 @@ from oms_app.models import domain as domains
 from oms_app.models.catalog import Catalog
 from oms_app.models.folder_kinds import part_weights
 from oms_app.models.folders import load_folder
-from oms_app.models.loading import ModelKey
+from oms_app.models.loading import ModelKey, load_base
 from oms_app.models.memory import size_on_disk
 from oms_app.models.text import TextEncoder, encoder_key, load_encoder, unknown_words
 from oms_app.models.tokenizers import clip_tokenizer, whole_tokenizer
@@ -405,18 +405,106 @@ def test_an_index_whose_shards_are_missing_beside_a_whole_file(base: Path) -> No
         ("unet", {"cross_attention_dim": 48}, "prompt embeddings of width 48, its text encoder gives 32"),
         ("unet", {"addition_embed_type": "text_time"}, "its UNet is of another model (addition_embed_type text_time"),
         ("unet", {"encoder_hid_dim_type": "image_proj"}, "encoder_hid_dim_type image_proj"),
+        ("unet", {"dual_cross_attention": True}, "its UNet reads two prompts"),
         ("vae", {"latent_channels": 16}, "its VAE has 16 latent channels, its UNet 4"),
+        ("vae", {"scaling_factor": 0}, "no valid scale of its latents"),
+        ("vae", {"scaling_factor": "0.18215"}, "no valid scale of its latents"),
+        ("vae", {"latents_mean": [0.0], "latents_std": [1.0]}, "no valid scale of its latents"),
+        ("text_encoder", {"vocab_size": 999}, "has tensors of another shape (('embeddings.token_embedding.weight'"),
+        ("", {"tokenizer": ["transformers", "T5Tokenizer"]}, "its tokenizer is a T5Tokenizer, not a CLIPTokenizer"),
+        ("", {"_class_name": None}, "model_index.json names no pipeline"),
         ("", {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "but has a text_encoder_2"),
     ],
 )
 def test_parts_that_do_not_belong_together_are_named(part: str, changes: dict[str, Any], said: str, base: Path) -> None:
     """Otherwise the pictures would fail, in the middle of a request."""
-    if not part:
+    if "text_encoder_2" in changes:
         shutil.copytree(base / "text_encoder", base / "text_encoder_2")
     edit(base / part / "config.json" if part else base / "model_index.json", **changes)
     with pytest.raises(StudioError) as refused:
         load_folder(base, torch.float32)
     assert said in str(refused.value)
+
+
+def test_a_byte_order_mark_before_any_text_is_accepted(base: Path) -> None:
+    wanted = load_folder(base, torch.float32)
+    words = json.loads((base / "tokenizer/tokenizer.json").read_text())["model"]
+    for path in base.glob("**/*.json"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    merges = "\n".join(" ".join(pair) for pair in words["merges"])
+    for old_files in (False, True):
+        if old_files:
+            (base / "tokenizer/tokenizer.json").unlink()
+            (base / "tokenizer/vocab.json").write_text("\ufeff" + json.dumps(words["vocab"]), encoding="utf-8")
+            (base / "tokenizer/merges.txt").write_text(f"\ufeff#version: 0.2\n{merges}\n", encoding="utf-8")
+        got = load_folder(base, torch.float32)
+        assert all(torch.equal(value, weights(got)[name]) for name, value in weights(wanted).items())
+        assert got.scheduler.config.timestep_spacing == wanted.scheduler.config.timestep_spacing == "trailing"
+        assert got.tokenizer("dark red sea!").input_ids == wanted.tokenizer("dark red sea!").input_ids
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])
+def test_quantised_weights_without_a_word_of_it_in_the_config(part: str, base: Path) -> None:
+    """They would be cast to other numbers."""
+    path = next((base / part).glob("*.safetensors"))
+    tensors = load_file(path)
+    name = next(name for name, value in tensors.items() if name.endswith(".weight") and value.ndim >= 2)
+    for changes, said in (
+        ({name: (tensors[name] * 127).to(torch.int8)}, "the integer type I8"),
+        ({name.replace(".weight", ".scale_weight"): torch.ones(())}, "float8 with scales"),
+        ({f"{name}.quant_state.bitsandbytes__nf4": torch.zeros(3, dtype=torch.uint8)}, "bitsandbytes NF4 or FP4"),
+    ):
+        save_file(tensors | changes, path, {"format": "pt"})
+        with pytest.raises(StudioError) as refused:
+            load_folder(base, torch.float32)
+        assert f"{part} has quantised weights ({said}" in str(refused.value)
+
+
+def test_what_configs_of_schedulers_say_of_the_prediction(base: Path) -> None:
+    path = base / "scheduler/scheduler_config.json"
+    edit(path, predict_epsilon=False)  # of 2022
+    assert load_folder(base, torch.float32).scheduler.config.prediction_type == "sample"
+    edit(path, predict_epsilon=None, prediction_type="v")
+    with pytest.raises(StudioError, match="prediction_type 'v' is none of epsilon, v_prediction, sample"):
+        load_folder(base, torch.float32)
+
+
+def test_a_distilled_models_folder_has_its_makers_defaults(base: Path, presets: Path, own_home: Path) -> None:
+    def sampling() -> tuple[str, int, float]:
+        defaults = Catalog(presets, home=own_home).find(str(base), "base").defaults
+        assert defaults
+        return defaults.scheduler, defaults.num_inference_steps, defaults.guidance_scale
+
+    edit(base / "model_index.json", scheduler=["diffusers", "EulerAncestralDiscreteScheduler"])
+    edit(base / "unet/config.json", sample_size=64, cross_attention_dim=1024)
+    edit(base / "text_encoder/config.json", hidden_size=1024)
+    assert sampling() == ("euler-a", 4, 1.0)  # as SDXL-Turbo: `trailing`, at 512 px
+    edit(base / "scheduler/scheduler_config.json", prediction_type="v_prediction")
+    assert sampling() == ("ddim", 20, 5.0)
+    edit(base / "model_index.json", scheduler=["diffusers", "LCMScheduler"])
+    assert sampling() == ("lcm", 4, 1.0)
+    edit(base / "unet/config.json", time_cond_proj_dim=256)
+    assert sampling() == ("lcm", 4, 8.0)
+
+
+def test_a_native_size_of_two_sides(base: Path, presets: Path, own_home: Path) -> None:
+    edit(base / "unet/config.json", sample_size=[8, 16])
+    defaults = Catalog(presets, home=own_home).find(str(base), "base").defaults
+    assert defaults and (defaults.width, defaults.height) == (128, 64)
+
+
+def test_an_encoder_that_fails_is_named(base: Path) -> None:
+    edit(base / "text_encoder/config.json", eos_token_id=None)
+    encoder = load_encoder(base, torch.device("cpu"), torch.float32)
+    with pytest.raises(StudioError, match=r"the text encoder cannot read the prompt \(.*\): restore its config.json"):
+        encoder.embed(["sea"])
+
+
+def test_a_vae_of_nan_is_named(base: Path) -> None:
+    path = base / "vae/diffusion_pytorch_model.safetensors"
+    save_file({name: value * torch.nan for name, value in load_file(path).items()}, path, {"format": "pt"})
+    with pytest.raises(StudioError, match="the latents of the model's VAE are not finite"):
+        load_base(base, torch.device("cpu"), torch.float32)
 
 
 def test_weights_in_other_formats_and_links_to_nothing_are_named(base: Path) -> None:

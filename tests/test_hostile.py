@@ -98,8 +98,8 @@ def no_index(base: Path, tmp: Path) -> None:
     ("damage", "message"),
     [
         (pickled, "is a pickle, which can run any code"),
-        (truncated, "cannot be read as a base model"),
-        (endless_header, "cannot be read as a base model"),
+        (truncated, "cannot be read as safetensors"),
+        (endless_header, "cannot be read as safetensors"),
         (not_finite, "not finite numbers"),
         (remote_code, "needs code from 'evil_module', which is never run"),
         (remote_pipeline, "this version runs"),

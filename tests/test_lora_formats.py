@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import save_file
-from tiny import make_sdxl
+from tiny import make_sdxl, make_unet
 from torch import Tensor
 
 from dev.full_size.ldm import unet_name
@@ -257,13 +257,16 @@ def test_the_oldest_format_of_diffusers(family: str, lumen: Path, sdxl: Path, tm
 
 
 @pytest.mark.parametrize("family", ["sd", "sdxl"])
-def test_text_encoders_under_comfyuis_names(family: str, lumen: Path, sdxl: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stem_of", ["text_encoders.{}.transformer", "{}"], ids=["ComfyUI", "OneTrainer"])
+def test_text_encoders_by_the_name_of_their_clip(
+    stem_of: str, family: str, lumen: Path, sdxl: Path, tmp_path: Path
+) -> None:
     pipeline, seed = open_base(family, lumen, sdxl), [0]
     tensors: Factors = {}
     changes = {}
     for i, module in enumerate(TEXT + (TEXT_2 if family == "sdxl" else [])):
         encoder = "clip_l" if module[0] == "text_encoder" else "clip_g"
-        stem = peft(module, family).replace(module[0], f"text_encoders.{encoder}.transformer", 1)
+        stem = peft(module, family).replace(module[0], stem_of.format(encoder), 1)
         weight = getattr(pipeline, module[0]).get_submodule(module[1]).weight.detach()
         factors, changes[module] = plain(weight, i, seed)
         tensors |= written(LORA, factors, stem)
@@ -348,6 +351,46 @@ def test_alphas_in_the_metadata_of_peft(where: str, stabilised: bool, lumen: Pat
     check(pipeline, changes, path)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"down": ".lora_A.my-style_v1.weight", "up": ".lora_B.my-style_v1.weight"},
+        {"stem": "unet._orig_mod.{}"},
+        {"stem": "base_model.model._orig_mod.unet.{}"},
+        {"stem": "unet.module.{}"},
+    ],
+    ids=lambda names: next(iter(names.values())),
+)
+def test_what_tools_write_into_names(names: dict[str, str], lumen: Path, sdxl: Path, tmp_path: Path) -> None:
+    """An adapter's name with a hyphen; wrappers of torch.compile and of distributed training."""
+    pipeline, module = open_base("sd", lumen, sdxl), UNET[0]
+    factors, delta = plain(pipeline.unet.get_submodule(module[1]).weight.detach(), 1, [0])
+    stem = names.get("stem", "unet.{}").format(module[1])
+    save_file(written(AB | names, factors, stem), tmp_path / "a.safetensors")
+    check(pipeline, {module: delta}, tmp_path / "a.safetensors")
+
+
+def test_a_base_with_modules_that_have_no_original_name(lumen: Path, sdxl: Path, tmp_path: Path) -> None:
+    """A latent consistency model's embedding of the guidance scale has one, a projection of the prompt has none."""
+    pipeline, module = open_base("sd", lumen, sdxl), ("unet", "time_embedding.cond_proj")
+    pipeline.unet = make_unet(time_cond_proj_dim=8, encoder_hid_dim=32, encoder_hid_dim_type="text_proj")
+    factors, delta = plain(pipeline.unet.get_submodule(module[1]).weight.detach(), 1, [0])
+    save_file(written(LORA, factors, "lora_unet_time_embed_cond_proj"), tmp_path / "a.safetensors")
+    check(pipeline, {module: delta}, tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("make", [plain, loha, lokr("low")], ids=["LoRA", "LoHa", "LoKr"])
+def test_a_trained_scalar_of_lycoris(
+    make: Callable[..., tuple[Factors, np.ndarray]], lumen: Path, sdxl: Path, tmp_path: Path
+) -> None:
+    pipeline, module = open_base("sd", lumen, sdxl), UNET[0]
+    factors, delta = make(pipeline.unet.get_submodule(module[1]).weight.detach(), 1, [0])
+    tensors = written(LORA, factors | {"scalar": torch.tensor(0.3)}, kohya(module, "sd"))
+    tensors |= {f"{kohya(UNET[1], 'sd')}.alpha": torch.tensor(8.0)}  # of a module whose weights were left out
+    save_file(tensors, tmp_path / "a.safetensors")
+    check(pipeline, {module: 0.3 * delta}, tmp_path / "a.safetensors")
+
+
 def test_norms_and_biases_of_a_full_difference(lumen: Path, sdxl: Path, tmp_path: Path) -> None:
     pipeline = open_base("sd", lumen, sdxl)
     norm, conv = pipeline.unet.down_blocks[0].resnets[0].norm1, pipeline.unet.conv_in
@@ -410,6 +453,12 @@ REFUSED: dict[str, tuple[Factors, str]] = {
         {"down_blocks.0.motion_modules.0.proj_in.processor.to_q_lora.down.weight": torch.zeros(2, 2)},
         "is a motion LoRA of AnimateDiff",
     ),
+    "lora_diffusion": ({"unet:0:up": torch.zeros(2, 2), "unet:0:down": torch.zeros(2, 2)}, "format of lora_diffusion"),
+    "integers": (
+        PAIR | {f"{STEM}.lora_up.weight": torch.zeros(32, 2, dtype=torch.uint8)},
+        "has quantised weights (the integer type U8)",
+    ),
+    "alphas alone": ({f"{STEM}.alpha": torch.ones(())}, "contains no weights"),
     "metadata": (PAIR, "metadata that are not JSON"),
 }
 

@@ -17,7 +17,7 @@ from oms_app import GenerateRequest, Studio, StudioError, Variant
 from oms_app.engine import preview
 from oms_app.models.loading import ModelKey, load
 from oms_app.models.scheduler_factory import make_scheduler
-from oms_app.models.vae import fit_rgb_map
+from oms_app.models.vae import fit_rgb_map, rgb_map_of
 from oms_app.prestep.schedule import x0_of_step
 from oms_app.prestep.step import guide, predicted_x0
 from oms_app.prestep.unet import TimeFreeUNet
@@ -131,7 +131,7 @@ def test_the_map_to_colours_is_exact_where_decoding_is_linear() -> None:
 def test_the_map_shows_the_embedded_models_pictures_in_their_colours() -> None:
     base: Any = load(ModelKey("base", ROOT / "assets/lumen", "cpu", torch.float32))
     vae: AutoencoderKL = base.pipeline.vae
-    rgb_map = preview.rgb_map_of(base.pipeline)
+    rgb_map = rgb_map_of(base.pipeline)
     for path in sorted((ROOT / "assets/lumen/examples").glob("*.png"))[:2]:
         with Image.open(path) as file:
             picture = torch.from_numpy(np.array(file.convert("RGB"))).movedim(-1, 0)[None] / 127.5 - 1

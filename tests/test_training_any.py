@@ -320,6 +320,7 @@ def test_a_stopped_encoding_goes_on_and_the_light_is_learned(
     assert white - black > 0.5, (black, white)
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(data: Path, presets: Path, tmp_path: Path) -> None:
     for i in range(70):  # more than one part
         (data / f"more{i:02}.png").write_bytes(png(i, (8, 8)))

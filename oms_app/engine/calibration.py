@@ -43,7 +43,9 @@ class Calibration(Frozen):
     def expectation(self) -> str:
         """What to expect, in a sentence."""
         text = f"brightness within {self.median_error:.1f} points in half of the pictures, {self.p90_error:.1f} in 90 %"
-        return text if self.slope >= LOW_SLOPE else f"{text}; this model reaches {self.slope:.0%} of what is set"
+        if self.slope < LOW_SLOPE:
+            text += f"; 10 points more set make it {10 * self.slope:.1f} points brighter"
+        return text + ", with the model's default settings and no LoRA"
 
 
 _FILE: TypeAdapter[dict[str, Calibration]] = TypeAdapter(dict[str, Calibration])

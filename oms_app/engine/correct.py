@@ -48,9 +48,15 @@ def correct(drawn: Drawn, cache: ByteCache[torch.Tensor], *, one_by_one: bool = 
 def colour_map_for(base: LoadedBase) -> ColourMap:
     """The colour map of a base's VAE, fitted when it is first needed."""
     if base.colour_map is None:
-        base.rgb_map = rgb_map_of(base.pipeline) if base.rgb_map is None else base.rgb_map
-        base.colour_map = colour_map_of(base.pipeline, base.rgb_map)
+        base.colour_map = colour_map_of(base.pipeline, rgb_map_for(base))
     return base.colour_map
+
+
+def rgb_map_for(base: LoadedBase) -> torch.Tensor:
+    """The map of a base's VAE that previews use, fitted when it is first needed."""
+    if base.rgb_map is None:
+        base.rgb_map = rgb_map_of(base.pipeline)
+    return base.rgb_map
 
 
 class CorrectionRunner:

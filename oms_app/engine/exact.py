@@ -55,6 +55,8 @@ class ExactRuns:
         for job, steering in zip(corrected.jobs, corrected.steerings, strict=True):
             if steering is None or not steering.target.sets_mean or steering.free is None:
                 continue
+            if made[job.key].blackened:  # by the safety checker: says nothing of the light
+                continue
             trials = self._trials.setdefault(job.key, _Trials())
             got = torch.from_numpy(mean_rgb(made[job.key].image))
             error = steering.target.error(got, steering.free).numpy()

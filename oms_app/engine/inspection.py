@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from oms_app.engine.correct import colour_map_for
+from oms_app.models import vae
 from oms_app.models.catalog import Entry
 from oms_app.models.loading import LoadedBase
 from oms_app.models.scheduler_factory import make_scheduler
@@ -28,6 +29,10 @@ def describe(entry: Entry, base: LoadedBase, domain: str, modules: Sequence[str]
     scheduler = make_scheduler(
         pipeline.scheduler.config, defaults.scheduler, defaults.num_inference_steps, torch.device("cpu")
     )
+    try:
+        colour_map_error = vae.colour_map_error(pipeline, colour_map_for(base))
+    finally:
+        pipeline.maybe_free_model_hooks()  # no part of an offloaded model stays on the device
     at_end = float(scheduler.alphas_cumprod[-1])
     at_first = first_alpha_bar(scheduler)
     factor = pipeline.vae_scale_factor
@@ -52,7 +57,7 @@ def describe(entry: Entry, base: LoadedBase, domain: str, modules: Sequence[str]
         "radius_training": float(np.sqrt(d * (at_end * m2 + 1 - at_end))),
         "radius_sampling": float(np.sqrt(d)),
         "domain": domain,
-        "colour_map_error": round(colour_map_for(base).residual, 2),
+        "colour_map_error": round(colour_map_error, 2),
         "oms_modules": list(modules),
         "parameters": {
             part: sum(tensor.numel() for tensor in getattr(pipeline, part).parameters())

@@ -20,7 +20,7 @@ from oms_app.schema import Preview
 
 POOLED_TRIALS = 8  # cells per side of x̂0 that are averaged before trials are decoded
 SMALLEST = 4  # cells per side that are left at least
-LOOKS = 8  # approximate number of previews per run
+PREVIEWS = 8  # approximate number of previews per run
 
 
 class StepObserver:
@@ -60,7 +60,7 @@ class StepObserver:
 
     def previews(self, step: int, steps: int) -> tuple[Preview, ...]:
         """Small pictures of the batch after this step: about eight times in a run, and not after its last step."""
-        due = step * LOOKS // steps > (step - 1) * LOOKS // steps
+        due = step * PREVIEWS // steps > (step - 1) * PREVIEWS // steps
         if self._x0 is None or not due or step == steps:
             return ()
         return step_previews(self._base, self._x0, self._batch)
@@ -87,13 +87,13 @@ class StepObserver:
             if factor := steering.measures(step, steps):
                 colour = self._mean_colours(one[None], factor)[0]
                 if not steering.knows_response:
-                    steering.answer(*self._tried(one, steering, colour))
-                steering.learn(one, colour)
+                    steering.learn_response(*self._tried(one, steering, colour))
+                steering.learn_colour(one, colour)
         return torch.stack([steering.move(one) for steering, one in zip(steerings, x0, strict=True)])
 
     def _tried(self, x0: Tensor, steering: Steering, colour: Tensor) -> tuple[Tensor, Tensor]:
         """Changes of the cells of x̂0 (C, h, w), and by how much they change its decoded mean colour, (3, 3) both."""
-        changes = steering.trials(colour).to(x0)
+        changes = steering.trial_changes(x0, colour).to(x0)
         cells = changes.view(3, 3, 1, 1).expand(-1, -1, *x0.shape[1:])
         pictures = torch.stack([x0, *(x0 + steering.colours.change(one) for one in cells)])
         means = self._mean_colours(pictures, POOLED_TRIALS)

@@ -14,12 +14,11 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from oms_app.engine.caches import ByteCache
-from oms_app.engine.correct import CorrectionRunner
+from oms_app.engine.correct import CorrectionRunner, rgb_map_for
 from oms_app.engine.decode import decode
 from oms_app.engine.image_stats import image_stats
 from oms_app.engine.stages import Drawn, Job
 from oms_app.models.loading import LoadedBase
-from oms_app.models.vae import rgb_map_of
 from oms_app.schema import ImageResult, Preview
 
 MOST_CELLS = 64  # of the latents of a decoded preview, in each direction; light is smooth, and decoding costs by area
@@ -43,13 +42,6 @@ def preview_x0(drawn: Drawn, cache: ByteCache[Tensor]) -> tuple[ImageResult, ...
         )
         for job, picture in zip(drawn.jobs, pictures, strict=True)
     )
-
-
-def rgb_map_for(base: LoadedBase) -> Tensor:
-    """The map of a base's VAE, fitted when it is first needed."""
-    if base.rgb_map is None:
-        base.rgb_map = rgb_map_of(base.pipeline)
-    return base.rgb_map
 
 
 def step_previews(base: LoadedBase, x0: Tensor, batch: Sequence[Job]) -> tuple[Preview, ...]:

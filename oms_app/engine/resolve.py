@@ -116,7 +116,7 @@ class Resolver:
                 name = chosen.id if chosen.id in self.catalog.entries else str(self.catalog.folder(chosen))
                 variant = variant.model_copy(update={"module": name})
             if variant.spec.steers:
-                notes |= dict.fromkeys(cast(SteeringCorrection, variant.spec.make(variant)).notes())
+                notes |= dict.fromkeys(_steering_notes(variant, scheduler, reason))
             variants.append(variant)
         request = request.model_copy(update={"variants": tuple(variants)})
         return Resolved(request, key, base, modules, scheduler, tuple(notes))
@@ -253,6 +253,16 @@ def _unused_module_notes(variant: Variant, reason: str) -> list[str]:
     """A note if a variant without a module has settings that only a module reads."""
     fields = [field for field in CORRECTIONS["oms"].settings if getattr(variant, field.name) != field.default]
     return [f"{variant.name}: {field.label} has no effect: {reason}" for field in fields]
+
+
+def _steering_notes(variant: Variant, scheduler: Any, reason: str) -> list[str]:
+    """Notes of a variant with feedback; reason as of `Resolver._reason_for_no_module`. Raises StudioError."""
+    steering = cast(SteeringCorrection, variant.spec.make(variant))
+    try:
+        notes = steering.notes(len(scheduler.timesteps), reason, is_without_leak(scheduler))
+    except ValueError as error:
+        raise StudioError(f"{variant.name}: {error}") from error
+    return [f"{variant.name}: {note}" for note in notes]
 
 
 def _for_modules(encoder: TextEncoder) -> TextEncoder:

@@ -169,18 +169,18 @@ class Studio:
         fallback: OomFallback | None = self._fallbacks.get(what, OomFallback.NONE)
         while fallback is not None:
             try:
-                result, reached = self._paint(complete, run, fallback)
+                result, last = self._paint(complete, run, fallback)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 reason = one_line(error)
             else:
                 self._store.release_evicted()  # the stages, which held the models, are gone
-                if reached == OomFallback.NONE:
+                if last == OomFallback.NONE:
                     return result
-                if reached > OomFallback.EVICT:
-                    self._fallbacks[what] = reached
-                return result.model_copy(update={"notes": (*result.notes, OOM_NOTES[reached])})
+                if last > OomFallback.EVICT:
+                    self._fallbacks[what] = last
+                return result.model_copy(update={"notes": (*result.notes, OOM_NOTES[last])})
             # Outside the handler the error is released, and with it every tensor in its frames.
             fallback = fallback.next(self.device)
             self._unload_others()
@@ -212,20 +212,20 @@ class Studio:
             drawn = self._draw(encoded)  # 3
             with run.stage("correct"):
                 corrected = correct(drawn, self._predictions, one_by_one=one_by_one)  # 4
-            made, reached = self._run(corrected, run, fallback)
+            made, fallback = self._run(corrected, run, fallback)
             if request.exact:
                 exact = ExactRuns()
                 while again := exact.measure(corrected, made):
                     with run.stage("correct"):
                         corrected = correct(replace(drawn, jobs=again), self._predictions, one_by_one=one_by_one)
-                    more, reached = self._run(corrected, run, reached)
+                    more, fallback = self._run(corrected, run, fallback)
                     made |= more
                 for key, picture in exact.best.items():
                     made[key] = picture
                     self._pictures.put(key, picture, request.width * request.height * 3)
                 notes += exact.notes
         # 8 keep: output/png.py, by the caller
-        return self._result(planned, {**planned.found, **made}, notes, run), reached
+        return self._result(planned, {**planned.found, **made}, notes, run), fallback
 
     def _run(
         self, corrected: Corrected, run: Run, fallback: OomFallback

@@ -24,6 +24,7 @@ from oms_app.models.vae import encode_pictures
 from oms_app.paths import EMBEDDED_FOLDER
 from oms_app.prestep.leak import LeakStatistics
 from oms_app.prestep.methods import copy_of
+from oms_app.prestep.schedule import first_alpha_bar
 from oms_app.prestep.step import ode_step
 
 SIDE, STEPS, GUIDANCE = 256, 20, 5.0  # Lumen's defaults
@@ -101,7 +102,7 @@ class Rivals:
         x_s, generator = self._noise(seed)
         leak = self._statistics.sample(copy_of(generator), *x_s.shape[-2:])
         leak = leak - leak.mean((2, 3), keepdim=True) + self._latent_mean(colour)
-        return Row(prompt, ode_step(leak, x_s, self._first_alpha_bar()))
+        return Row(prompt, ode_step(leak, x_s, first_alpha_bar(self._scheduler())))
 
     def recentre(self, prompt: str, seed: int, colour: Colour) -> Row:
         """After each step every channel's mean is moved to the colour's, as Diffusion-CG recentres at full strength."""
@@ -131,10 +132,6 @@ class Rivals:
 
     def _scheduler(self) -> Any:
         return make_scheduler(self._pipeline.scheduler.config, "ddim", STEPS, self._device)
-
-    def _first_alpha_bar(self) -> float:
-        scheduler = self._scheduler()
-        return float(scheduler.alphas_cumprod[int(scheduler.timesteps[0])])
 
     @torch.no_grad()
     def _paint(self, rows: Sequence[Row]) -> list[Picture]:

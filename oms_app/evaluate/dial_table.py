@@ -25,8 +25,15 @@ from oms_app.measure.light import ciede2000, coarse_lightness, correlation, hue_
 from oms_app.paths import EMBEDDED
 
 Prompts = Sequence[Records]
-SIGNS = {"left": 1, "right": -1, "top": 1, "bottom": -1, "centre": 1, "vignette": 1}
-SIDES = {"left": "left", "right": "left", "top": "top", "bottom": "top", "centre": "centre", "vignette": "centre"}
+# Of each direction, the difference of `halves` that it makes, and its sign.
+TOWARDS = {
+    "left": ("left", 1),
+    "right": ("left", -1),
+    "top": ("top", 1),
+    "bottom": ("top", -1),
+    "centre": ("centre", 1),
+    "vignette": ("centre", 1),
+}
 
 
 def values(prompts: Prompts, setting: str, figure: str) -> np.ndarray:
@@ -86,22 +93,24 @@ def kept(prompts: Prompts, setting: str) -> dict[str, Any] | None:
 def directions(prompts: Prompts) -> dict[str, Any]:
     found = {}
     for where in LIGHTS:
-        side = np.array([half[SIDES[where]] for half in values(prompts, f"light {where}", "halves")])
-        towards = SIGNS[where] * side
-        free = SIGNS[where] * np.array([half[SIDES[where]] for half in values(prompts, "free", "halves")])
+        towards, free = (_towards(prompts, setting, where) for setting in (f"light {where}", "free"))
         found[where] = {
             "right": float((towards > 0).mean()),
             "median": float(np.median(towards)),
             "free": float(np.median(free)),
             "kept": kept(prompts, f"light {where}"),
         }
-    left, right = (
-        np.array([half["left"] for half in values(prompts, f"light {where}", "halves")]) for where in ("left", "right")
-    )
+    left, right = (_towards(prompts, f"light {where}", "left") for where in ("left", "right"))
     return {
         "by_direction": found,
         "pair": {"right": float((left > right).mean()), "median": float(np.median(left - right))},
     }
+
+
+def _towards(prompts: Prompts, setting: str, where: str) -> np.ndarray:
+    """By how much L* is higher where a direction has its light, of every picture of a setting."""
+    half, sign = TOWARDS[where]
+    return sign * np.array([one[half] for one in values(prompts, setting, "halves")])
 
 
 def painted(prompts: Prompts) -> dict[str, float]:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from oms_app.errors import StudioError, describe_entry, one_line
 from oms_app.fields import REQUEST_FIELDS
-from oms_app.models.file_kinds import DOMAINS, NATIVE, family_of
-from oms_app.models.folder_kinds import check_folder, refuse_format, refuse_pickles, snapshot_of
+from oms_app.models.file_kinds import DOMAINS, NATIVE, family_of, identify
+from oms_app.models.folder_kinds import USUAL_SCALE, check_folder, parts_of, refuse_format, refuse_pickles, snapshot_of
 from oms_app.models.lora_formats import lora_in
-from oms_app.models.reading import is_safetensors, read_json, weight_files
+from oms_app.models.reading import is_safetensors, read_json, read_text, weight_files
 from oms_app.paths import PRESETS, user_folder
 from oms_app.schema import Frozen
 
@@ -24,7 +25,9 @@ Kind = Literal["base", "oms", "singdiffusion", "signal_leak", "lora", "text"]
 OWN_KINDS: tuple[Kind, ...] = ("base", "oms", "lora")
 # Of a VAE's scaling_factor: what a folder's latents most likely are. If a module has a fingerprint, that decides.
 SCALES = {0.18215: "sd", 0.13025: "sdxl"}
-USUAL_SCALE = 0.18215  # for a VAE whose config does not contain one, as in 2022
+# How models are sampled that adversarial diffusion distillation made (Sauer et al. 2023).
+TURBO: dict[str, Any] = {"scheduler": "euler-a", "num_inference_steps": 4, "guidance_scale": 1.0}
+_EULER = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
 PixelSize = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
 
 
@@ -123,7 +126,7 @@ class Catalog:
             raise StudioError(f"the catalogue folder {self.presets} does not exist: give one with *.json entries")
         for path in sorted(self.presets.glob("*.json")):
             try:
-                entry = Entry.model_validate_json(path.read_text(encoding="utf-8"))
+                entry = Entry.model_validate_json(read_text(path))
             except ValidationError as error:
                 raise StudioError(f"{path.name} is not a catalogue entry: {describe_entry(error)}") from error
             if entry.id in self.entries:
@@ -136,7 +139,7 @@ class Catalog:
     def _read_own(self) -> None:
         path = self.downloads / OWN
         try:
-            given = list(json.loads(path.read_text(encoding="utf-8"))["models"]) if path.is_file() else []
+            given = list(json.loads(read_text(path))["models"]) if path.is_file() else []
         except (OSError, ValueError, KeyError, TypeError) as error:
             self.warnings.append(f"{path} cannot be read ({one_line(error)}): add your models again")
             return
@@ -274,8 +277,10 @@ class Catalog:
 
     def _single_file(self, path: Path) -> Entry:
         family = family_of(path)
-        native = NATIVE[family]
-        defaults = Defaults(width=native, height=native, max_size=2 * native, guidance_scale=7.5)
+        turbo = identify(path).is_turbo
+        native = NATIVE["sd15" if turbo else family]
+        sampling = TURBO if turbo else {"guidance_scale": 7.5}
+        defaults = Defaults(width=native, height=native, max_size=2 * native, **sampling)
         return Entry(
             id=re_id(path.stem),
             kind="base",
@@ -332,10 +337,27 @@ def _defaults_of(folder: Path) -> Defaults:
     config, vae = read_json(folder / "unet/config.json"), read_json(folder / "vae/config.json")
     try:
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        native = int(config.get("sample_size") or 64) * factor
-        return Defaults(width=native, height=native, min_size=max(8, native // 2), max_size=min(2048, native * 2))
+        sample = config.get("sample_size") or 64
+        height, width = (int(side) * factor for side in (sample if isinstance(sample, list) else (sample, sample)))
+        small, large = max(8, min(height, width) // 2), min(2048, 2 * max(height, width))
+        sizes = {"width": width, "height": height, "min_size": small, "max_size": large}
+        return Defaults(**sizes, **_sampling_of(folder, config))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise StudioError(f"{folder} has no valid size in its unet and vae config.json: restore them") from error
+
+
+def _sampling_of(folder: Path, unet: Mapping[str, Any]) -> dict[str, Any]:
+    """How a distilled model is meant to be sampled, as far as its folder shows it; nothing for other models."""
+    _, scheduler = parts_of(read_json(folder / "model_index.json"))["scheduler"]
+    if scheduler == "LCMScheduler":
+        guided = unet.get("time_cond_proj_dim") is not None  # the UNet reads the guidance scale
+        return {"scheduler": "lcm", "num_inference_steps": 4, "guidance_scale": 8.0 if guided else 1.0}
+    config = read_json(folder / "scheduler/scheduler_config.json")
+    published = unet.get("sample_size") == 64 and unet.get("cross_attention_dim") in (1024, 2048)
+    usual = config.get("prediction_type", "epsilon") == "epsilon" and not config.get("rescale_betas_zero_snr")
+    if published and usual and config.get("timestep_spacing") == "trailing" and scheduler in _EULER:
+        return TURBO  # SD-Turbo and SDXL-Turbo were published so
+    return {}
 
 
 def _domain_of(folder: Path) -> str | None:

@@ -44,8 +44,13 @@ def probes() -> torch.Tensor:
 
 @torch.no_grad()
 def fingerprint(vae: AutoencoderKL) -> tuple[float, ...]:
-    """The encoder's scaled latents of `probes()`, averaged to 2×2 per channel: 8 · C · 4 floats, in scaled latents."""
+    """The encoder's scaled latents of `probes()`, averaged to 2×2 per channel: 8 · C · 4 floats, in scaled latents.
+
+    Raises StudioError if they are not finite.
+    """
     pooled = torch.nn.functional.adaptive_avg_pool2d(encode_pictures(vae, probes()).float(), 2)
+    if not torch.isfinite(pooled).all():
+        raise StudioError("the latents of the model's VAE are not finite: its weights are damaged, download it again")
     return tuple(round(value, 5) for value in pooled.flatten().tolist())
 
 

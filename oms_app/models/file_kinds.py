@@ -69,16 +69,22 @@ _QUANTISED = (
     (r"\.(qweight|qzeros)$", "GPTQ or AWQ"),
     (r"\.weight_scale_2$", "NVFP4"),
 )
-_INTEGER = {"U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "BOOL", "F4", "F6_E2M3", "F6_E3M2"}
+SCALE_ENDINGS = (".scale_weight", ".weight_scale")  # beside a float8 `.weight`: its factor
+_WEIGHT = re.compile(r"(weight|bias|_embedding|_projection)$")  # in any layout; position_ids and counters are whole
+INTEGER_TYPES = {"U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "BOOL", "F4", "F6_E2M3", "F6_E3M2"}
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """kind: "other" cannot be used. family: of a checkpoint. title: what the file is, for a message."""
+    """kind: "other" cannot be used. family: of a checkpoint. title: what the file is, for a message.
+
+    is_turbo: it is SD-Turbo, which takes one to four steps without guidance.
+    """
 
     kind: Literal["checkpoint", "lora", "other"]
     title: str
     family: Family | None = None
+    is_turbo: bool = False
 
 
 def identify(path: Path) -> FileKind:
@@ -92,7 +98,7 @@ def _identify(path: Path, stamp: Stamp) -> FileKind:
     names = header.tensors.keys()
     if other := _first(names, _OTHERS[:2]):
         return FileKind("other", other)
-    if is_lora(names):
+    if is_lora(names) and FIRST_CONVOLUTION not in names:
         return FileKind("lora", "a LoRA")
     if other := _first(names, _OTHERS):
         return FileKind("other", other)
@@ -118,20 +124,24 @@ def is_lora(names: Iterable[str]) -> bool:
     pattern = re.compile(
         r"^(lora|lycoris)_|\.lora_|_lora\.|\.lora\.|\.(hada_w|lokr_w|oft_|boft_|dora_scale)|^bundle_emb\."
         r"|^base_model\.model\."  # every adapter of PEFT
+        r"|\.(diff|diff_b|w_norm|b_norm)$|^(unet|text_encoder):\d+:"
     )
     return any(pattern.search(name) for name in names)
 
 
-def quantisation(header: Header) -> str:
-    """The name of a quantised format that is not run; "" for plain and for scaled float8 weights."""
+def quantisation(header: Header, *, scaled: bool = False) -> str:
+    """The name of a quantised format of a file's weights; "" for plain ones. scaled: whether float8 with one scale for
+    each weight or output counts."""
     found = _first(header.tensors, _QUANTISED)
     if found:
         return found
-    weights = (info for name, info in header.tensors.items() if name.startswith(UNET) and name.endswith(".weight"))
-    scales = (info for name, info in header.tensors.items() if name.endswith((".weight_scale", ".scale_weight")))
+    scales = [info for name, info in header.tensors.items() if name.endswith(SCALE_ENDINGS)]
     if any(len(scale.shape) > 1 and scale.shape[-1] > 1 for scale in scales):
         return "float8 with a scale for each block"
-    integer = next((info.dtype for info in weights if info.dtype in _INTEGER), "")
+    if scaled and scales:
+        return "float8 with scales"
+    weights = (info for name, info in header.tensors.items() if _WEIGHT.search(name))
+    integer = next((info.dtype for info in weights if info.dtype in INTEGER_TYPES), "")
     return f"the integer type {integer}" if integer else ""
 
 
@@ -168,7 +178,8 @@ def _checkpoint(header: Header) -> FileKind:
     if has("conditioner.embedders.1."):
         return FileKind("other", _DISTILLED) if _is_distilled(header) else FileKind("checkpoint", "SDXL", "sdxl")
     if has("conditioner.embedders.0.model.") and not labelled and not has("cond_stage_model."):
-        return FileKind("checkpoint", "SD-Turbo", "sd21")  # Stable Diffusion 2.1 under SDXL's names
+        # Stable Diffusion 2.1 under SDXL's names.
+        return FileKind("checkpoint", "SD-Turbo", "sd21", is_turbo=True)
     if has("conditioner.embedders.0.transformer."):
         return FileKind("other", "an SDXL checkpoint without its second text encoder")
     if has("conditioner."):

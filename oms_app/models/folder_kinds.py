@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from oms_app.errors import StudioError
-from oms_app.models.file_kinds import SUPPORTED
-from oms_app.models.reading import read_json, weight_files
+from oms_app.models.file_kinds import SUPPORTED, quantisation
+from oms_app.models.reading import read_header, read_json, weight_files
 
 PICKLES = {".ckpt", ".bin", ".pt", ".pth", ".pkl"}
 _UNFINISHED = "an unfinished download: let it finish, or download it again"
@@ -27,13 +28,16 @@ _FORMATS = {
 }
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "LatentConsistencyModelPipeline")
 LIBRARIES = {"diffusers", "transformers", "stable_diffusion", None}
+USUAL_SCALE = 0.18215  # of a VAE whose config does not contain one, as in 2022
 OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
-# The classes that a part may have; a scheduler may be any of diffusers'.
+# The classes that a part may have, first the usual one; a scheduler may be any of diffusers'.
+_TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend")
 PART_CLASSES = {
-    "unet": "UNet2DConditionModel",
-    "vae": "AutoencoderKL",
-    "text_encoder": "CLIPTextModel",
-    "text_encoder_2": "CLIPTextModelWithProjection",
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
+    **dict.fromkeys(("tokenizer", "tokenizer_2"), _TOKENIZERS),
 }
 # Prefixes of pipelines' class names, and what such a folder is.
 _OTHERS: tuple[tuple[str, str], ...] = (
@@ -113,10 +117,9 @@ def check_folder(folder: Path) -> str:
         if not (folder / part).is_dir():
             raise StudioError(f"{folder} is incomplete: the folder {part} is missing; restore it")
         wanted = PART_CLASSES.get(part)
-        if wanted and part_class != wanted:
-            raise StudioError(f"{folder}: its {part} is a {part_class}, not a {wanted}; {SUPPORTED}")
-        if wanted:
-            part_weights(folder / part)
+        if wanted and part_class not in wanted:
+            raise StudioError(f"{folder}: its {part} is a {part_class}, not a {wanted[0]}; {SUPPORTED}")
+        if wanted and not part.startswith("tokenizer"):
             _refuse_quantised(folder / part)
     if name != "StableDiffusionXLPipeline" and "text_encoder_2" in parts_of(index):
         raise StudioError(
@@ -127,8 +130,28 @@ def check_folder(folder: Path) -> str:
     missing = [part for part in needed if part not in parts_of(index)]
     if missing:
         raise StudioError(f"{folder} is incomplete: its model_index.json does not list {missing[0]}; restore it")
+    _check_vae(folder)
     _check_unet(folder, name)
     return name
+
+
+def _check_vae(folder: Path) -> None:
+    """Raises StudioError for a config that does not say in numbers how latents are scaled."""
+    config = read_json(folder / "vae/config.json")
+    channels, scale = config.get("latent_channels", 4), config.get("scaling_factor", USUAL_SCALE)
+    if channels != 4:
+        raise StudioError(f"{folder}: its VAE has {channels} latent channels, its UNet 4: take both from one model")
+    lists = [config.get(name) for name in ("latents_mean", "latents_std")]
+    if not (_is_number(scale) and scale > 0 and _is_number(config.get("shift_factor") or 0.0)) or any(
+        not (isinstance(values, list) and len(values) == channels and all(map(_is_number, values)))
+        for values in lists
+        if values is not None
+    ):
+        raise StudioError(f"{folder}/vae/config.json has no valid scale of its latents (scaling_factor): restore it")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_unet(folder: Path, pipeline: str) -> None:
@@ -141,13 +164,12 @@ def _check_unet(folder: Path, pipeline: str) -> None:
         )
     if outputs != 4:
         raise StudioError(f"{folder}: its UNet has {outputs} channels out, not 4, as models that learn variances have")
-    channels = read_json(folder / "vae/config.json").get("latent_channels", 4)
-    if channels != 4:
-        raise StudioError(f"{folder}: its VAE has {channels} latent channels, its UNet 4: take both from one model")
     if config.get("num_class_embeds") is not None or config.get("class_embed_type") is not None:
         raise StudioError(
             f"{folder}: its UNet needs a class beside the prompt, as upscalers and unCLIP do; {SUPPORTED}"
         )
+    if config.get("dual_cross_attention"):
+        raise StudioError(f"{folder}: its UNet reads two prompts, as Versatile Diffusion's does; {SUPPORTED}")
     is_sdxl = pipeline == "StableDiffusionXLPipeline"
     added, projected = config.get("addition_embed_type"), config.get("encoder_hid_dim_type")
     usable = (None, "text", "text_time") if is_sdxl else (None, "text")  # "text" is computed from the prompt embedding
@@ -223,8 +245,10 @@ def _config_of(part: Path) -> dict[str, Any]:
 
 def _refuse_quantised(part: Path) -> None:
     given = _config_of(part).get("quantization_config")
-    if given:
-        method = given.get("quant_method", "unknown") if isinstance(given, dict) else given
+    method = given.get("quant_method", "unknown") if isinstance(given, dict) else given
+    for file in part_weights(part).files:
+        method = method or quantisation(read_header(file), scaled=True)
+    if method:
         raise StudioError(f"{part} has quantised weights ({method}): use a version in float16 or float32; {SUPPORTED}")
 
 
@@ -255,8 +279,10 @@ def _index(folder: Path) -> dict[str, Any]:
 
 
 def _title(name: object) -> str:
+    if isinstance(name, list):
+        return f"a pipeline with code of its own ({', '.join(map(str, name))})"
     if not isinstance(name, str):
-        return f"a {name}"
+        return "a folder whose model_index.json names no pipeline"
     title = next((title for start, title in _OTHERS if name.startswith(start)), "")
     title = title or next((title for word, title in _KINDS if word in name), "")
     return f"a {name} ({title})" if title else f"a {name}"

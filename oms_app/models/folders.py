@@ -21,7 +21,7 @@ from oms_app.errors import StudioError
 from oms_app.models.failures import library_errors
 from oms_app.models.file_kinds import SUPPORTED
 from oms_app.models.folder_kinds import check_folder, parts_of
-from oms_app.models.part_files import readable_part
+from oms_app.models.part_files import readable_part, readable_texts
 from oms_app.models.reading import read_json, weight_files
 from oms_app.models.scheduler_factory import noise_follows_from_betas
 from oms_app.models.tokenizers import whole_tokenizer
@@ -32,6 +32,7 @@ MODELS: dict[str, Any] = {
     "text_encoder": CLIPTextModel,
     "text_encoder_2": CLIPTextModelWithProjection,
 }
+PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow_prediction")  # the last is refused when a request resolves
 TOKENIZERS = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
 # Unused tensors that older versions saved, and those left in text encoders that were extracted from a whole CLIP.
 _UNREAD = re.compile(r"position_ids$|logit_scale$|^vision_model\.|visual_projection|text_projection")
@@ -81,7 +82,8 @@ def load_part(model_class: Any, part: Path, dtype: torch.dtype) -> Any:
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
-            **{"torch_dtype" if of_diffusers else "dtype": dtype},
+            # transformers then reports other shapes below; diffusers names them itself
+            **({"torch_dtype": dtype} if of_diffusers else {"dtype": dtype, "ignore_mismatched_sizes": True}),
         )
     _require_none(
         part, "has missing tensors", [name for name in info["missing_keys"] if not name.endswith("position_ids")]
@@ -99,7 +101,8 @@ def load_tokenizer(part: Path, encoder: Any, tokenizer_class: Any = CLIPTokenize
         raise StudioError(
             f"{part} is incomplete: it has neither tokenizer.json nor vocab.json and merges.txt; restore its files"
         )
-    tokenizer = tokenizer_class.from_pretrained(part, local_files_only=True)
+    with readable_texts(part) as folder:
+        tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
     positions = getattr(encoder, "max_position_embeddings", None)  # T5 has none
     return whole_tokenizer(tokenizer, encoder.vocab_size, str(part), positions)
 
@@ -114,7 +117,15 @@ def load_scheduler(part: Path, class_name: object) -> Any:
         raise StudioError(f"{part}: the scheduler is a {class_name}, which diffusers does not have")
     if not noise_follows_from_betas(known) and not known.__name__.startswith(("FlowMatch", "EDM")):
         raise StudioError(f"{part}: the scheduler is a {class_name}, which has other noise levels; {SUPPORTED}")
-    scheduler = known.from_pretrained(part, local_files_only=True)  # type: ignore[attr-defined]
+    config = read_json(part / "scheduler_config.json")
+    if isinstance(config.get("predict_epsilon"), bool):  # as configs of 2022 say it; diffusers no longer reads it
+        config["prediction_type"] = "epsilon" if config["predict_epsilon"] else "sample"
+    if config.get("prediction_type", "epsilon") not in PREDICTIONS:
+        raise StudioError(
+            f"{part}: the scheduler's prediction_type {config['prediction_type']!r} is none of "
+            f"{', '.join(PREDICTIONS)}: restore its config"
+        )
+    scheduler = known.from_config(config)  # type: ignore[attr-defined]
     if scheduler.config.get("timestep_type") == "continuous":
         raise StudioError(f"{part}: the scheduler's timesteps are continuous, as in models of EDM; {SUPPORTED}")
     return scheduler
@@ -133,4 +144,5 @@ def _safety_checker(folder: Path, parts: dict[str, Any], dtype: torch.dtype) -> 
     if not (named and there):
         return None, None
     checker = load_part(StableDiffusionSafetyChecker, folder / "safety_checker", dtype)
-    return checker, CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True)
+    with readable_texts(folder / "feature_extractor") as texts:
+        return checker, CLIPImageProcessor.from_pretrained(texts, local_files_only=True)

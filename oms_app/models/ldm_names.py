@@ -18,6 +18,7 @@ _RESNET = {
 _UNET = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "time_embedding.cond_proj": "time_embed.cond_proj",
     "add_embedding.linear_1": "label_emb.0.0",
     "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
@@ -41,7 +42,7 @@ OPEN_CLIP_EDGES = {
 
 
 def unet_names(unet: Any) -> dict[str, str]:
-    """Module of a UNet2DConditionModel that has weights → its original name."""
+    """Module of a UNet2DConditionModel that has weights → its original name, if it has one."""
     roots = {"add_embedding": "add_embedding"} | _UNET  # that of a text has no original, and keeps its name
     resnets: dict[str, str] = {}
     place = 1
@@ -102,15 +103,15 @@ def open_clip_name(layer: int, module: str) -> str | None:
 
 
 def _renamed(model: Any, roots: dict[str, str]) -> dict[str, str]:
-    """Every module with weights, by the longest root that its name begins with. Raises KeyError for one without."""
+    """Every module with weights, by the longest root that its name begins with; without those that have none, which
+    only diffusers' own layouts have."""
     made = {}
     for name, module in model.named_modules():
         if not list(module.parameters(recurse=False)):
             continue
         root = name
-        while root not in roots:
-            if "." not in root:
-                raise KeyError(f"the module {name} has no known original name")
+        while root and root not in roots:
             root = root.rpartition(".")[0]
-        made[name] = roots[root] + name[len(root) :]
+        if root:
+            made[name] = roots[root] + name[len(root) :]
     return made

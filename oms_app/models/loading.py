@@ -164,7 +164,8 @@ def load_base(
     """A stock pipeline from a diffusers folder or a single .safetensors file, with LoRAs fused into it."""
     pipeline = load_single_file(folder, dtype) if folder.is_file() else load_folder(folder, dtype)
     fuse_loras(pipeline, adapters)
-    known = domains.fingerprint(pipeline.vae)  # in full precision: independent of the precision that the model runs in
+    with library_errors(f"the VAE of {folder} cannot encode pictures", "restore its files"):
+        known = domains.fingerprint(pipeline.vae)  # in full precision: independent of that in which the model runs
     # With offloading, a preview would call the VAE while the UNet runs, so its map is fitted before the parts move.
     rgb_map = None if mode == "full" else rgb_map_of(pipeline)
     colour_map = None if rgb_map is None else colour_map_of(pipeline, rgb_map)

@@ -25,7 +25,8 @@ Adapters = tuple[tuple[Path, float], ...]  # files, and how strongly each is app
 Target = tuple[str, torch.nn.Module]  # the part's name, the module
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 _TEXT_STEMS = {"text_encoder": ("lora_te", "lora_te1"), "text_encoder_2": ("lora_te2",)}
-_COMFY_TEXT = {"clip_l": "text_encoder", "clip_h": "text_encoder", "clip_g": "text_encoder_2"}
+_CLIP_PREFIX = r"^(?:text_encoders\.)?(clip_[lhg])\.(?:transformer\.)?"  # ComfyUI's, and OneTrainer's without the rest
+_CLIPS = {"clip_l": "text_encoder", "clip_h": "text_encoder", "clip_g": "text_encoder_2"}
 _OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 
 
@@ -81,10 +82,11 @@ def _add(target: torch.nn.Module, name: str, delta: Tensor) -> None:
 
 
 def _scale(module: LoraModule, tensors: dict[str, Tensor]) -> float:
-    """α/r; 1 if no α is given, and for formats without a rank."""
+    """α/r; 1 if no α is given, and for formats without a rank; times LyCORIS' trained scalar, if there is one."""
+    scalar = float(tensors.get("scalar", 1.0))
     if "alpha" in tensors and module.rank:
-        return float(tensors["alpha"]) / module.rank
-    return 1.0 if module.scale is None else module.scale
+        return scalar * float(tensors["alpha"]) / module.rank
+    return scalar if module.scale is None else scalar * module.scale
 
 
 def _place(file: LoraFile, targets: dict[str, Target]) -> list[Target]:
@@ -110,7 +112,8 @@ def _misfit(file: LoraFile, why: str) -> StudioError:
 def _canonical(stem: str) -> str:
     """A module's name as in `_targets`, from the name that a format uses: with dots, without prefixes of tools."""
     stem = stem.removeprefix("base_model.model.")
-    stem = re.sub(r"^text_encoders\.(clip_[lhg])\.transformer\.", lambda found: f"{_COMFY_TEXT[found[1]]}.", stem)
+    stem = re.sub(r"(^|\.)(?:_orig_mod|module)\.", r"\1", stem)  # of torch.compile and of distributed training
+    stem = re.sub(_CLIP_PREFIX, lambda found: f"{_CLIPS[found[1]]}.", stem)
     stem = re.sub(r"\.processor\.to_out$", ".to_out.0", stem).replace(".processor.", ".")
     if stem.startswith("text_encoder"):
         old = re.search(r"\.self_attn\.(to_(?:q|k|v|out))$", stem)
@@ -130,9 +133,10 @@ def _targets(pipeline: Any) -> dict[str, Target]:
             if getattr(module, "weight", None) is None:
                 continue
             if part == "unet":
+                theirs = original.get(name, name)
                 names = [name, f"unet.{name}"]
-                names += [f"{root}{original[name]}" for root in ("unet.", "diffusion_model.", "model.diffusion_model.")]
-                names += [f"lora_unet_{n.replace('.', '_')}" for n in {name, original[name]}]
+                names += [f"{root}{theirs}" for root in ("unet.", "diffusion_model.", "model.diffusion_model.")]
+                names += [f"lora_unet_{n.replace('.', '_')}" for n in {name, theirs}]
                 names += [f"lycoris_{name.replace('.', '_')}"]
             else:
                 plain, full = name.removeprefix("text_model."), clip_name(name)

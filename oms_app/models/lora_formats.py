@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from oms_app.errors import StudioError
-from oms_app.models.file_kinds import TITLES, identify
+from oms_app.models.file_kinds import INTEGER_TYPES, TITLES, identify
 from oms_app.models.reading import Header, TensorInfo, read_header, read_json, weight_files
 
 # Endings of tensors' names, and the role that the tensor has for its module. The first that matches counts.
 _ROLES: tuple[tuple[str, str], ...] = (
-    (r"\.lora_(?:down|A)(?:\.\w+)?\.weight$", "down"),
-    (r"\.lora_(?:up|B)(?:\.\w+)?\.weight$", "up"),
+    (r"\.lora_(?:down|A)(?:\.[^.]+)?\.weight$", "down"),  # an adapter's name may be between
+    (r"\.lora_(?:up|B)(?:\.[^.]+)?\.weight$", "up"),
     (r"\.lora_mid\.weight$", "mid"),
     (r"(?:\.lora|_lora|\.lora_linear_layer)\.down\.weight$", "down"),
     (r"(?:\.lora|_lora|\.lora_linear_layer)\.up\.weight$", "up"),
     (r"(?:\.lora|_lora|\.lora_linear_layer)?\.alpha$", "alpha"),
     (r"\.dora_scale$", "dora_scale"),
-    (r"\.lora_magnitude_vector(?:\.\w+)?(?:\.weight)?$", "magnitude"),
+    (r"\.lora_magnitude_vector(?:\.[^.]+)?(?:\.weight)?$", "magnitude"),
     (r"\.(hada_[wt][12](?:_[ab])?)$", ""),  # "": the ending is the role
     (r"\.(lokr_[wt][12](?:_[ab])?)$", ""),
-    (r"\.(diff_b|diff|w_norm|b_norm)$", ""),
+    (r"\.(diff_b|diff|w_norm|b_norm|scalar)$", ""),
 )
 # Unsupported formats, by a part of a tensor's name.
 _REFUSED: tuple[tuple[str, str], ...] = (
@@ -49,22 +49,27 @@ _REFUSED: tuple[tuple[str, str], ...] = (
     ),
     (r"motion_modules?\.", "is a motion LoRA of AnimateDiff, which is not supported"),
     (
-        r"^(diffusion_model\.|lora_unet_)?(blocks|layers|transformer_blocks)[._]\d+[._]",
+        r"^(unet|text_encoder):\d+:",
+        "is in the format of lora_diffusion, which numbers its modules; it is not supported",
+    ),
+    (
+        r"^(diffusion_model\.|lora_unet_|base_model\.model\.)?(blocks|layers|transformer_blocks)[._]\d+[._]",
         "was made for a diffusion transformer, such as Wan, Qwen-Image or Lumina",
     ),
     (r"^lora_prior_|^lora_unet_(img_in|txt_in|x_embedder)", "was made for another architecture"),
 )
 # The roles that a module may have, by format; the first two, or the first, are required.
 _FORMATS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
-    ("LoRA", frozenset({"down", "up"}), frozenset({"mid", "alpha", "dora_scale", "magnitude", "diff_b"})),
+    ("LoRA", frozenset({"down", "up"}), frozenset({"mid", "alpha", "scalar", "dora_scale", "magnitude", "diff_b"})),
     (
         "LoHa",
         frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}),
-        frozenset({"hada_t1", "hada_t2", "alpha", "dora_scale", "diff_b"}),
+        frozenset({"hada_t1", "hada_t2", "alpha", "scalar", "dora_scale", "diff_b"}),
     ),
     ("difference", frozenset({"diff"}), frozenset({"diff_b", "alpha"})),
     ("norm", frozenset({"w_norm"}), frozenset({"b_norm", "alpha"})),
     ("bias", frozenset({"diff_b"}), frozenset({"alpha"})),
+    ("bias", frozenset({"b_norm"}), frozenset({"alpha"})),
 )
 _CONTEXT = {768: TITLES["sd15"], 1024: TITLES["sd21"], 2048: TITLES["sdxl"]}  # width of the cross-attention input
 
@@ -175,13 +180,15 @@ def read_lora(path: Path) -> LoraFile:
             raise StudioError(f"the LoRA {path.name} contains two adapters for {stem}: use a file with one")
         else:
             grouped[stem][role] = name
-    if unknown and len(unknown) == len(header.tensors):
-        found = identify(path)
+    if len(unknown) == len(header.tensors) and (found := identify(path)).kind != "lora":
         what = found.title if found.kind == "other" else f"a checkpoint of {found.title}"
         raise StudioError(f"{path.name} is not a LoRA, but {what}: give a LoRA")
     if unknown:
         shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
         raise StudioError(f"the LoRA {path.name} has unknown tensors ({shown}): use another")
+    grouped = {stem: roles for stem, roles in grouped.items() if roles.keys() != {"alpha"}}  # nothing to scale
+    if not grouped:
+        raise StudioError(f"the LoRA {path.name} contains no weights: download it again")
     is_peft = all(stem.startswith(_PEFT_PREFIX) for stem in grouped)
     if is_peft and not metadata.config and not any("alpha" in roles for roles in grouped.values()):
         raise StudioError(
@@ -230,13 +237,16 @@ def _module(
         shape = tensors[roles[role]].shape
         return shape[0] if shape else 0
 
+    for role, name in roles.items():
+        if role not in ("alpha", "scalar") and (dtype := tensors[name].dtype) in INTEGER_TYPES:
+            raise StudioError(f"the LoRA {path.name} has quantised weights (the integer type {dtype}): use another")
     present = frozenset(roles)
     for name, needed, optional in _FORMATS:
         if needed <= present <= needed | optional:
             rank = rank_of({"LoRA": "down", "LoHa": "hada_w1_b"}[name]) if name in ("LoRA", "LoHa") else 0
             return LoraModule(stem, name, roles, rank, metadata.scale(stem, rank))
     kron = {role for role in present if role.startswith("lokr_")}
-    if kron and present - kron <= {"alpha", "dora_scale", "diff_b"} and _is_whole_kronecker(kron):
+    if kron and present - kron <= {"alpha", "scalar", "dora_scale", "diff_b"} and _is_whole_kronecker(kron):
         # The rank of the last factor that has one; two full factors have none, and no α.
         rank = next((rank_of(role) for role in ("lokr_w2_b", "lokr_w1_b") if role in roles), 0)
         return LoraModule(stem, "LoKr", roles, rank, metadata.scale(stem, rank))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import shutil
@@ -12,23 +13,47 @@ from pathlib import Path
 
 from oms_app.errors import StudioError, one_line
 from oms_app.models.folder_kinds import PartWeights, part_weights
-from oms_app.models.reading import read_header, read_json
+from oms_app.models.reading import read_header, read_json, read_text
 
 
 @contextmanager
 def readable_part(part: Path, stem: str) -> Iterator[tuple[Path, str | None]]:
     """The folder and the variant to give to a library's `from_pretrained`. stem: "model" or "diffusion_pytorch_model".
 
-    The part itself if its files have the library's names; else, as for endings in upper case or shards without an
-    index, a temporary folder of links to them. Raises StudioError as `part_weights`, and if no link can be made.
+    The part itself if its files have the library's names; else, as for endings in upper case, shards without an index
+    or configs with a byte order mark, a temporary folder of links to them. Raises StudioError as `part_weights`, and if
+    no link can be made.
     """
     weights = part_weights(part)
-    if _has_known_names(part, weights, stem):
+    if _has_known_names(part, weights, stem) and not _marked_texts(part):
         yield part, weights.variant
         return
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         _link(part, weights, stem, Path(temporary))
         yield Path(temporary), None
+
+
+@contextmanager
+def readable_texts(part: Path) -> Iterator[Path]:
+    """A folder with the part's texts, without byte order marks, which Windows' editors write and libraries refuse."""
+    if not _marked_texts(part):
+        yield part
+        return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        shutil.copytree(part, temporary, dirs_exist_ok=True)
+        for file in _marked_texts(Path(temporary)):
+            file.write_text(read_text(file), encoding="utf-8")
+        yield Path(temporary)
+
+
+def _marked_texts(part: Path) -> list[Path]:
+    """The JSON and text files of a part that begin with a byte order mark."""
+    found = []
+    for file in sorted(part.iterdir()):
+        if file.suffix.lower() in (".json", ".txt") and file.is_file():
+            with file.open("rb") as content:
+                found += [file] if content.read(3) == codecs.BOM_UTF8 else []
+    return found
 
 
 def _has_known_names(part: Path, weights: PartWeights, stem: str) -> bool:
@@ -51,7 +76,7 @@ def _link(part: Path, weights: PartWeights, stem: str, folder: Path) -> None:
     }
     for file in part.iterdir():
         if file.suffix.lower() == ".json" and ".index." not in file.name.lower():
-            shutil.copy(file, folder / file.name.lower())
+            (folder / file.name.lower()).write_text(read_text(file), encoding="utf-8")
     for file, name in names.items():
         try:
             _link_file(file.resolve(), folder / name)

@@ -97,13 +97,16 @@ def stamp_of(*paths: Path) -> Stamp:
 
 
 def read_text(path: Path) -> str:
-    """A small text file; it is read again only after it changed. Raises OSError, UnicodeDecodeError."""
+    """A small text file, without a byte order mark; it is read again only after it changed.
+
+    Raises OSError, UnicodeDecodeError.
+    """
     return _text(path, stamp_of(path))
 
 
 @lru_cache(maxsize=256)
 def _text(path: Path, stamp: Stamp) -> str:
-    return path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8-sig")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from oms_app.errors import StudioError
 from oms_app.models.failures import library_errors
-from oms_app.models.file_kinds import SUPPORTED, TITLES, UNET, VAE, Family, family_of
+from oms_app.models.file_kinds import SCALE_ENDINGS, SUPPORTED, TITLES, UNET, VAE, Family, family_of, identify
 from oms_app.models.ldm_names import OPEN_CLIP_EDGES, clip_name, open_clip_name, unet_names, vae_names
 from oms_app.models.prediction import prediction_type
 from oms_app.models.reading import Header, read_header, read_json
@@ -30,12 +30,19 @@ from oms_app.paths import PRESETS
 from oms_app.prestep.schedule import rescale_zero_terminal_snr
 
 CONFIGS = PRESETS / "configs"  # one folder per family: a diffusers pipeline without weights
-SCALES = (".scale_weight", ".weight_scale")  # beside a float8 `.weight`: its factor
 _TEXT = {"sd15": ("cond_stage_model.transformer.",), "sdxl": ("conditioner.embedders.0.transformer.",)}
 _OPEN_CLIP = {
     "sd21": ("cond_stage_model.model.", "conditioner.embedders.0.model."),
     "sdxl": ("conditioner.embedders.1.model.",),
 }
+_SAID = ("modelspec.prediction_type", "modelspec.predict_key", "prediction_type")  # the second is ComfyUI's
+_MEANT = (
+    ("flow", "a flow-matching model"),
+    ("edm", "a model of EDM"),
+    (r"^v(\b|_|pred)", "v_prediction"),
+    ("^eps", "epsilon"),
+    (r"^(sample|x_?0|x_?start)", "sample"),
+)
 TABLE_TOLERANCE = 4e-3  # of ᾱ in a file's table, which bfloat16 rounds by as much
 ZERO_ALPHA = 1e-4  # ᾱ_T below it is zero SNR
 # Not used for generation: training state, EMA copies, tables that follow from the betas, scales of activations.
@@ -90,7 +97,7 @@ class _Reader:
         """In float32, with its scale applied."""
         self._used.add(name)
         tensor: torch.Tensor = self._file.get_tensor(name)
-        for ending in SCALES:
+        for ending in SCALE_ENDINGS:
             scale = name.removesuffix(".weight") + ending
             if name.endswith(".weight") and scale in self:
                 self._used.add(scale)
@@ -274,6 +281,8 @@ def _scheduler(reader: _Reader, unet: Any) -> Any:
         own["prediction_type"] = prediction_type(unet, usual)
     if "ztsnr" in reader or reader.header.metadata.get("ss_zero_terminal_snr", "").lower() == "true":
         own |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    elif identify(reader.path).is_turbo:  # trained at four timesteps, 999 the first
+        own["timestep_spacing"] = "trailing"
     elif (alphas := _noise_table(reader)) is not None:
         own |= _schedule_of(alphas, scheduler_class.from_config(config).alphas_cumprod.double())
     return scheduler_class.from_config(config | own)
@@ -309,11 +318,15 @@ def _schedule_of(alphas: torch.Tensor, usual: torch.Tensor) -> dict[str, Any]:
 
 
 def _stated_prediction(reader: _Reader) -> str | None:
-    """The prediction type of its UNet according to the file, if it is given. Raises StudioError for flow matching."""
+    """The prediction type of its UNet according to the file, None if it says none. Raises StudioError for models that
+    are not trained with betas."""
     if "v_pred" in reader:
         return "v_prediction"
-    said = (reader.header.metadata.get(key, "").lower() for key in ("modelspec.prediction_type", "prediction_type"))
+    said = (reader.header.metadata.get(key, "").lower() for key in _SAID)
     text = next(filter(None, said), "")
-    if "flow" in text:
-        raise StudioError(f"{reader.path} says that it is a flow-matching model ({text}); {SUPPORTED}")
-    return "v_prediction" if re.match(r"v(\b|_|pred)", text) else "epsilon" if text.startswith("eps") else None
+    for pattern, meant in _MEANT:
+        if re.search(pattern, text):
+            if meant not in ("epsilon", "v_prediction", "sample"):
+                raise StudioError(f"{reader.path} says that it is {meant} ({text}); {SUPPORTED}")
+            return meant
+    return None

@@ -66,7 +66,7 @@ class TextEncoder:
         )
         masked = isinstance(self.model, T5EncoderModel) or getattr(self.model.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(self.device) if masked else None
-        with self.at_hand():
+        with self.at_hand(), library_errors("the text encoder cannot read the prompt", "restore its config.json"):
             return self.model(tokens.input_ids.to(self.device), attention_mask=mask, **settings)
 
     @contextmanager

@@ -81,23 +81,30 @@ def colour_map_of(pipeline: Any, rgb_map: Tensor) -> ColourMap:
 
     rgb_map: of `rgb_map_of`.
     """
-    vae, side = pipeline.vae, FLAT_CELLS * pipeline.vae_scale_factor
-    levels = torch.linspace(*FLAT_RANGE, 4)
-    colours = torch.cartesian_prod(levels, levels, levels)
-    latents = torch.cat(
-        [
-            encode_pictures(vae, (2 * part - 1)[:, :, None, None].expand(-1, -1, side, side))
-            for part in colours.split(16)
-        ]
-    )
-    constant = torch.ones_like(colours[:, :1])
-    encode = _least_squares(colours, latents.mean((2, 3)).float().cpu())
+    vae, side, colours = pipeline.vae, FLAT_CELLS * pipeline.vae_scale_factor, _flat_colours()
+    latents = [
+        encode_pictures(vae, (2 * part - 1)[:, :, None, None].expand(-1, -1, side, side)).mean((2, 3))
+        for part in colours.split(16)
+    ]
     decode = rgb_map.clone() / 2
     decode[-1] += 0.5
-    flat = torch.cat([colours, constant], 1) @ encode
-    seen = decode_latents(vae, flat[:, :, None, None].expand(-1, -1, FLAT_CELLS, FLAT_CELLS).to(latents))
-    error = ((seen.float().cpu().clamp(-1, 1) + 1) / 2).mean((2, 3)) - colours
-    return ColourMap(decode, encode, 100 * float(error.square().mean().sqrt()))
+    return ColourMap(decode, encode=_least_squares(colours, torch.cat(latents).float().cpu()))
+
+
+@torch.no_grad()
+def colour_map_error(pipeline: Any, colours: ColourMap) -> float:
+    """Root mean square error of 64 flat colours that go through `encode` and the VAE's decoder, in points of 100."""
+    wanted = _flat_colours()
+    flat = torch.stack([colours.flat(colour, FLAT_CELLS, FLAT_CELLS) for colour in wanted])
+    decoded = decode_latents(pipeline.vae, flat.to(pipeline._execution_device)).float().cpu().clamp(-1, 1)
+    error = (decoded + 1).mean((2, 3)) / 2 - wanted
+    return 100 * float(error.square().mean().sqrt())
+
+
+def _flat_colours() -> Tensor:
+    """(64, 3), 0…1."""
+    levels = torch.linspace(*FLAT_RANGE, 4)
+    return torch.cartesian_prod(levels, levels, levels)
 
 
 @torch.no_grad()

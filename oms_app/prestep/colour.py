@@ -22,12 +22,10 @@ class ColourMap:
 
     decode: (C + 1, 3), from scaled latents to colours, its last row the constant; fitted to smooth pictures.
     encode: (4, C), from flat colours to scaled latents, its last row the constant.
-    residual: root mean square error of `encode`'s colours, decoded, in points of 100.
     """
 
     decode: Tensor
     encode: Tensor
-    residual: float
 
     def cells(self, x0: Tensor) -> Tensor:
         """(C, h, w) → (3, h, w)."""

@@ -49,8 +49,12 @@ class SteeringCorrection(Correction, Protocol):
     def steering(self, start: Start) -> Steering | None:
         """The feedback of one run; None if these settings need none."""
 
-    def notes(self) -> tuple[str, ...]:
-        """What the user should know of these settings."""
+    def notes(self, steps: int, reason: str, starts_from_noise: bool) -> tuple[str, ...]:
+        """What the user should know of these settings. Raises ValueError if they could not change the picture.
+
+        steps: of the sampler. reason: why there is no module; "" if there is one. starts_from_noise: at zero terminal
+        SNR, where nothing of x̂0 remains at the start.
+        """
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ replaced by the one that belongs to the moved x̂0. The last 30 % of the steps a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
 
+from oms_app.light import LIGHTS
 from oms_app.prestep.colour import (
     ColourMap,
     at_brightness,
@@ -26,7 +27,6 @@ from oms_app.prestep.layout import (
     direction,
     hold_direction,
     hold_picture,
-    is_direction,
     modes_of,
     picture_modes,
 )
@@ -37,14 +37,20 @@ FEEDBACK = 0.7  # share of the steps with feedback
 NEWTON_STEPS = 6  # to find the shift whose clipped mean is the target
 # After which shares of the steps x̂0 is decoded, and how much smaller than a picture's latents.
 MEASURED_BRIGHTNESS, MEASURED_COLOUR = ((0.45, 2),), ((0.35, 4), (0.55, 2))
-MEMORY = 0.7  # weight of the steps before in what is known of how much of a shift comes back
-STEP, MOST = 0.35, 2.5  # of the error, how much one step is to correct; how far beyond the target a shift may go
-LIMIT = 0.5  # of full scale, that cells are shifted in one step
-TRIAL = 0.05, 0.15  # changes of cells whose effect is measured
-DAMPING = 0.05  # keeps a shift small in colours that hardly answer
-REACH = 0.02, 0.98  # means of a channel that leave a picture in it
-EXTRA = 0.15  # of full scale: how much further than the mean alone says a shift may go to make up for clipping
+MEMORY = 0.7  # weight of the earlier steps in what is known of how much of a shift stays
+PER_STEP = 0.35  # share of the error that one step is to correct
+MAX_GAIN = 2.5  # how many times the error a shift may be
+MAX_SHIFT = 0.5  # of full scale, of the cells in one step
+TRIAL = 0.05, 0.15  # least and greatest change of the cells whose effect is measured
+DAMPING = 0.05  # keeps a shift small in colours that hardly change with the cells
+REACH = 0.02, 0.98  # the means of a channel that are aimed at: a flat black or white is no picture
+MAX_EXTRA = 0.15  # of full scale: how much further than the mean alone says a shift may go to make up for clipping
 MIN_OPEN = 0.1  # the share of cells within 0…1 that is assumed at least, so that a step of the search stays small
+
+
+def feedback_steps(steps: int) -> int:
+    """In how many of a sampler's steps, its first ones, x̂0 is moved."""
+    return math.floor(FEEDBACK * steps)
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,11 @@ class Target:
     def is_free(self) -> bool:
         return not self.sets_mean and self.light is None
 
+    @property
+    def is_relative(self) -> bool:
+        """Whether the mean colour to reach depends on that of the picture without the dial."""
+        return self.warmth != 0 if self.tint is None else self.tint_strength < 1
+
     def colour(self, free: Tensor) -> tuple[Tensor, bool]:
         """The mean colour to reach, and whether it exists, for a picture whose mean colour would be `free`."""
         asked, exists = free, True
@@ -80,13 +91,13 @@ class Target:
         return warmed(asked, self.warmth), exists
 
     @property
-    def follows(self) -> bool:
-        """Whether only the brightness is set, so that the colour stays the sampler's own."""
+    def only_brightness(self) -> bool:
+        """Whether of the mean colour only the brightness is set, so that the rest stays the sampler's own."""
         return self.tint is None and self.warmth == 0
 
     def error(self, got: Tensor, free: Tensor) -> Tensor:
         """(3,): how far a picture's mean colour is from what was set, in each channel; all alike for brightness."""
-        if self.follows:
+        if self.only_brightness:
             assert self.luminance is not None
             return (got.mean() - self.luminance / 100).expand(3)
         return got - self.colour(free.to(got))[0]
@@ -99,9 +110,9 @@ class Steering:
     aim: (3,) added to the mean colour to reach, by `exact`. free, modes: the mean colour and the low modes (3, 4, 4)
     of the picture without the dial, as OMS's x̂0 or else the first x̂0 of the run says. against: by how much that
     picture's own light comes from the other side, a coefficient of the direction.
-    _seen: (3,) each, a decoded mean colour of x̂0 and the mean of its cells. _response: (3, 3), the change of the
-    decoded mean colour, its rows, for changes of the cells, its columns. _mean, _shift: (3,), of the last step's cells,
-    and by how much they were moved. _kept: Σ kept · shift and Σ shift²; their quotient is the share that stays.
+    On the CPU: _seen, (3,) each, a decoded mean colour of x̂0 and the mean of its cells. _response, (3, 3), the change
+    of the decoded mean colour, its rows, for changes of the cells, its columns. _mean, _shift, (3,), of the last step's
+    cells, and by how much they were moved. _kept, Σ kept · shift and Σ shift²; their quotient is the share that stays.
     """
 
     target: Target
@@ -118,14 +129,14 @@ class Steering:
 
     def observes(self, step: int, steps: int) -> bool:
         """Whether x̂0 is moved at this step, 0 … steps - 1."""
-        return not self.target.is_free and step + 1 <= FEEDBACK * steps
+        return not self.target.is_free and step < feedback_steps(steps)
 
     def measures(self, step: int, steps: int) -> int | None:
         """The factor by which x̂0 is made smaller to be decoded at this step; None if it is not decoded."""
         if not self.target.sets_mean:
             return None
-        last = math.floor(FEEDBACK * steps) - 1
-        chosen = MEASURED_BRIGHTNESS if self.target.follows else MEASURED_COLOUR
+        last = feedback_steps(steps) - 1
+        chosen = MEASURED_BRIGHTNESS if self.target.only_brightness else MEASURED_COLOUR
         return {min(math.floor(share * steps), last): factor for share, factor in chosen}.get(step)
 
     @property
@@ -133,16 +144,21 @@ class Steering:
         """Whether this run has measured by how much changes of cells change the decoded colour."""
         return self._response is not None
 
-    def trials(self, decoded: Tensor) -> Tensor:
-        """(3, 3): changes of cells whose effect is worth knowing, one a row. decoded: the mean colour of x̂0, (3,)."""
+    def trial_changes(self, x0: Tensor, decoded: Tensor) -> Tensor:
+        """(3, 3): changes of the cells of x̂0 (C, h, w) whose effect is worth knowing, one a row.
+
+        decoded: its mean colour (3,).
+        """
+        if self.free is None:
+            self.learn_free_light(self.colours.cells(x0.float()))
         error = self._wanted(decoded.float()) - decoded.float()
         return torch.diag(torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL))
 
-    def answer(self, changes: Tensor, effects: Tensor) -> None:
+    def learn_response(self, changes: Tensor, effects: Tensor) -> None:
         """By how much `changes` of the cells (3, 3) change the decoded mean colour: `effects` (3, 3), both by rows."""
-        self._response = torch.linalg.solve(changes.double().cpu(), effects.double().cpu()).float().T
+        self._response = torch.linalg.solve(changes.cpu().double(), effects.cpu().double()).float().T
 
-    def learn(self, x0: Tensor, decoded: Tensor) -> None:
+    def learn_colour(self, x0: Tensor, decoded: Tensor) -> None:
         """What x̂0 (C, h, w) looks like: its decoded mean colour (3,)."""
         self._seen = decoded.float().cpu(), self.colours.cells(x0.float()).mean((1, 2)).cpu()
 
@@ -151,15 +167,15 @@ class Steering:
         x0 = x0.float()
         cells = self.colours.cells(x0)
         if self.free is None:
-            self.look(cells)
+            self.learn_free_light(cells)
         return x0 + self.colours.change(self._lit(cells) - cells)
 
-    def look(self, cells: Tensor) -> None:
+    def learn_free_light(self, cells: Tensor) -> None:
         """Takes the mean colour and the low modes of the free picture from its cells (3, h, w)."""
         self.free = mean_colour(cells)
         if self.target.light is None:
             return
-        if is_direction(self.target.light):
+        if self.target.light in LIGHTS:
             self.against = max(0.0, -coefficient(cells, self._basis(cells)))
         else:
             self.modes = modes_of(cells)
@@ -171,7 +187,7 @@ class Steering:
     def _lit(self, cells: Tensor) -> Tensor:
         target = self.target
         if target.light is not None:
-            if is_direction(target.light):
+            if target.light in LIGHTS:
                 cells = hold_direction(cells, self._basis(cells), target.light_strength, self.against)
             else:
                 assert self.modes is not None
@@ -180,7 +196,7 @@ class Steering:
 
     def _wanted(self, seen: Tensor) -> Tensor:
         """(3,): the mean colour to reach, for a picture whose mean colour is `seen`."""
-        if self.target.follows:
+        if self.target.only_brightness:
             assert self.target.luminance is not None
             wanted = at_brightness(seen.clamp(0, 1), self.target.luminance / 100)
         else:
@@ -194,26 +210,26 @@ class Steering:
         x_t changes by a part of a shift in one step, and the network takes back the rest. So a shift goes beyond the
         target, the further the less of earlier ones has stayed.
         """
-        mean = cells.mean((1, 2))
+        mean = cells.mean((1, 2)).cpu()  # few numbers, and not every device solves equations
         if self._mean is not None and self._shift is not None:
             kept = float((mean - self._mean) @ self._shift), float(self._shift @ self._shift)
             self._kept = MEMORY * self._kept[0] + kept[0], MEMORY * self._kept[1] + kept[1]
-        shift = self._clipped_shift(cells) if self._seen is None else self._measured_shift(mean)
+        shift = self._clipped_shift(cells).cpu() if self._seen is None else self._measured_shift(mean)
         if self._kept[1] > 1e-8:
-            shift = shift * min(MOST, max(1.0, STEP / max(self._kept[0] / self._kept[1], 1e-3)))
-        shift = shift.clamp(-LIMIT, LIMIT)
+            shift = shift * min(MAX_GAIN, max(1.0, PER_STEP / max(self._kept[0] / self._kept[1], 1e-3)))
+        shift = shift.clamp(-MAX_SHIFT, MAX_SHIFT)
         self._mean, self._shift = mean, shift
-        return cells + shift.view(3, 1, 1)
+        return cells + shift.view(3, 1, 1).to(cells)
 
     def _measured_shift(self, mean: Tensor) -> Tensor:
         """The shift (3,) of cells with this mean that the last measurement says."""
         assert self._seen is not None and self._response is not None
-        decoded, at, response = (one.to(mean) for one in (*self._seen, self._response))
+        (decoded, at), response = self._seen, self._response
         seen = decoded + response @ (mean - at)
         error = self._wanted(seen) - seen
-        if self.target.follows:
+        if self.target.only_brightness:
             return (error.mean() / response.sum(1).mean().clamp(min=MIN_OPEN)).expand(3)
-        return torch.linalg.solve(response.T @ response + DAMPING * torch.eye(3).to(mean), response.T @ error)
+        return torch.linalg.solve(response.T @ response + DAMPING * torch.eye(3), response.T @ error)
 
     def _clipped_shift(self, cells: Tensor) -> Tensor:
         """The shift (3,) after which the clipped mean of the cells is the target."""
@@ -224,16 +240,17 @@ class Steering:
             moved = cells + shift.view(3, 1, 1)
             open_share = ((moved > 0) & (moved < 1)).float().mean((1, 2)).clamp(min=MIN_OPEN)
             shift = shift + (wanted - mean_colour(moved)) / open_share
-        return torch.minimum(torch.maximum(shift, plain - EXTRA), plain + EXTRA)
+        return torch.minimum(torch.maximum(shift, plain - MAX_EXTRA), plain + MAX_EXTRA)
 
 
 @dataclass(frozen=True)
 class Dial(Oms):
     """One More Step whose x̂0 gets the light that was set, and is held there by feedback.
 
-    Without an OMS module x̂0 is a flat picture of the target's colour, grey if only the brightness is set; at zero
-    terminal SNR nothing leaks, and feedback is all there is. centre: whether the noise loses its channel means.
-    spread: how much of a sample of the low frequencies' deviation (spread.py) is added to x̂0.
+    Without an OMS module x̂0 is a flat picture of the target's colour, or grey if that depends on the picture's own
+    colour, which is unknown then; at zero terminal SNR nothing leaks, and feedback is all there is.
+    centre: whether the noise loses its channel means. spread: how much of a sample of the low frequencies' deviation
+    (spread.py) is added to x̂0.
     """
 
     luminance: float | None = None
@@ -248,21 +265,12 @@ class Dial(Oms):
 
     @property
     def target(self) -> Target:
-        return Target(
-            self.luminance,
-            self.tint,
-            self.tint_strength,
-            self.warmth,
-            self.light,
-            self.light_strength,
-            self.light_angle,
-        )
+        return Target(**{one.name: getattr(self, one.name) for one in fields(Target)})
 
     def x0(self, start: Start) -> Tensor:
-        steering = self.steering(start)
         if start.predict is None:
             return self._flat(start)[None]
-        x0 = self._free_x0(start)
+        x0, steering = self._free_x0(start), self.steering(start)
         return x0 if steering is None else steering.move(x0[0])[None]
 
     def correct(self, start: Start) -> Tensor:
@@ -280,14 +288,20 @@ class Dial(Oms):
             return None
         steering = Steering(self.target, start.colour_map(), start.aim)
         if start.predict is not None:
-            steering.look(steering.colours.cells(self._free_x0(start)[0]))
+            steering.learn_free_light(steering.colours.cells(self._free_x0(start)[0]))
         return steering
 
-    def notes(self) -> tuple[str, ...]:
-        """What the user should know of these settings."""
-        if self.tint is None or self.luminance is None or self.target.colour(parse_colour(self.tint))[1]:
-            return ()
-        return (f"no colour of the tint {self.tint} is as bright as {self.luminance:g} %: it becomes paler",)
+    def notes(self, steps: int, reason: str, starts_from_noise: bool) -> tuple[str, ...]:
+        found = []
+        if self.target.is_free:
+            found += [f"no light is set, and {reason}: it is the raw picture"] if reason else []
+        elif feedback_steps(steps) == 0:
+            if starts_from_noise:
+                raise ValueError("this schedule starts from pure noise, so one step can set no light: take 2 or more")
+            found.append("one step has no feedback, so the light is set at the start alone: take 2 or more steps")
+        if self.tint and self.luminance is not None and not self.target.colour(parse_colour(self.tint))[1]:
+            found.append(f"no colour of the tint {self.tint} is as bright as {self.luminance:g} %: it becomes paler")
+        return tuple(found)
 
     def _free_x0(self, start: Start) -> Tensor:
         """OMS's x̂0 (1, C, h, w) before light is set; with a spread it has this picture's sample of low frequencies."""
@@ -302,6 +316,6 @@ class Dial(Oms):
 
     def _flat(self, start: Start) -> Tensor:
         """x̂0 (C, h, w) without a module."""
-        colours, (height, width) = start.colour_map(), start.x_s.shape[-2:]
+        target = Target(luminance=self.luminance) if self.target.is_relative else self.target
         grey = torch.full((3,), 0.5, device=start.x_s.device)
-        return colours.flat(self.target.colour(grey)[0], height, width)
+        return start.colour_map().flat(target.colour(grey)[0], *start.x_s.shape[-2:])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from oms_app.light import LIGHTS, MODES, layout_values, towards
+from oms_app.light import MODES, layout_values, towards
 from oms_app.prestep.leak import from_modes, low_modes
 
 FULL = 0.6  # of full scale, the coefficient at strength 1: 0.5 is ±0.3
@@ -62,14 +62,9 @@ def picture_modes(text: str) -> Tensor:
 def hold_picture(cells: Tensor, modes: Tensor, free: Tensor, strength: float) -> Tensor:
     """Cells with the low modes of a picture: `strength` of them, the rest those of the free picture (3, 4, 4)."""
     wanted = torch.lerp(free.to(cells), modes.to(cells), strength)
-    have = low_modes(cells[None], MODES)[0]
-    return cells + from_modes((wanted - have)[None], *cells.shape[1:])[0]
+    return cells + from_modes((wanted - modes_of(cells))[None], *cells.shape[1:])[0]
 
 
 def modes_of(cells: Tensor) -> Tensor:
     """The low modes (3, 4, 4) of cells."""
     return low_modes(cells[None], MODES)[0]
-
-
-def is_direction(light: str) -> bool:
-    return light in LIGHTS

@@ -108,7 +108,7 @@ class TimeFreeUNet(nn.Module):
     def _empty(cls, path: Path) -> TimeFreeUNet:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: an OMS module is a folder with {CONFIG_NAME} and safetensors")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
         found = config.get("_class_name") if isinstance(config, dict) else None
         if found != CLASS_NAME:
             raise ValueError(f"{path} describes {found!r}, not {CLASS_NAME!r}: give the folder of an OMS module")

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image, ImageFilter
 
-from oms_app.light import MAX_PIXELS, is_layout, layout_picture, layout_text
+from oms_app.light import GREY, MAX_PIXELS, is_layout, layout_picture, layout_text
 from oms_app.ui import markup
 from oms_app.ui.events import QUICK, Component
 from oms_app.ui.field_set import FieldSet
@@ -16,7 +16,6 @@ from oms_app.ui.light_values import PAINTING, PICTURE
 from oms_app.ui.live_previews import data_url
 
 CANVAS = 256  # pixels a side
-GREY = (128, 128, 128)  # what is not painted: neither dark nor bright
 BRUSHES = ["#ffffff", "#000000", "#ffb060", "#3060ff"]  # light, shadow, warm, cool
 SHOWN = 64  # pixels of the picture that shows what counts
 
