@@ -172,6 +172,27 @@ def test_other_files_are_not_shown_and_read_once(tmp_path: Path) -> None:
     assert history.refresh() == 0
 
 
+def test_a_folder_that_did_not_change_is_not_compared_again_and_each_change_is_seen(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    _, first = keep(tmp_path)
+    assert names(history) == [first]
+    os.utime(tmp_path, (1_600_000_000,) * 2)
+    assert history.refresh() == 0 and history._settled is not None
+    _, second = keep(tmp_path, seed=6)
+    assert names(history) == [second, first]
+    for change in (
+        lambda: history.mark(first, True),
+        lambda: (tmp_path / ".history/index.sqlite3").unlink(),
+        lambda: history.delete(second),
+    ):
+        for folder in (tmp_path, tmp_path / ".history/favourites"):
+            if folder.exists():
+                os.utime(folder, (1_600_000_000,) * 2)
+        history.refresh()
+        change()
+    assert names(history, favourites=True) == names(history) == [first]
+
+
 def test_many_new_files_are_read_by_a_thread_newest_first(tmp_path: Path) -> None:
     made = [keep(tmp_path, seed=seed)[1] for seed in range(FIRST)]
     history = History(tmp_path)
