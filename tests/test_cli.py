@@ -366,7 +366,7 @@ def test_work_over_a_second_shows_what_it_does_and_the_time_left(
         time.sleep(0.5)
         assert capsys.readouterr().err == "", "within the first second nothing is said"
         time.sleep(1.0)
-        assert capsys.readouterr().err.startswith("starting (1 s)\n")
+        assert capsys.readouterr().err.startswith("loading the libraries (1 s)\n")
         progress(Progress(stage="load"))
         for step in range(1, 6):
             time.sleep(0.1)

@@ -7,15 +7,19 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from test_app import CREATE
 
 from oms_app import GenerateRequest, GenerateResult, StudioError, Variant
+from oms_app.engine.service import StudioService
 from oms_app.output import png
 from oms_app.output.history import FIRST, History, Query, light_of
 from oms_app.schema import RAW, ImageResult, ImageStats, Seconds
+from oms_app.ui.looks_panel import with_look
 
 STATS = ImageStats(mean=0, lightness=0, p1=0, p99=0, a=0, b=0, histogram=(0,) * 64)
 OMS = Variant(name="oms", correction="oms", prompt="Dusk", guidance_scale=2.0)
@@ -90,6 +94,21 @@ def test_filters_of_model_light_look_and_favourites(tmp_path: Path) -> None:
     assert names(history, favourites=True) == []
 
 
+def test_every_look_finds_the_pictures_that_create_makes_with_it(late: StudioService, tmp_path: Path) -> None:
+    looks = [look for look, _ in late.looks.looks()]
+    history = History(tmp_path)
+    made = {}
+    for look in looks:
+        request = with_look(replace(CREATE, prompt="sea"), look, ("", "")).to_request()
+        made[look.id] = keep(tmp_path, request.prompt, request.variants)[1]
+    for look in looks:
+        found = [one.name for one in history.find(late.query(look.id)).pictures]
+        assert made[look.id] in found, look.id
+    assert history.find(late.query("fog")).total < len(looks) / 2
+    with pytest.raises(StudioError, match="there is no look"):
+        late.query("no")
+
+
 def test_deleting_takes_the_raw_picture_along_and_can_be_undone(tmp_path: Path) -> None:
     history = History(tmp_path)
     second = OMS.model_copy(update={"name": "oms 2", "guidance_scale": 3.0})
@@ -151,6 +170,27 @@ def test_other_files_are_not_shown_and_read_once(tmp_path: Path) -> None:
     history = History(tmp_path)
     assert history.find().pictures == () and history.models() == []
     assert history.refresh() == 0
+
+
+def test_a_folder_that_did_not_change_is_not_compared_again_and_each_change_is_seen(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    _, first = keep(tmp_path)
+    assert names(history) == [first]
+    os.utime(tmp_path, (1_600_000_000,) * 2)
+    assert history.refresh() == 0 and history._settled is not None
+    _, second = keep(tmp_path, seed=6)
+    assert names(history) == [second, first]
+    for change in (
+        lambda: history.mark(first, True),
+        lambda: (tmp_path / ".history/index.sqlite3").unlink(),
+        lambda: history.delete(second),
+    ):
+        for folder in (tmp_path, tmp_path / ".history/favourites"):
+            if folder.exists():
+                os.utime(folder, (1_600_000_000,) * 2)
+        history.refresh()
+        change()
+    assert names(history, favourites=True) == names(history) == [first]
 
 
 def test_many_new_files_are_read_by_a_thread_newest_first(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class ProgressLine:
         self._is_terminal = sys.stderr.isatty()
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._text, self._done, self._total = "starting", 0.0, 0.0
+        self._text, self._done, self._total = "loading the libraries", 0.0, 0.0
         self._counted_from: tuple[float, float] = (0.0, 0.0)  # what was done when counting began, and when that was
         self._shown_at = time.monotonic()
         self._began = self._stage_began = self._shown_at

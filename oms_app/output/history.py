@@ -36,6 +36,7 @@ MAX_PIXELS = 64_000_000  # of a picture of which a thumbnail is made
 FIRST, BATCH = 60, 200  # files that `refresh` reads at once, and that its thread reads in one transaction
 KEPT_DELETED = 7 * 24 * 60 * 60  # seconds
 PATIENCE = 10.0  # seconds to wait while another process writes the index
+SETTLED = 2_000_000_000  # nanoseconds since the last change of a folder whose contents need not be compared again
 ATTEMPTS = 4  # to use the index: another process may be making a damaged one anew
 TAGS = ("prompt", "luminance", "tint", "warmth", "light", "spread")  # settings of a variant that can be searched for
 TABLES = """
@@ -105,12 +106,18 @@ class History:
         self.folder = folder
         self._own = folder / ".history"
         self._reading = _Reading()
+        self._settled: tuple[int, int, int] | None = None  # the state that the index was last compared with
 
     def refresh(self) -> int:
         """Brings the index up to date with the folder. Returns how many files a thread has still to read."""
+        state = self._state()
+        if state is not None and state == self._settled:
+            return 0
         unread = self._index(lambda index: self._compare(index))
         if unread:
             self._add(unread[:FIRST])
+        elif state is not None and max(state[:2]) < time.time_ns() - SETTLED:
+            self._settled = state
         rest = unread[FIRST:]
         with self._reading.lock:
             running = self._reading.thread is not None and self._reading.thread.is_alive()
@@ -118,6 +125,21 @@ class History:
                 self._reading.thread = threading.Thread(target=self._read, args=(rest,), name="history", daemon=True)
                 self._reading.thread.start()
         return len(rest)
+
+    def _state(self) -> tuple[int, int, int] | None:
+        """What changes with the folder's files, with the favourites and with another index; None if one is absent.
+
+        Times of folders may be some milliseconds coarse, so only those of some time ago are relied on.
+        """
+        try:
+            marked = self._own / "favourites"
+            return (
+                self.folder.stat().st_mtime_ns,
+                marked.stat().st_mtime_ns if marked.exists() else 0,
+                (self._own / "index.sqlite3").stat().st_ino,
+            )
+        except OSError:
+            return None
 
     def wait(self) -> None:
         """Until the thread of `refresh` has read everything."""

@@ -190,7 +190,8 @@ class CompareTab(Tab):
             }
         first = made[min(made)]
         notes = dict.fromkeys(note for one in made.values() for note in one.result.notes)
-        shown = readout.summary(first.result.request.prompt, first.image.seed, readout.details(first.result))
+        *details, _ = readout.details(first.result)  # its time is that of a part
+        shown = readout.summary(first.result.request.prompt, first.image.seed, details)
         return {
             **updates,
             self._summary: shown,
