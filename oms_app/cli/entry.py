@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 from oms_app import __version__
 from oms_app.cli import bench, calibrate, doctor, evaluate, generate, inspect, models, train
 from oms_app.cli.console import print_error
+from oms_app.cli.startup import prepare_process, require_user_folder
 from oms_app.errors import StudioError, describe
 
 
@@ -55,9 +56,11 @@ def _program() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
+    prepare_process()
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"  # read when diffusers is imported
     app = build_app()
     try:
+        require_user_folder()
         code = app(
             args=None if arguments is None else list(arguments),
             prog_name=_program(),
@@ -65,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except TyperException as error:  # unknown option, missing prompt, text instead of a number …
         return print_error(error.format_message() or "no command was given", "--help shows the commands and options")
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         return print_error("stopped", code=130)
     except StudioError as error:
         return print_error(str(error))

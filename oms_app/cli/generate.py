@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Set
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from oms_app.cli.options import (
     variants_parameter,
     with_parameters,
 )
+from oms_app.cli.startup import require_writable
 from oms_app.engine.picture_settings import read_picture
 from oms_app.errors import StudioError, unread_notes
 from oms_app.fields import REQUEST_FIELDS
@@ -95,8 +97,9 @@ def generate(
         asked, settings, said = _from_picture(source, asked, values["variants"], settings, given)
     request = GenerateRequest.model_validate(asked)
     folder = out or user_folder() / "pictures"
-    if folder.exists() and not folder.is_dir():
+    if os.path.isfile(folder):  # unlike Path, it answers for names that are too long
         raise StudioError(f"--out {folder} is a file: name a folder")
+    require_writable(folder)  # now, not after minutes of work
     with output_on_stderr() as progress:
         studio = open_studio(device, precision=precision, memory=memory)
         from oms_app.output import png

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from oms_app import __version__
+from oms_app.cli import logs
 from oms_app.cli.extras import require
+from oms_app.cli.startup import (
+    choose_temporary_folder,
+    keep_loopback_off_proxies,
+    prepare_process,
+    require_address,
+    require_user_folder,
+)
 from oms_app.errors import StudioError
+from oms_app.paths import user_folder
 
+END_SECONDS = 1.0  # that running work has to end and to save its pictures, after Ctrl+C
 LOCAL = {"127.0.0.1", "localhost", "::1"}
 PASSWORDS = ("OMS_PASSWORD", "OMS_GUEST_PASSWORD")
 
@@ -32,6 +42,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         default=os.environ.get("OMS_PASSWORD"),
         help='visitors log in as "oms" with this password; safer as the environment variable OMS_PASSWORD',
     )
+    parser.add_argument("--log-file", type=Path, help="also write the log to this file; it is rotated at 5 MB")
+    parser.add_argument("--log-prompts", action="store_true", help="log the prompts of requests too")
     parser.add_argument("--share", action="store_true", help="also open a public link; needs a password")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument("--version", action="version", version=f"OMS Studio {__version__}")
@@ -62,22 +74,29 @@ def on_space() -> bool:
 
 def main(given: Sequence[str] | None = None) -> int:
     """Serve the page until Ctrl+C. Returns the exit code: 2 if it cannot start, with one line on stderr."""
+    prepare_process()
     chosen = arguments(given)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"  # read when diffusers is imported
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("oms_app").setLevel(logging.INFO)  # which attention is used, and why
     try:
+        require_user_folder()
+        logs.start(chosen.log_file, prompts=chosen.log_prompts)
+        logs.report_crashes(user_folder() / "crashes")
         require("app", "the page")
-        serve(chosen, space=on_space())
+        require_address(chosen.host, chosen.port)
+        keep_loopback_off_proxies()
+        choose_temporary_folder()
+        return serve(chosen, space=on_space())
     except StudioError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    except KeyboardInterrupt:
+        return 130
 
 
-def serve(chosen: argparse.Namespace, *, space: bool) -> None:
-    """Build the page, launch it and wait. space: visitors are strangers to each other. Raises StudioError."""
+def serve(chosen: argparse.Namespace, *, space: bool) -> int:
+    """Build the page, launch it and wait for Ctrl+C or SIGTERM; returns the exit code. space: visitors are strangers
+    to each other. Raises StudioError."""
     from oms_app.engine.service import StudioService
     from oms_app.ui.demo import create_demo, launch_settings
     from oms_app.ui.roles import login
@@ -88,7 +107,7 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> None:
     studio = StudioService(device=chosen.device, precision=chosen.precision, memory=chosen.memory, pictures=pictures)
     demo = create_demo(studio, local=not space)
     demo.launch(
-        server_name=chosen.host,
+        server_name=f"[{chosen.host}]" if ":" in chosen.host else chosen.host,
         server_port=chosen.port,
         share=chosen.share,
         auth=login(chosen.password, chosen.guest_password),
@@ -106,7 +125,14 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> None:
     # pair in the browser took 3.2 s instead of 2.0 s on two cores.
     sys.setswitchinterval(0.0005)
     studio.start()  # only now, because importing torch would delay the first page
-    demo.block_thread()
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        print("stopping", file=sys.stderr, flush=True)
+        studio.stop(END_SECONDS)
+    # Threads of libraries may be in the middle of a loop of the CPU, which Python's own end would wait for or abort.
+    sys.stdout.flush()
+    os._exit(130)
 
 
 def middleware(chosen: argparse.Namespace, *, space: bool) -> tuple[Any, tuple[()], dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -42,6 +44,8 @@ from oms_app.schema import (
 if TYPE_CHECKING:
     from oms_app.engine.studio import Studio
 
+prompts = logging.getLogger("oms_app.prompts")  # silent unless the program is told to log prompts
+prompts.disabled = True
 REPORT_SECONDS = 0.5  # between two reports: showing one takes a browser's core about 40 ms
 
 
@@ -74,6 +78,7 @@ class StudioService:
         self._run_times = RunTimes(user_folder(home) / "pace.json")
         self._studio: Future[Studio] | None = None
         self._starting = threading.Lock()
+        self._ending = threading.Event()
         self.pictures = pictures or user_folder(home) / "pictures"
         self.visitors = Visitors(self.pictures, private=pictures is not None)
         self.looks = LookLibrary(folder=None if pictures else user_folder(home) / "looks")
@@ -107,7 +112,9 @@ class StudioService:
         should_stop: Callable[[], bool] | None = None,
     ) -> GenerateResult:
         """As `Studio.generate`. Raises StudioError also if the device that was chosen is not available."""
-        result = self.start().result().generate(request, on_progress=on_progress, should_stop=should_stop)
+        stop = self._stops(should_stop)
+        prompts.info("%s", request.prompt)
+        result = self.start().result().generate(request, on_progress=on_progress, should_stop=stop)
         self._run_times.learn(result)
         return result
 
@@ -121,15 +128,25 @@ class StudioService:
         yield Progress(stage="load")
         studio = self.start().result()
         complete = studio.complete(request)
+        prompts.info("%s", request.prompt)
         event: Progress | GenerateResult
         for event in stream_events(
-            lambda report: self._worker.submit(partial(studio.paint, complete, Run(report, stop.is_set))),
+            lambda report: self._worker.submit(partial(studio.paint, complete, Run(report, self._stops(stop.is_set)))),
             stop,
             interval,
         ):
             if isinstance(event, GenerateResult):
                 self._run_times.learn(event)
             yield event
+
+    def stop(self, seconds: float) -> None:
+        """Ends running work within one step, and waits at most `seconds` for it. For the end of the program."""
+        self._ending.set()
+        with contextlib.suppress(TimeoutError):
+            self._worker.submit(lambda: None).result(timeout=seconds)
+
+    def _stops(self, should_stop: Callable[[], bool] | None) -> Callable[[], bool]:
+        return lambda: self._ending.is_set() or (should_stop is not None and should_stop())
 
     def estimate(self, requests: Sequence[GenerateRequest]) -> float | None:
         """Seconds that the requests will take together, from earlier runs on this machine; None if unknown."""

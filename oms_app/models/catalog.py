@@ -121,10 +121,10 @@ class Catalog:
     def __init__(self, presets: Path | None = None, root: Path | None = None, home: Path | None = None) -> None:
         self.downloads = user_folder(home) / "models"
         self.presets = (presets or PRESETS / "models").resolve()
-        self.root = (root or self.presets.parents[1]).resolve()
-        self.entries: dict[str, Entry] = {}
         if not self.presets.is_dir():
             raise StudioError(f"the catalogue folder {self.presets} does not exist: give one with *.json entries")
+        self.root = (root or self.presets.parents[1]).resolve()
+        self.entries: dict[str, Entry] = {}
         for path in sorted(self.presets.glob("*.json")):
             try:
                 entry = Entry.model_validate_json(read_text(path))
