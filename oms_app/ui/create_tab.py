@@ -9,7 +9,7 @@ import gradio as gr
 
 from oms_app.engine.service import StudioService
 from oms_app.schema import OMS, GenerateResult
-from oms_app.ui import controls, examples, markup, readout, restore, saved_settings
+from oms_app.ui import controls, drafts, examples, markup, readout, restore, saved_settings
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import CREATE_FIELDS, CreateValues
@@ -120,6 +120,7 @@ class CreateTab(Tab):
             shown=self._shown,
         )
         self._light.connect(page.demo, self.fields, also=self._view.summary)
+        drafts.connect(self._light.live, self.fields, self._service, self._view)
         self._seed.connect()
         self._models.connect({name: self.fields[name] for name in MODEL_FIELDS})
         self._looks.connect(page.demo, self.fields, self.controls.status, self._view.oms_image)
