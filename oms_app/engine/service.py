@@ -145,6 +145,10 @@ class StudioService:
                 return result
         return None
 
+    def word_suggestions(self, model_id: str, *texts: str) -> dict[str, tuple[str, ...]]:
+        """As `Studio.word_suggestions`; the first one waits for the engine."""
+        return self.start().result().word_suggestions(model_id, *texts)
+
     def calibration(self, model_id: str) -> Calibration | None:
         """How exactly a base obeys the dial's brightness; None if nobody measured it. Does not wait for the engine."""
         return expected(model_id, self._engine["home"])
