@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 prompts = logging.getLogger("oms_app.prompts")  # silent unless the program is told to log prompts
 prompts.disabled = True
+DRAFT_TRIES = 3
 REPORT_SECONDS = 0.5  # between two reports: showing one takes a browser's core about 40 ms
 
 
@@ -155,6 +156,18 @@ class StudioService:
     def preview(self, request: GenerateRequest) -> tuple[ImageResult, ...] | None:
         """As `Studio.preview`; the first one waits for the engine."""
         return self.start().result().preview(request)
+
+    def draft(self, request: GenerateRequest, *, whole: bool = False) -> GenerateResult | None:
+        """As `Studio.draft`. If a preview came between, a draft in few steps is tried again."""
+        studio = self.start().result()
+        for _ in range(1 if whole else DRAFT_TRIES):
+            if (result := studio.draft(request, whole=whole)) is not None:
+                return result
+        return None
+
+    def word_suggestions(self, model_id: str, *texts: str) -> dict[str, tuple[str, ...]]:
+        """As `Studio.word_suggestions`; the first one waits for the engine."""
+        return self.start().result().word_suggestions(model_id, *texts)
 
     def calibration(self, model_id: str) -> Calibration | None:
         """How exactly a base obeys the dial's brightness; None if nobody measured it. Does not wait for the engine."""

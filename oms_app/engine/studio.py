@@ -21,6 +21,7 @@ from oms_app.engine.caches import ByteCache
 from oms_app.engine.correct import correct, picture_settings
 from oms_app.engine.decode import decode
 from oms_app.engine.denoise import call_for, chunks, denoise, draw
+from oms_app.engine.drafts import MOST_BYTES_ON_CPU, in_few_steps
 from oms_app.engine.encode import encode, text_notes
 from oms_app.engine.exact import ExactRuns
 from oms_app.engine.image_stats import image_stats
@@ -42,7 +43,7 @@ from oms_app.engine.stages import (
     extend,
 )
 from oms_app.engine.worker import CallerThread, Worker
-from oms_app.errors import StudioError, one_line
+from oms_app.errors import Stopped, StudioError, one_line
 from oms_app.models.catalog import Catalog, ModelInfo, open_catalog
 from oms_app.models.failures import is_out_of_memory
 from oms_app.models.loading import ModelKey, choose_device, expected_bytes, load, read_vocabulary
@@ -55,10 +56,12 @@ from oms_app.models.memory import (
     automatic_device_budget,
     give_back,
     share_one_arena,
+    size_on_disk,
 )
 from oms_app.models.store import Store, StoreStatistics
 from oms_app.models.text import Embedding, unknown_words
 from oms_app.paths import user_folder
+from oms_app.prompt_hints import nearest
 from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, Progress
 
 MiB = 2**20
@@ -125,6 +128,11 @@ class Studio:
         """Words that a model with a small vocabulary does not know, each once. Fast: no weights are loaded."""
         entry = self.catalog.find(model_id, "base")
         return unknown_words(read_vocabulary(self.catalog.folder(entry)), *texts)
+
+    def word_suggestions(self, model_id: str, *texts: str) -> dict[str, tuple[str, ...]]:
+        """The unknown words of the texts, each with the known words nearest to it."""
+        vocabulary = read_vocabulary(self.catalog.folder(self.catalog.find(model_id, "base")))
+        return {word: nearest(word, vocabulary) for word in unknown_words(vocabulary, *texts)}
 
     def statistics(self) -> StoreStatistics:
         """Of the store of loaded models."""
@@ -352,6 +360,21 @@ class Studio:
             if not is_out_of_memory(error):
                 raise
             raise StudioError("there is not enough memory for a preview; generating may still work") from error
+
+    def draft(self, request: GenerateRequest, *, whole: bool = False) -> GenerateResult | None:
+        """As `generate`, in few steps (drafts.py) or `whole` in all of them; it makes way for anything else.
+
+        None if the device is in use, if other work came, or if the model is too big for drafts on this device.
+        """
+        complete = self.complete(request)
+        if self.device.type == "cpu" and size_on_disk(self.catalog.folder(complete.entry)).total > MOST_BYTES_ON_CPU:
+            return None
+        run = Run(None, self._worker.is_wanted)
+        work = partial(self.paint, complete if whole else in_few_steps(complete), run)
+        try:
+            return self._worker.run_soon(work, PREVIEW_PATIENCE)
+        except Stopped:
+            return None
 
     def _preview(self, request: ResolvedRequest) -> tuple[ImageResult, ...]:
         with ExitStack() as used:

@@ -28,6 +28,9 @@ class Worker(Protocol):
     def run_soon(self, work: Callable[[], T], patience: float) -> T | None:
         """As `run`; None if its turn has not come within `patience` seconds."""
 
+    def is_wanted(self) -> bool:
+        """Whether other work waits for the device: work that can be dropped should then make way."""
+
 
 class CallerThread:
     """The caller's own thread uses the device; other threads wait for their turn."""
@@ -43,6 +46,9 @@ class CallerThread:
             return work()
         finally:
             self._turn.release()
+
+    def is_wanted(self) -> bool:
+        return False  # nobody draws drafts without a page
 
     def run_soon(self, work: Callable[[], T], patience: float) -> T | None:
         if not self._turn.acquire(timeout=patience):
@@ -86,6 +92,9 @@ class DeviceWorker:
                     return future.result()  # the work's own TimeoutError, or it ended just now
                 if should_stop() and future.cancel():
                     raise Stopped("stopped") from None
+
+    def is_wanted(self) -> bool:
+        return not self._waiting.empty()
 
     def run_soon(self, work: Callable[[], T], patience: float) -> T | None:
         started = threading.Event()

@@ -9,7 +9,7 @@ import gradio as gr
 
 from oms_app.engine.service import StudioService
 from oms_app.schema import OMS, GenerateResult
-from oms_app.ui import controls, examples, markup, readout, restore, saved_settings
+from oms_app.ui import controls, drafts, examples, markup, readout, restore, saved_settings, word_check
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import CREATE_FIELDS, CreateValues
@@ -68,6 +68,7 @@ class CreateTab(Tab):
                     self.controls.build_buttons()
                     self._seed.build_new()
                 self.controls.build_status(TRY if opens else "")
+                self._words = word_check.build()
             with gr.Column(elem_id="show", min_width=0):
                 self._view.build(opens.result(self._service) if opens else None)
                 self._history.build()
@@ -120,6 +121,8 @@ class CreateTab(Tab):
             shown=self._shown,
         )
         self._light.connect(page.demo, self.fields, also=self._view.summary)
+        drafts.connect(self._light.live, self.fields, self._service, self._view)
+        word_check.connect(self._words, self.fields, self._service)
         self._seed.connect()
         self._models.connect({name: self.fields[name] for name in MODEL_FIELDS})
         self._looks.connect(page.demo, self.fields, self.controls.status, self._view.oms_image)

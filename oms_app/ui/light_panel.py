@@ -12,7 +12,7 @@ from oms_app.fields import VARIANT_FIELDS
 from oms_app.light import SIDES
 from oms_app.prestep.corrections import CORRECTIONS, DIAL
 from oms_app.schema import Variant
-from oms_app.ui import controls, markup, oms_preview
+from oms_app.ui import controls, drafts, markup, oms_preview
 from oms_app.ui.events import QUICK, Component
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import BETWEEN_TWO, CREATE_FIELDS, OMS_MODES, ONE_PROMPT, CreateValues
@@ -24,7 +24,7 @@ DIM = 20.0  # percent: the first brightness of its slider, which is off
 
 
 class LightPanel:
-    """preview: the OMS preview, which `oms_preview.connect` keeps up to date."""
+    """preview: the OMS preview, which `oms_preview.connect` keeps up to date. live: the switch of drafts."""
 
     def __init__(self, service: StudioService) -> None:
         self._service = service
@@ -38,9 +38,11 @@ class LightPanel:
         first: whose OMS prompt, OMS CFG and mean brightness are set when the page opens.
         """
         with gr.Group(elem_id="oms"):
-            found["oms_on"] = gr.Checkbox(
-                value=True, label="Light: One More Step (OMS)", elem_id="oms-on", container=False,
-            )  # fmt: skip
+            with gr.Row(elem_id="oms-switches"):
+                found["oms_on"] = gr.Checkbox(
+                    value=True, label="Light: One More Step (OMS)", elem_id="oms-on", container=False,
+                )  # fmt: skip
+                self.live = drafts.build_switch(self._service)
             with gr.Column(elem_id="oms-settings") as self._settings:
                 self._build_words(found, first)
                 self._build_colours(found, first)

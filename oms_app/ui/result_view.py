@@ -69,13 +69,15 @@ class ShownResult:
 
 
 class ResultView:
-    """summary: the line above the pictures; it changes with each new result."""
+    """summary: the line above the pictures; it changes with each new result. shown: prompt and seed of the pair.
+    draft: what drafts.py lays over the OMS picture."""
 
     def build(self, first: ShownResult | None) -> None:
         """Creates the components inside the current column. first: what the page shows when it opens."""
         shows = _contents(first)
         self.summary = gr.HTML(shows["summary"], elem_id="summary")
         self._images: dict[str, gr.Image] = {}
+        self.shown = gr.State(shows["shown"])
         self._figures: dict[str, gr.HTML] = {}
         self._overlays: dict[str, gr.HTML] = {}
         with gr.Row(elem_id="pictures"):
@@ -85,6 +87,8 @@ class ResultView:
                 ) as panel:
                     self._images[name] = picture_panel(f"{name}-image", label=title, alt_text=alt, value=shows[name])
                     self._overlays[name] = live_previews.build(name)
+                    if name == "oms":
+                        self.draft = gr.HTML("", elem_id="draft")
                 if name == "plain":
                     self.plain_panel = panel
             self._slider = gr.ImageSlider(
@@ -103,11 +107,19 @@ class ResultView:
     @property
     def outputs(self) -> list[Component]:
         """The components that `show` updates."""
-        return [*self._images.values(), *self._figures.values(), self._slider, self.summary]
+        return [*self._images.values(), *self._figures.values(), self._slider, self.summary, self.shown]
 
     @property
     def oms_image(self) -> gr.Image:
         return self._images["oms"]
+
+    def show_figures(self, image: ImageResult) -> Updates:
+        """The figures of an OMS picture that is shown before it is saved."""
+        return {self.oms_figures: _figures("oms", Picture.of(image))}
+
+    @property
+    def oms_figures(self) -> gr.HTML:
+        return self._figures["oms"]
 
     @property
     def overlays(self) -> list[Component]:
@@ -121,6 +133,7 @@ class ResultView:
             **{self._figures[name]: shows[f"{name} figures"] for name in PANELS},
             self._slider: shows["slider"],
             self.summary: shows["summary"],
+            self.shown: shows["shown"],
         }
 
     def live(self, event: Progress | None) -> Updates:
@@ -130,14 +143,15 @@ class ResultView:
 
 
 def _contents(result: ShownResult | None) -> dict[str, Any]:
-    """The values of the components: "summary", "slider", and for each panel its picture and its figures."""
+    """The values of the components: "shown", "summary", "slider", and for each panel its picture and its figures."""
     if result is None:
         empty = {name: None for name in PANELS} | {f"{name} figures": _figures(name, None) for name in PANELS}
-        return {"summary": readout.welcome(), "slider": None, **empty}
+        return {"summary": readout.welcome(), "slider": None, "shown": None, **empty}
     pictures = {"raw": result.raw, "oms": result.oms, "plain": result.plain}
     raw, oms = result.raw, result.oms
     change = readout.change(raw.stats, oms.stats) if raw and oms else ""
     return {
+        "shown": (result.prompt, result.seed),
         "summary": readout.summary(result.prompt, result.seed, result.details, change),
         "slider": (raw.file, oms.file) if raw and oms else None,
         **{name: picture.file if picture else None for name, picture in pictures.items()},
