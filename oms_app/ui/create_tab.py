@@ -22,6 +22,7 @@ from oms_app.ui.result_view import ResultView, ShownResult
 from oms_app.ui.run_controls import RunControls
 from oms_app.ui.seed_field import RANDOM, SeedField
 from oms_app.ui.tab import Page, Tab
+from oms_app.ui.undo import UndoButtons
 
 TRY = (
     '<p class="oms-try">Try it: move <b>Mean brightness</b> or write an OMS prompt, and press Generate. '
@@ -46,6 +47,7 @@ class CreateTab(Tab):
         self._view = ResultView()
         self._history = HistoryStrip(service)
         self._light = LightPanel(service)
+        self._undo = UndoButtons()
         self._looks = LooksPanel(service.looks)
 
     # Layout
@@ -77,6 +79,7 @@ class CreateTab(Tab):
                 with gr.Row(elem_id="which"):
                     self._seed.build(opens.seed if opens else RANDOM)
                     found["count"] = controls.slider(CREATE_FIELDS["count"], elem_id="count", min_width=120)
+                self._undo.build()
                 with gr.Accordion("Picture settings", open=False, elem_id="settings"):
                     self._build_picture_settings(found)
                 self._restore = restore.build()
@@ -123,6 +126,7 @@ class CreateTab(Tab):
         self._light.connect(page.demo, self.fields, also=self._view.summary)
         drafts.connect(self._light.live, self.fields, self._service, self._view)
         word_check.connect(self._words, self.fields, self._service)
+        self._undo.connect(page.demo, self.fields)
         self._seed.connect()
         self._models.connect({name: self.fields[name] for name in MODEL_FIELDS})
         self._looks.connect(page.demo, self.fields, self.controls.status, self._view.oms_image)

@@ -58,7 +58,7 @@ def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:
 
 def launch_settings() -> dict[str, Any]:
     """Arguments of `launch` for look and behaviour; host, port and password are the caller's."""
-    scripts = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("keys.js", "drop.js"))
+    scripts = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("keys.js", "drop.js", "undo.js"))
     return {
         "theme": theme(),
         "css_paths": FOLDER / "style.css",
