@@ -53,7 +53,9 @@ def refused(environment: dict[str, str], *command: str) -> str:
         [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-800:]
-    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(("usage", " ", "starting"))]
+    lines = [
+        line for line in done.stderr.splitlines() if line.strip() and not line.startswith(("usage", " ", "starting"))
+    ]
     assert len(lines) == 1, done.stderr
     return lines[0]
 
