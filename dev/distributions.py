@@ -116,9 +116,7 @@ def write_sbom() -> None:
     }
     SBOM.write_text(json.dumps(bom, indent=1) + "\n", encoding="utf-8")
     unknown = [one["name"] for one in components if one["licenses"][0]["license"]["name"] == "unknown"]
-    print(
-        f"{len(components)} distributions in {SBOM.name}; their metadata name no licence: {', '.join(unknown) or 'none'}"
-    )
+    print(f"{len(components)} distributions in {SBOM.name}; metadata without a licence: {', '.join(unknown) or 'none'}")
 
 
 def _lock_text() -> str:

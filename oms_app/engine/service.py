@@ -44,8 +44,7 @@ from oms_app.schema import (
 if TYPE_CHECKING:
     from oms_app.engine.studio import Studio
 
-prompts = logging.getLogger("oms_app.prompts")  # silent unless the program is told to log prompts
-prompts.disabled = True
+prompts = logging.getLogger("oms_app.prompts")  # at the level DEBUG, which only `--log-prompts` shows
 REPORT_SECONDS = 0.5  # between two reports: showing one takes a browser's core about 40 ms
 
 
@@ -113,7 +112,7 @@ class StudioService:
     ) -> GenerateResult:
         """As `Studio.generate`. Raises StudioError also if the device that was chosen is not available."""
         stop = self._stops(should_stop)
-        prompts.info("%s", request.prompt)
+        prompts.debug("%s", request.prompt)
         result = self.start().result().generate(request, on_progress=on_progress, should_stop=stop)
         self._run_times.learn(result)
         return result
@@ -128,7 +127,7 @@ class StudioService:
         yield Progress(stage="load")
         studio = self.start().result()
         complete = studio.complete(request)
-        prompts.info("%s", request.prompt)
+        prompts.debug("%s", request.prompt)
         event: Progress | GenerateResult
         for event in stream_events(
             lambda report: self._worker.submit(partial(studio.paint, complete, Run(report, self._stops(stop.is_set)))),
