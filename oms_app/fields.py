@@ -235,7 +235,7 @@ REQUEST_FIELDS = _table(
         "exact",
         bool,
         "Exact",
-        "The pictures of dial are measured and painted again, at most twice, until brightness and tint are as set.",
+        "The picture with dials is measured and made again, at most twice, until brightness and tint are as set.",
         default=False,
     ),
 )

@@ -37,7 +37,9 @@ class SeedField:
 
     def build_new(self) -> None:
         """Creates "New seed" inside the current row."""
-        self._new = gr.Button("New seed", elem_id=f"{self._prefix}new-seed", scale=1, min_width=96)
+        self._new = gr.Button(
+            "New seed", elem_id=f"{self._prefix}new-seed", elem_classes="oms-new-seed", scale=1, min_width=96
+        )
 
     def connect(self) -> None:
         # In the browser, since a click on Generate may follow at once.
