@@ -59,12 +59,12 @@ def _applies(requirement: Requirement, extras: set[str]) -> bool:
 
 def licence(of: Distribution) -> str:
     """As its metadata says it: an SPDX expression, a classifier or a short text."""
-    text = of.metadata.get("License-Expression") or ""
-    classifiers = [
-        one.rpartition(" :: ")[2] for one in of.metadata.get_all("Classifier") or () if one.startswith("License")
-    ]
-    first_line = (of.metadata.get("License") or "").strip().partition("\n")[0]
-    return text or ", ".join(one for one in classifiers if one != "OSI Approved") or first_line[:80] or "unknown"
+    data: Any = of.metadata  # a message of email, whose type does not say that it has `get`
+    text = data.get("License-Expression") or ""
+    named = [one.rpartition(" :: ")[2] for one in data.get_all("Classifier") or () if one.startswith("License")]
+    first_line = (data.get("License") or "").strip().partition("\n")[0]
+    classifiers = ", ".join(one for one in named if one != "OSI Approved")
+    return text or classifiers or first_line[:80] or "unknown"
 
 
 def write_lock() -> None:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from oms_app.engine.studio import Studio
 
 prompts = logging.getLogger("oms_app.prompts")  # at the level DEBUG, which only `--log-prompts` shows
+MAX_PREVIEWS = 8  # at a time
 REPORT_SECONDS = 0.5  # between two reports: showing one takes a browser's core about 40 ms
 
 
@@ -78,6 +79,7 @@ class StudioService:
         self._studio: Future[Studio] | None = None
         self._starting = threading.Lock()
         self._ending = threading.Event()
+        self._previews = threading.Semaphore(MAX_PREVIEWS)
         self.pictures = pictures or user_folder(home) / "pictures"
         self.visitors = Visitors(self.pictures, private=pictures is not None)
         self.looks = LookLibrary(folder=None if pictures else user_folder(home) / "looks")
@@ -152,8 +154,14 @@ class StudioService:
         return self._run_times.estimate(requests, {info.id: info.defaults for info in self._catalog.infos()})
 
     def preview(self, request: GenerateRequest) -> tuple[ImageResult, ...] | None:
-        """As `Studio.preview`; the first one waits for the engine."""
-        return self.start().result().preview(request)
+        """As `Studio.preview`; the first one waits for the engine. None too if MAX_PREVIEWS are wanted already: each
+        occupies a thread of the page while it waits."""
+        if not self._previews.acquire(blocking=False):
+            return None
+        try:
+            return self.start().result().preview(request)
+        finally:
+            self._previews.release()
 
     def calibration(self, model_id: str) -> Calibration | None:
         """How exactly a base obeys the dial's brightness; None if nobody measured it. Does not wait for the engine."""
