@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 APP_ARGS ?=
 
-.PHONY: app test check lint docs reference prove-full-size screenshots stress wheel
+.PHONY: app test check lint docs lock reference sbom prove-full-size screenshots stress wheel
 
 app: $(VENV)/.installed
 	$(PY) app.py $(APP_ARGS)
@@ -27,6 +27,13 @@ docs: $(VENV)/.installed-docs
 # Writes the parts of the documents that come from the code.
 reference: $(VENV)/.installed-dev
 	$(PY) -m dev.reference
+
+# requirements.lock: every distribution with its SHA-256. sbom.json: the same with licences, as CycloneDX.
+lock: $(VENV)/.installed-dev
+	$(PY) -m dev.distributions lock
+
+sbom: $(VENV)/.installed-dev
+	$(PY) -m dev.distributions sbom
 
 wheel: $(VENV)/.installed-dev
 	$(PY) -m pip wheel --no-build-isolation --no-deps --wheel-dir dist .

@@ -183,17 +183,17 @@ def test_logs_rotate_and_hold_prompts_only_when_asked(tmp_path: Path, monkeypatc
     try:
         for asked in (False, True):
             logs.start(tmp_path / str(asked) / "oms.log", prompts=asked)
-            prompts.info("a secret prompt")
+            prompts.debug("a secret prompt")
             for _ in range(100):
                 logging.getLogger("oms_app.x").info("a line of the log that is long enough to rotate the file")
         texts = {one: "".join(f.read_text() for f in (tmp_path / str(one)).iterdir()) for one in (False, True)}
-        assert "a line" in texts[False] and "secret" not in texts[False]
+        assert "a line" in texts[False] and "secret" not in texts[False] and prompts.level == logging.DEBUG
         assert len(list((tmp_path / "False").iterdir())) == 3
     finally:
         for handler in [one for one in root.handlers if one not in before]:
             root.removeHandler(handler)
             handler.close()
-        prompts.disabled = True
+        prompts.setLevel(logging.NOTSET)
     with pytest.raises(StudioError, match="cannot be written"):
         logs.start(Path("/proc/nothing/oms.log"), prompts=False)
 

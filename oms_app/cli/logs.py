@@ -23,7 +23,7 @@ def start(file: Path | None, *, prompts: bool) -> None:
     written."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("oms_app").setLevel(logging.INFO)  # which attention is used, and why
-    logging.getLogger("oms_app.prompts").disabled = not prompts
+    logging.getLogger("oms_app.prompts").setLevel(logging.DEBUG if prompts else logging.NOTSET)
     if file is None:
         return
     try:

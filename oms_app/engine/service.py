@@ -44,8 +44,8 @@ from oms_app.schema import (
 if TYPE_CHECKING:
     from oms_app.engine.studio import Studio
 
-prompts = logging.getLogger("oms_app.prompts")  # silent unless the program is told to log prompts
-prompts.disabled = True
+prompts = logging.getLogger("oms_app.prompts")  # at the level DEBUG, which only `--log-prompts` shows
+MAX_PREVIEWS = 8  # at a time
 DRAFT_TRIES = 3
 REPORT_SECONDS = 0.5  # between two reports: showing one takes a browser's core about 40 ms
 
@@ -80,6 +80,7 @@ class StudioService:
         self._studio: Future[Studio] | None = None
         self._starting = threading.Lock()
         self._ending = threading.Event()
+        self._previews = threading.Semaphore(MAX_PREVIEWS)
         self.pictures = pictures or user_folder(home) / "pictures"
         self.visitors = Visitors(self.pictures, private=pictures is not None)
         self.looks = LookLibrary(folder=None if pictures else user_folder(home) / "looks")
@@ -114,7 +115,7 @@ class StudioService:
     ) -> GenerateResult:
         """As `Studio.generate`. Raises StudioError also if the device that was chosen is not available."""
         stop = self._stops(should_stop)
-        prompts.info("%s", request.prompt)
+        prompts.debug("%s", request.prompt)
         result = self.start().result().generate(request, on_progress=on_progress, should_stop=stop)
         self._run_times.learn(result)
         return result
@@ -129,7 +130,7 @@ class StudioService:
         yield Progress(stage="load")
         studio = self.start().result()
         complete = studio.complete(request)
-        prompts.info("%s", request.prompt)
+        prompts.debug("%s", request.prompt)
         event: Progress | GenerateResult
         for event in stream_events(
             lambda report: self._worker.submit(partial(studio.paint, complete, Run(report, self._stops(stop.is_set)))),
@@ -154,8 +155,14 @@ class StudioService:
         return self._run_times.estimate(requests, {info.id: info.defaults for info in self._catalog.infos()})
 
     def preview(self, request: GenerateRequest) -> tuple[ImageResult, ...] | None:
-        """As `Studio.preview`; the first one waits for the engine."""
-        return self.start().result().preview(request)
+        """As `Studio.preview`; the first one waits for the engine. None too if MAX_PREVIEWS are wanted already: each
+        occupies a thread of the page while it waits."""
+        if not self._previews.acquire(blocking=False):
+            return None
+        try:
+            return self.start().result().preview(request)
+        finally:
+            self._previews.release()
 
     def draft(self, request: GenerateRequest, *, whole: bool = False) -> GenerateResult | None:
         """As `Studio.draft`. If a preview came between, a draft in few steps is tried again."""
