@@ -25,6 +25,7 @@ LOWEST: dict[str, set[str]] = {
     "schedulers": set(),
     "measure": set(),
     "light": set(),
+    "prompt_hints": set(),
     "fields": {"light", "paths", "schedulers"},
     "prestep": {"fields", "light", "paths"},
     "errors": {"fields"},
@@ -36,11 +37,11 @@ ARROWS: dict[str, set[str]] = {
     "models": {"prestep"},
     "output": {"prestep.corrections"},
     "looks": set(),
-    "engine": {"light", "models", "prestep", "output", "measure", "looks"},
+    "engine": {"light", "models", "prestep", "output", "measure", "looks", "prompt_hints"},
     "training": {"models", "prestep", "measure"},
     "bench": {"engine", "models", "prestep", "training"},
     "evaluate": {"bench", "engine", "light", "measure", "models", "output", "prestep", "training"},
-    "ui": {"engine.service", "light", "looks", "models.catalog", "prestep.corrections"},
+    "ui": {"engine.service", "light", "looks", "models.catalog", "prestep.corrections", "prompt_hints"},
     "cli": {"bench", "engine", "light", "evaluate", "looks", "measure", "models", "output", "prestep", "training", "ui"}
     | {"__init__"},  # the version
     "__main__": {"cli"},
