@@ -25,6 +25,7 @@ LOWEST: dict[str, set[str]] = {
     "schedulers": set(),
     "measure": set(),
     "light": set(),
+    "prompt_hints": set(),
     "fields": {"light", "paths", "schedulers"},
     "prestep": {"fields", "light", "paths"},
     "errors": {"fields"},
@@ -38,11 +39,11 @@ ARROWS: dict[str, set[str]] = {
     "output": {"prestep.corrections"},
     "looks": set(),
     "pictures": set(),
-    "engine": {"light", "models", "prestep", "output", "measure", "looks", "records"},
+    "engine": {"light", "models", "prestep", "output", "measure", "looks", "prompt_hints", "records"},
     "training": {"models", "prestep", "measure"},
     "bench": {"engine", "models", "prestep", "training"},
     "evaluate": {"bench", "engine", "light", "measure", "models", "output", "prestep", "training"},
-    "ui": {"engine.service", "light", "looks", "models.catalog", "pictures", "prestep.corrections"},
+    "ui": {"engine.service", "light", "looks", "models.catalog", "pictures", "prestep.corrections", "prompt_hints"},
     "cli": {"bench", "engine", "light", "evaluate", "looks", "measure", "models", "output", "prestep", "training", "ui"}
     | {"__init__"},  # the version
     "__main__": {"cli"},

@@ -54,3 +54,21 @@ def test_what_waits_can_be_stopped_and_a_preview_gives_up() -> None:
     gate.set()
     assert running.result(timeout=10) and hands.run(lambda: list(done), stop.is_set) == []
     assert hands.run_soon(lambda: "now", patience=5) == "now"
+
+
+def test_drafts_make_way_for_other_work_but_not_for_each_other() -> None:
+    hands, began, go = DeviceWorker("hands"), threading.Event(), threading.Event()
+
+    def occupy() -> bool:
+        began.set()
+        return go.wait()
+
+    busy = hands.submit(occupy)
+    began.wait()
+    drafts = [hands.submit(lambda: hands.is_wanted(), draft=True) for _ in range(2)]
+    assert not hands.is_wanted()
+    work = hands.submit(lambda: hands.is_wanted())
+    assert hands.is_wanted()
+    go.set()
+    assert busy.result() and [draft.result() for draft in drafts] == [True, True]
+    assert work.result() is False

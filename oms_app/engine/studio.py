@@ -65,6 +65,7 @@ from oms_app.prompt_hints import nearest
 from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, Progress
 
 MiB = 2**20
+DRAFT_PATIENCE = 3.0  # seconds that a draft waits for the device: the first preview loads the models
 PREVIEW_PATIENCE = 0.2  # seconds that a preview waits for the device: a running generation has priority
 
 
@@ -372,7 +373,7 @@ class Studio:
         run = Run(None, self._worker.is_wanted)
         work = partial(self.paint, complete if whole else in_few_steps(complete), run)
         try:
-            return self._worker.run_soon(work, PREVIEW_PATIENCE)
+            return self._worker.run_soon(work, DRAFT_PATIENCE, draft=True)
         except Stopped:
             return None
 

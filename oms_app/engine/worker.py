@@ -25,11 +25,11 @@ class Worker(Protocol):
     def run(self, work: Callable[[], T], should_stop: Callable[[], bool] = lambda: False) -> T:
         """What `work` returns; raises what it raises, and Stopped if should_stop() turns true before its turn."""
 
-    def run_soon(self, work: Callable[[], T], patience: float) -> T | None:
-        """As `run`; None if its turn has not come within `patience` seconds."""
+    def run_soon(self, work: Callable[[], T], patience: float, *, draft: bool = False) -> T | None:
+        """As `run`; None if its turn has not come within `patience` seconds. draft: `is_wanted` does not count it."""
 
     def is_wanted(self) -> bool:
-        """Whether other work waits for the device: work that can be dropped should then make way."""
+        """Whether work other than drafts waits for the device: a draft should then make way."""
 
 
 class CallerThread:
@@ -50,7 +50,7 @@ class CallerThread:
     def is_wanted(self) -> bool:
         return False  # nobody draws drafts without a page
 
-    def run_soon(self, work: Callable[[], T], patience: float) -> T | None:
+    def run_soon(self, work: Callable[[], T], patience: float, *, draft: bool = False) -> T | None:
         if not self._turn.acquire(timeout=patience):
             return None
         try:
@@ -63,12 +63,16 @@ class DeviceWorker:
     """A thread that uses the device, one piece of work after the other. It is a daemon, so a program can exit."""
 
     def __init__(self, name: str = "device") -> None:
-        self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any], bool]] = queue.SimpleQueue()
+        self._wanted = 0  # pieces of waiting work that are no drafts
+        self._counting = threading.Lock()
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def _work(self) -> None:
         while True:
-            future, work = self._waiting.get()
+            future, work, draft = self._waiting.get()
+            with self._counting:
+                self._wanted -= not draft
             if not future.set_running_or_notify_cancel():
                 continue
             try:
@@ -77,9 +81,11 @@ class DeviceWorker:
                 future.set_exception(error)  # raised again when the result is read
             del future, work  # their contents must not stay in memory while the thread waits
 
-    def submit(self, work: Callable[[], T]) -> Future[T]:
+    def submit(self, work: Callable[[], T], *, draft: bool = False) -> Future[T]:
         future: Future[T] = Future()
-        self._waiting.put((future, work))
+        with self._counting:
+            self._wanted += not draft
+        self._waiting.put((future, work, draft))
         return future
 
     def run(self, work: Callable[[], T], should_stop: Callable[[], bool] = lambda: False) -> T:
@@ -94,16 +100,16 @@ class DeviceWorker:
                     raise Stopped("stopped") from None
 
     def is_wanted(self) -> bool:
-        return not self._waiting.empty()
+        return self._wanted > 0
 
-    def run_soon(self, work: Callable[[], T], patience: float) -> T | None:
+    def run_soon(self, work: Callable[[], T], patience: float, *, draft: bool = False) -> T | None:
         started = threading.Event()
 
         def begin() -> T:
             started.set()
             return work()
 
-        future = self.submit(begin)
+        future = self.submit(begin, draft=draft)
         if not started.wait(patience):
             future.cancel()  # without effect if it began just now
         try:
