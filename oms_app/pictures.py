@@ -33,4 +33,4 @@ def open_picture(path: Path, formats: Sequence[str] = ("PNG", "JPEG", "WEBP")) -
         raise
     except (*UNREADABLE, Image.DecompressionBombError) as error:
         names = " or ".join(formats)
-        raise StudioError(f"{path.name[:60]} cannot be read as {names}: choose another file") from error
+        raise StudioError(f"{path.name[:60]} cannot be read as a picture ({names}): choose another file") from error

@@ -132,7 +132,7 @@ def test_pictures_of_other_programs_fill_the_fields_and_say_what_is_missing(tab:
     expect(tab.locator("#seed input")).to_have_value("4321")
     (tmp_path / "bad.png").write_bytes(b"no picture")
     drop(tab, tmp_path / "bad.png", "#layout")
-    expect(tab.locator("#status").get_by_role("alert")).to_contain_text("cannot be read as a picture")
+    expect(tab.get_by_text("bad.png cannot be read as a picture")).to_be_visible()
     expect(tab.locator("#seed input")).to_have_value("4321")
 
 

@@ -178,14 +178,14 @@ WIDE = {str(i): {"class_type": "KSampler", "inputs": {f"i{k}": [str(k), 0] for k
 )
 def test_hostile_texts_end_in_one_line_and_at_once(tmp_path: Path, texts: dict[str, str]) -> None:
     path = png(tmp_path / "a.png", **texts)
-    began = time.perf_counter()
+    began = time.process_time()  # of this process: other programs may run beside it
     try:
         found = read_foreign(path)
     except StudioError as error:
         assert "\n" not in str(error) and len(str(error)) < 300
     else:
         assert isinstance(found, ForeignSettings) and len(found.loras) <= 16
-    assert time.perf_counter() - began < 2.0
+    assert time.process_time() - began < 2.0
 
 
 def test_files_that_are_no_pictures_are_refused(tmp_path: Path) -> None:

@@ -129,10 +129,10 @@ def test_the_page_and_the_api_have_it(presets: Path, monkeypatch: pytest.MonkeyP
     assert parameters["tilt"]["parameter_default"] == 0.5 and parameters["side"]["parameter_default"] == "up"
     values = {name: one["parameter_default"] for name, one in parameters.items()}
     values |= {"prompt": "sea", "seed": 1, "variants": ["raw", "tilted"], "tilt": 2.0}
-    answer = endpoint.fn(*values.values())
+    answer = endpoint.fn(*values.values(), None)
     assert [image["variant"] for image in answer["images"]] == ["raw", "tilted"]
     with pytest.raises(gr.Error, match=r"(?<!-)tilt is 9: take 0 to 3"):
-        endpoint.fn(*(values | {"tilt": 9}).values())
+        endpoint.fn(*(values | {"tilt": 9}).values(), None)
 
 
 async def build(service: StudioService) -> gr.Blocks:

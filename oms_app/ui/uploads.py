@@ -38,7 +38,7 @@ class Uploads:
         limit = MAX_MODEL if self._models else MAX_PICTURE
         announced = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
         if announced > limit or not self._room(visitor, 0 if self._models else announced):
-            await answer(send, 413, _too_much(limit))
+            await answer(send, 413, _too_much(limit), plain=True)
             return
         start: Message = {}
         body = b""
@@ -53,7 +53,7 @@ class Uploads:
         await app(scope, receive, keep)
         refusal = self._refusal(visitor, body) if start.get("status") == 200 else None
         if refusal:
-            await answer(send, 415, refusal)
+            await answer(send, 415, refusal, plain=True)
             return
         await send(start)
         await send({"type": "http.response.body", "body": body})
@@ -90,7 +90,7 @@ class Uploads:
         if file.stat().st_size > MAX_PICTURE:
             return _too_much(MAX_PICTURE)
         try:
-            with open_picture(file, tuple(PICTURES.values())):
+            with open_picture(file):
                 return None
         except StudioError as error:
             return str(error)
