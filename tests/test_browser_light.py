@@ -141,7 +141,7 @@ def test_a_tint_and_the_settings_come_back_from_the_saved_picture(tab: Page, tmp
     assert np.abs(again - np.asarray(image.convert("RGB"), int)).max() <= 1
     (tmp_path / "other.png").write_bytes(b"no picture")
     tab.locator("#restore input[type=file]").set_input_files(tmp_path / "other.png")
-    expect(tab.get_by_role("alert")).to_contain_text("cannot be read as a picture")
+    expect(tab.get_by_text("other.png cannot be read as a picture")).to_be_visible()
 
 
 def test_prompt_light_and_both_pictures_are_on_the_screen_together(tab: Page) -> None:

@@ -173,7 +173,7 @@ def test_data_that_cannot_be_used_says_why_and_ends_with_2(
         (["--model", "FLUX", "--data", "DATA"], "is a FluxPipeline"),
         (["--data", "/nowhere"], "--data /nowhere is not a folder"),
         (["--data", "DATA", "--encoder", "/nowhere/t5"], "--encoder '/nowhere/t5' is not a text encoder"),
-        (["--data", "DATA", "--encoder", "DATA"], "cannot be read"),
+        (["--data", "DATA", "--encoder", "DATA"], "contains no .safetensors weights"),
         (["--data", "DATA", "--resolution", "100"], "--resolution is 100: take 64 to 2048 in steps of 8"),
         (["--data", "DATA", "--learning-rate", "nan"], "--learning-rate is nan: take a value above 0, up to 1"),
         (["--data", "DATA", "--size", "XL"], "--size"),

@@ -42,9 +42,11 @@ def require_user_folder() -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Creates the folder, and a file in it to be sure. Raises StudioError, with the reason, if that fails."""
+    """Raises StudioError, with the reason, if no file can be created in the folder. Leaves nothing behind."""
     probe = folder / f".{uuid.uuid4().hex}.tmp"
+    made: list[Path] = []
     try:
+        made = [one for one in (folder, *folder.parents) if not one.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"x")
     except (OSError, ValueError) as error:
@@ -53,6 +55,8 @@ def require_writable(folder: Path) -> None:
     finally:
         with contextlib.suppress(OSError, ValueError):
             probe.unlink(missing_ok=True)
+            for one in made:
+                one.rmdir()
 
 
 def keep_loopback_off_proxies() -> None:
