@@ -154,6 +154,7 @@ def test_the_guide_says_which_channel_holds_which_colour() -> None:
         assert wrong > right + 0.01
 
 
+@pytest.mark.slow
 def test_the_gpu_recipe_makes_everything_in_its_parts(tmp_path: Path) -> None:
     """The same code on the CPU at tiny size: every part leaves what it says, in float16, and the next one needs it."""
     out = tmp_path / "lumen"

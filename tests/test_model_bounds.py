@@ -102,6 +102,7 @@ print("alive")
 """
 
 
+@pytest.mark.slow
 def test_weights_that_are_truncated_while_they_are_loaded_end_in_one_line(
     presets: Path, lumen: Path, tmp_path: Path
 ) -> None:

@@ -372,3 +372,14 @@ def test_who_left_is_gone_and_who_listens_is_not() -> None:
     time.sleep(0.02)
     assert listeners.gone("a", 0.01)
     assert not listeners.gone(None, 0.0)
+
+
+def test_who_asks_again_after_a_while_is_not_gone_before_the_new_stream_opens() -> None:
+    listeners = Listeners()
+    listeners.active = True
+    with listeners.listening("a"):
+        pass
+    time.sleep(0.06)
+    assert listeners.gone("a", 0.05)
+    listeners.asks("a")
+    assert not listeners.gone("a", 0.05)

@@ -34,6 +34,7 @@ def share_fairly(demo: gr.Blocks, listeners: Listeners = LISTENERS) -> None:
             return False, "the page has no such event: open it again", "error"
         if refusal := _refusal(waiting(), body.session_hash, _address(request)):
             return False, refusal, "queue_full"
+        listeners.asks(body.session_hash)
         return await push(body=body, request=request, username=username)
 
     def drop_gone() -> None:

@@ -43,6 +43,12 @@ class Listeners:
                 known.streams -= 1
                 known.since = time.monotonic()
 
+    def asks(self, session: str | None) -> None:
+        """A request came: the stream for its answer is opened next, so the time without one begins anew."""
+        if session:
+            with self._lock:
+                self._known(session).since = time.monotonic()
+
     def gone(self, session: str | None, patience: float = PATIENCE) -> bool:
         """Whether nobody has listened for `patience` seconds. Asking for the first time begins that time."""
         if not self.active or not session:
