@@ -12,21 +12,24 @@ from PIL import Image, UnidentifiedImageError
 from oms_app.errors import StudioError
 
 MAX_PIXELS = 4096 * 4096
+MAX_OWN_PIXELS = 64_000_000  # of pictures that this program saved, such as sheets
 # What Pillow raises for damaged pictures of any kind.
 UNREADABLE = (OSError, UnidentifiedImageError, ValueError, SyntaxError, EOFError, OverflowError, MemoryError)
 
 
 @contextmanager
-def open_picture(path: Path, formats: Sequence[str] = ("PNG", "JPEG", "WEBP")) -> Iterator[Image.Image]:
-    """The picture, not yet decoded. Raises StudioError if it is none of the formats, damaged, or above MAX_PIXELS;
+def open_picture(
+    path: Path, formats: Sequence[str] = ("PNG", "JPEG", "WEBP"), max_pixels: int = MAX_PIXELS
+) -> Iterator[Image.Image]:
+    """The picture, not yet decoded. Raises StudioError if it is none of the formats, damaged, or above max_pixels;
     also if that shows only in the block, while it is decoded."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about the size, which is checked here
             with Image.open(path, formats=tuple(formats)) as image:
-                if not 0 < image.width * image.height <= MAX_PIXELS:
+                if not 0 < image.width * image.height <= max_pixels:
                     raise StudioError(
-                        f"{path.name[:60]} has {image.width:,} × {image.height:,} pixels: take at most {MAX_PIXELS:,}"
+                        f"{path.name[:60]} has {image.width:,} × {image.height:,} pixels: take at most {max_pixels:,}"
                     )
                 yield image
     except StudioError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -122,15 +123,21 @@ def _from_outputs(graph: Graph) -> Iterator[str]:
 
 def _upstream(graph: Graph, link: Any, stop: Any = None) -> Iterator[str]:
     """The nodes from which a link comes, the nearest first, each once. stop: nodes that are not passed through."""
-    waiting, seen = [link], set[str]()
-    while waiting and len(seen) < MAX_VISITS:
-        target = _target(graph, waiting.pop(0))
-        if target is None or target in seen:
-            continue
-        seen.add(target)
+    waiting = deque([link])
+    for target in _visited(graph, waiting):
         yield target
         if stop is None or not stop(graph[target]):
-            waiting += list(graph[target]["inputs"].values())[:100]
+            waiting.extend(list(graph[target]["inputs"].values())[:100])
+
+
+def _visited(graph: Graph, waiting: deque[Any]) -> Iterator[str]:
+    """The nodes that the waiting links lead to, each once. The caller adds the links to follow from each node."""
+    seen: set[str] = set()
+    while waiting and len(seen) < MAX_VISITS:
+        target = _target(graph, waiting.popleft())
+        if target is not None and target not in seen:
+            seen.add(target)
+            yield target
 
 
 def _target(graph: Graph, link: Any) -> str | None:
@@ -151,22 +158,18 @@ def _gathered(graph: Graph, name: str) -> dict[str, Any]:
 def _texts(graph: Graph, link: Any, side: str) -> list[str]:
     """The texts that make a conditioning. side: "positive" or "negative", of nodes that pass both through."""
     found: list[str] = []
-    waiting, seen = [link], set[str]()
-    while waiting and len(seen) < MAX_VISITS:
-        target = _target(graph, waiting.pop(0))
-        if target is None or target in seen:
-            continue
-        seen.add(target)
+    waiting = deque([link])
+    for target in _visited(graph, waiting):
         inputs = graph[target]["inputs"]
         texts = [inputs[name] for name in TEXTS if isinstance(inputs.get(name), str) and inputs[name].strip()]
         linked = [inputs[name] for name in TEXTS if isinstance(inputs.get(name), list)]
         if texts or linked:
             found += texts[:2]
-            waiting = linked + waiting
+            waiting.extendleft(reversed(linked))
         elif side in inputs:
             waiting.append(inputs[side])
         else:
-            waiting += [value for name, value in inputs.items() if name not in ("clip", "model")][:100]
+            waiting.extend([value for name, value in inputs.items() if name not in ("clip", "model")][:100])
     return found
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from PIL import Image
 
+from oms_app import pictures
 from oms_app.engine.service import StudioService
 from oms_app.errors import StudioError
 from oms_app.prestep.corrections import DIAL
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from oms_app.engine.picture_settings import PictureSettings
 
 KNOWN = (OMS.correction, DIAL)  # corrections that Create has fields for
-MAX_PIXELS = 64_000_000  # of a picture that is shown
 
 
 def build() -> gr.File:
@@ -89,13 +89,8 @@ def read(path: Path, values: CreateValues, service: StudioService) -> tuple[Show
 
 def open_picture(path: Path) -> Image.Image:
     """The pixels of a PNG. Raises StudioError if it is damaged, or too large."""
-    try:
-        with Image.open(path, formats=("PNG",)) as file:
-            if file.width * file.height > MAX_PIXELS:
-                raise ValueError("it is too large")
-            return file.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise StudioError(f"{path.name} cannot be read as a picture: choose another") from error
+    with pictures.open_picture(path, ("PNG",), pictures.MAX_OWN_PIXELS) as file:
+        return file.convert("RGB")
 
 
 def values_of(found: PictureSettings, values: CreateValues, service: StudioService) -> CreateValues:
