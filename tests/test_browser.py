@@ -6,6 +6,7 @@ import io
 import re
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from PIL import Image, ImageChops
@@ -31,18 +32,25 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture
-def tab(browser: Browser, page: str) -> Iterator[Page]:
-    """The app's page, open and ready. Fails the test afterwards if the page's scripts broke."""
-    view = browser.new_page(viewport={"width": 1440, "height": 900})
+@contextmanager
+def opened(browser: Browser, address: str, width: int, height: int) -> Iterator[Page]:
+    """The app's page in a context of its own, ready. Fails the test afterwards if the page's scripts broke."""
+    context = browser.new_context(viewport={"width": width, "height": height})
+    view = context.new_page()
     broken: list[str] = []
     view.on("pageerror", lambda error: broken.append(str(error)))
     view.set_default_timeout(30_000)
-    view.goto(page)
-    expect(view.get_by_role("button", name="Generate")).to_be_enabled()
+    view.goto(address)
+    expect(view.get_by_role("button", name="Generate", exact=True)).to_be_enabled()
     yield view
-    view.close()
+    context.close()
     assert broken == []
+
+
+@pytest.fixture
+def tab(browser: Browser, page: str) -> Iterator[Page]:
+    with opened(browser, page, 1440, 900) as view:
+        yield view
 
 
 def picture(view: Page, name: str) -> Image.Image:
@@ -252,7 +260,7 @@ def test_two_people_at_once_see_their_own_pictures(tab: Page, browser: Browser, 
     people = ((tab, "snow forest", 11), (other, "sea at sunset", 22))
     for view, prompt, seed in people:
         short(view)
-        view.locator("#steps input").fill("100" if view is tab else "20")  # the second has time to wait
+        view.locator("#steps input").fill("200" if view is tab else "20")  # the second has time to wait
         view.locator(PROMPT).fill(prompt)
         view.locator("#seed input").fill(str(seed))
     tab.get_by_role("button", name="Generate").click()

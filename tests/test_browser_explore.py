@@ -14,7 +14,7 @@ import pytest
 from conftest import make_examples, running_app
 from PIL import Image
 from playwright.sync_api import Page, expect
-from test_browser import PATIENCE, PROMPT, browser, picture
+from test_browser import PATIENCE, PROMPT, browser, opened, picture
 from tiny import make_refused
 
 pytestmark = pytest.mark.browser
@@ -39,15 +39,8 @@ def address(presets: Path, home: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def tab(browser, address: str) -> Iterator[Page]:  # type: ignore[no-untyped-def]
-    view = browser.new_page(viewport={"width": 1280, "height": 900})
-    broken: list[str] = []
-    view.on("pageerror", lambda error: broken.append(str(error)))
-    view.set_default_timeout(30_000)
-    view.goto(address)
-    expect(view.get_by_role("button", name="Generate")).to_be_enabled()
-    yield view
-    view.close()
-    assert broken == []
+    with opened(browser, address, 1280, 900) as view:
+        yield view
 
 
 def explore(view: Page, prompt: str) -> None:

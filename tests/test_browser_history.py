@@ -14,7 +14,7 @@ from conftest import make_examples, running_app
 from foreign_samples import PROMPT as FOREIGN
 from foreign_samples import a1111_jpeg, comfyui
 from playwright.sync_api import Page, expect
-from test_browser import PATIENCE, PROMPT, browser, picture
+from test_browser import PATIENCE, PROMPT, browser, opened, picture
 
 pytestmark = pytest.mark.browser
 __all__ = ["browser"]  # a fixture of this module too
@@ -35,16 +35,8 @@ def address(presets: Path, home: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def tab(browser, address: str) -> Iterator[Page]:  # type: ignore[no-untyped-def]
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    view = context.new_page()
-    broken: list[str] = []
-    view.on("pageerror", lambda error: broken.append(str(error)))
-    view.set_default_timeout(30_000)
-    view.goto(address)
-    expect(view.get_by_role("button", name="Generate", exact=True)).to_be_enabled()
-    yield view
-    context.close()
-    assert broken == []
+    with opened(browser, address, 1280, 800) as view:
+        yield view
 
 
 def generate(view: Page, prompt: str, oms_prompt: str = "") -> None:
@@ -137,7 +129,7 @@ def test_pictures_of_other_programs_fill_the_fields_and_say_what_is_missing(tab:
 
 
 def test_two_tabs_keep_their_own_settings_and_a_new_one_starts_from_the_last(tab: Page) -> None:
-    def opened() -> Page:
+    def another() -> Page:
         view = tab.context.new_page()
         view.set_default_timeout(30_000)
         view.goto(tab.url)
@@ -149,14 +141,14 @@ def test_two_tabs_keep_their_own_settings_and_a_new_one_starts_from_the_last(tab
         view.wait_for_function(f"(sessionStorage.getItem('oms-studio-create') || '').includes('{prompt}')")
 
     write(tab, "first tab")
-    second = opened()
+    second = another()
     expect(second.locator(PROMPT)).to_have_value("first tab")
     write(second, "second tab")
     for view, prompt in ((tab, "first tab"), (second, "second tab")):
         view.reload()
         expect(view.locator(PROMPT)).to_have_value(prompt)
     write(tab, "first again")
-    expect(opened().locator(PROMPT)).to_have_value("first again")
+    expect(another().locator(PROMPT)).to_have_value("first again")
     expect(second.locator(PROMPT)).to_have_value("second tab")
 
 

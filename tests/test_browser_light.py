@@ -27,7 +27,9 @@ def generate(view: Page, seed: int = 7, prompt: str = "mountains") -> Image.Imag
     """The right picture."""
     view.locator(PROMPT).fill(prompt)
     view.locator("#seed input").fill(str(seed))
+    before = view.locator("#oms-image img").get_attribute("src") or ""
     view.get_by_role("button", name="Generate").click()
+    expect(view.locator("#oms-image img")).not_to_have_attribute("src", before, timeout=PATIENCE)
     expect(view.get_by_role("button", name="Stop")).to_be_disabled(timeout=PATIENCE)
     expect(view.locator("#summary")).to_contain_text(f"seed {seed}", timeout=PATIENCE)
     return picture(view, "oms")
