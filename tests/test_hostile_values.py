@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from conftest import running_app
 from page_client import API, Visitor, ask
+from PIL import Image
+
+from oms_app.looks import THUMBNAIL
 
 HOSTILE: tuple[Any, ...] = (
     None,
@@ -109,3 +112,25 @@ def left_alone(visitor: Visitor, address: str) -> None:
     _, text = ask(address, "generate", prompt="sea", seed=5, num_inference_steps=1)
     assert "event: complete" in text and time.monotonic() - began < 20
     assert visitor.http.get(f"{API}/queue/status").json()["queue_size"] == 0
+
+
+def test_a_look_takes_the_servers_own_picture_whatever_is_sent(server: tuple[str, Path]) -> None:
+    looks = server[1].parent / "home/looks"
+    with Visitor(server[0]) as visitor:
+        keep = visitor.event("look-keep")
+        for title, generated in (("nothing made", False), ("one made", True)):
+            if generated:
+                prepare = visitor.event("generate")
+                visitor.call(prepare, visitor.values(prepare, prompt="sea", Steps=1))
+                run = visitor.after(prepare)
+                assert visitor.call(run, visitor.values(run))["success"]
+                assert visitor.call(visitor.changed(run), [None])["success"]
+            values = visitor.values(keep, look_title=title)
+            for i, one in enumerate(keep["inputs"]):
+                if visitor.kind(one) in ("state", "image"):
+                    values[i] = {"path": str(server[1]), "meta": {"_type": "gradio.FileData"}}
+            assert "Saved" in json.dumps(visitor.call(keep, values))
+            file = looks / f"{title.replace(' ', '-')}.jpg"
+            assert file.is_file() == generated
+    with Image.open(file) as card:
+        assert card.size == (THUMBNAIL, THUMBNAIL)

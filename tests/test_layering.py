@@ -37,7 +37,7 @@ SHARED = {"errors", "fields", "paths", "schedulers", "schema"}
 ARROWS: dict[str, set[str]] = {
     "models": {"prestep", "records"},
     "output": {"prestep.corrections"},
-    "looks": set(),
+    "looks": {"records"},
     "pictures": set(),
     "engine": {"light", "models", "prestep", "output", "measure", "looks", "prompt_hints", "records"},
     "training": {"models", "prestep", "measure"},

@@ -124,6 +124,7 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
     # The engine's thread and the page's alternate hundreds of times per picture. With the default interval of 5 ms a
     # pair in the browser took 3.2 s instead of 2.0 s on two cores.
     sys.setswitchinterval(0.0005)
+    studio.visitors.delete_in_background()
     studio.start()  # only now, because importing torch would delay the first page
     try:
         threading.Event().wait()

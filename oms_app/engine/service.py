@@ -194,9 +194,9 @@ class StudioService:
     def models(self) -> list[ModelInfo]:
         return self._catalog.infos()
 
-    def catalog_warnings(self) -> list[str]:
-        """Errors in the list of the user's own models."""
-        return self._catalog.warnings
+    def warnings(self) -> list[str]:
+        """Damaged files of the user's: lists, looks and the times of earlier runs."""
+        return [*self._catalog.warnings, *self._run_times.warnings, *self.looks.warnings]
 
     def download(
         self,
