@@ -96,6 +96,15 @@ def test_two_programs_add_a_model_each(own: Path, tmp_path: Path) -> None:
     assert [one["id"] for one in json.loads(own.read_text())["models"]] == ["one", "two"]
 
 
+def test_two_programs_add_models_of_one_name(own: Path, tmp_path: Path) -> None:
+    first, second = open_catalog(), open_catalog()
+    for catalog, folder in ((first, tmp_path / "a"), (second, tmp_path / "b")):
+        folder.mkdir()
+        user_models.add(catalog, lora(folder / "style.safetensors"))
+    again = open_catalog()
+    assert not again.warnings and {Path(again.entries[one].folder).parent.name for one in again.own} == {"a", "b"}
+
+
 def test_a_lock_is_held_against_other_processes(tmp_path: Path) -> None:
     script = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
