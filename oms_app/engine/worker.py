@@ -77,8 +77,13 @@ class DeviceWorker:
                 continue
             try:
                 future.set_result(work())
-            except BaseException as error:
+            except Exception as error:
                 future.set_exception(error)  # raised again when the result is read
+            except BaseException as error:  # a library's sys.exit(): it would end the page in the caller's thread
+                failure = RuntimeError(f"the work ended with {type(error).__name__}")
+                failure.__cause__ = error
+                future.set_exception(failure)
+                del failure
             del future, work  # their contents must not stay in memory while the thread waits
 
     def submit(self, work: Callable[[], T], *, draft: bool = False) -> Future[T]:
