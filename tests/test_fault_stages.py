@@ -64,9 +64,12 @@ class Page:
     def generate(self, seed: int) -> tuple[list[GenerateResult], str]:
         """The results that the page shows, and the text of its status."""
         shown: list[GenerateResult] = []
-        job = PictureJob(
-            [GenerateRequest(prompt="sea", seed=seed)], self._controls, lambda found: shown.extend(found) or {}
-        )
+
+        def show(results: list[GenerateResult]) -> dict[Any, Any]:
+            shown.extend(results)
+            return {}
+
+        job = PictureJob([GenerateRequest(prompt="sea", seed=seed)], self._controls, show)
         run = input_errors._phrased(self._runner.run, [], strangers=False)  # as every event of the page
         try:
             updates = list(run(job, cast(gr.Request, SimpleNamespace(session_hash="visitor"))))

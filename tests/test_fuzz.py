@@ -105,8 +105,8 @@ def model_files(folder: Path) -> list[Path]:
     """A LoRA of kohya's and one of PEFT's names, one of LyCORIS, and the start of a checkpoint."""
     two = np.zeros((2, 2), np.float32)
     lora = {f"lora_unet_mid_block_attentions_0_proj_in.{one}": two for one in ("lora_down.weight", "lora_up.weight")}
-    files = {
-        "kohya": lora | {"lora_unet_mid_block_attentions_0_proj_in.alpha": np.float32([2])},
+    files: dict[str, dict[str, np.ndarray]] = {
+        "kohya": lora | {"lora_unet_mid_block_attentions_0_proj_in.alpha": np.full(1, 2, np.float32)},
         "peft": {f"unet.mid_block.attentions.0.proj_in.lora_{one}.weight": two for one in "AB"},
         "loha": {f"lora_unet_mid_block_attentions_0_proj_in.hada_w{i}_{one}": two for i in (1, 2) for one in "ab"},
         "checkpoint": {
@@ -120,7 +120,7 @@ def model_files(folder: Path) -> list[Path]:
 
 
 def fuzz(
-    sources: list[Path], count: int, target: Path, read: Callable[[Path], Any], planned: tuple[type, ...]
+    sources: list[Path], count: int, target: Path, read: Callable[[Path], Any], planned: tuple[type[BaseException], ...]
 ) -> Counter:
     """Gives `count` damaged copies of the sources to `read`. Returns how many were read, and how many refused."""
     contents, said = [path.read_bytes() for path in sources], Counter[str]()

@@ -21,6 +21,19 @@ T = TypeVar("T")
 POLL_SECONDS = 0.05  # how often a waiting caller checks whether it should stop
 
 
+def wait(future: Future[T], should_stop: Callable[[], bool]) -> T:
+    """What the future's work returns. Raises what it raises, and Stopped if should_stop() turns true before it ends and
+    it can be cancelled."""
+    while True:
+        try:
+            return future.result(timeout=POLL_SECONDS)
+        except TimeoutError:
+            if future.done():
+                return future.result()  # the work's own TimeoutError, or it ended just now
+            if should_stop() and future.cancel():
+                raise Stopped("stopped") from None
+
+
 class Worker(Protocol):
     def run(self, work: Callable[[], T], should_stop: Callable[[], bool] = lambda: False) -> T:
         """What `work` returns; raises what it raises, and Stopped if should_stop() turns true before its turn."""
@@ -94,15 +107,7 @@ class DeviceWorker:
         return future
 
     def run(self, work: Callable[[], T], should_stop: Callable[[], bool] = lambda: False) -> T:
-        future = self.submit(work)
-        while True:
-            try:
-                return future.result(timeout=POLL_SECONDS)
-            except TimeoutError:
-                if future.done():
-                    return future.result()  # the work's own TimeoutError, or it ended just now
-                if should_stop() and future.cancel():
-                    raise Stopped("stopped") from None
+        return wait(self.submit(work), should_stop)
 
     def is_wanted(self) -> bool:
         return self._wanted > 0
