@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import running_app
 from page_client import API, Visitor, ask
@@ -134,3 +135,18 @@ def test_a_look_takes_the_servers_own_picture_whatever_is_sent(server: tuple[str
             assert file.is_file() == generated
     with Image.open(file) as card:
         assert card.size == (THUMBNAIL, THUMBNAIL)
+
+
+def test_sessions_cost_little_memory(server: tuple[str, Path]) -> None:
+    """Anyone can open them by the thousand, and every call of a program is one."""
+    (process,) = (one for one in psutil.Process().children() if any(part.endswith("app.py") for part in one.cmdline()))
+    with Visitor(server[0]) as visitor:
+        prepare = visitor.event("generate")
+        data = visitor.values(prepare, prompt="sea")
+        sizes = []
+        for number in range(200):
+            if number in (20, 199):
+                sizes.append(process.memory_info().rss)
+            visitor.session = f"session {number}"
+            visitor.call(prepare, data)
+    assert sizes[1] - sizes[0] < 200 * 0.1 * 2**20  # with Gradio's copy of the page in each they took 0.7 MiB
