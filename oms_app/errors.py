@@ -57,24 +57,29 @@ def describe(error: ValidationError, name_of: Callable[[RequestField], str] = op
     fault = first.get("ctx", {}).get("error")
     if isinstance(fault, FieldError):
         other = name_of(fault.other) if fault.other else ""
-        return f"{name_of(fault.field)} is {str(fault.value)[:60]}: {fault.remedy.replace('{other}', other)}"
+        return f"{name_of(fault.field)} is {_short(fault.value)}: {fault.remedy.replace('{other}', other)}"
     if first["type"] == "value_error":  # one of our validators, whose message is complete
         return str(first["msg"]).removeprefix("Value error, ")
     path = tuple(str(part) for part in first["loc"])
     field = _table(error.title, path).get(path[-1] if path else "")
-    name = name_of(field) if field else ".".join(path) or "the request"
+    name = name_of(field) if field else ".".join(map(_short, path)) or "the request"
     value = first["input"]
     if first["type"] == "missing":
         return f"{name} is missing: give one"
     if first["type"] == "string_too_long":
         return f"{name} has {len(value):,} characters: take at most {first['ctx']['max_length']:,}"
     remedy = (field.permitted if field else "") or first["msg"]
-    return f"{name} is {str(value)[:60]}: {remedy}"
+    return f"{name} is {_short(value)}: {remedy}"
 
 
 def unread_notes(fields: Iterable[RequestField], name_of: Callable[[RequestField], str] = option_of) -> list[str]:
     """A note for each setting that was given although no variant reads it."""
     return [f"{name_of(field)} has no effect: none of the chosen corrections reads it" for field in fields]
+
+
+def _short(value: object) -> str:
+    """A value of anyone's in a message: on one line, and short."""
+    return " ".join(str(value)[:200].split())[:60]
 
 
 def _table(model: str, path: tuple[str, ...]) -> Mapping[str, RequestField]:
@@ -89,6 +94,6 @@ def _table(model: str, path: tuple[str, ...]) -> Mapping[str, RequestField]:
 def describe_entry(error: ValidationError) -> str:
     """The first error in a JSON file or entry that is not a request: `title: field required`."""
     first: Any = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    where = ".".join(map(_short, first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
     return message if first["type"] == "value_error" or not where else f"{where}: {message}"

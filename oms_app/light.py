@@ -43,7 +43,9 @@ def layout_text(picture: Image.Image | Path) -> str:
                 if opened.width * opened.height > MAX_PIXELS:
                     raise ValueError(f"{picture.name} has more than {MAX_PIXELS:,} pixels")
                 return layout_text(ImageOps.exif_transpose(opened))  # as viewers show it: a camera may turn it
-        except (SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # Pillow raises many types for damaged files
             raise ValueError(f"{picture.name} is damaged or too large") from error
     if picture.has_transparency_data:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, (*GREY, 255)), picture.convert("RGBA"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import stat
 import threading
@@ -20,6 +21,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from oms_app.errors import StudioError, argument_of, describe, describe_entry
 from oms_app.fields import REQUEST_FIELDS, VARIANT_FIELDS
 from oms_app.paths import PRESETS, atomic_path, atomic_write
+from oms_app.records import locked, set_aside
 from oms_app.schema import Frozen, GenerateRequest, Variant, one_more_step, variant_of
 
 logger = logging.getLogger(__name__)
@@ -112,12 +114,13 @@ class LookLibrary:
     """All looks: the shipped ones, then the user's, each sorted by title.
 
     folder: the user's looks; None if nothing may be saved. Raises StudioError if a shipped look is broken; a
-    broken look of the user is skipped with a warning in the log.
+    broken look of the user is skipped, and `warnings` names it.
     """
 
     def __init__(self, shipped: Path = SHIPPED, folder: Path | None = None) -> None:
         self.folder = folder
-        self._shipped = _read_all(shipped, strict=True)
+        self._shipped = _read_all(shipped)
+        self.warnings: list[str] = []
         self._lock = threading.Lock()
 
     @property
@@ -127,7 +130,11 @@ class LookLibrary:
     def looks(self) -> list[tuple[Look, Path | None]]:
         """Every look, with the file of its thumbnail if it has one. Reads the user's folder again."""
         taken = {look.id for look, _ in self._shipped}
-        saved = _read_all(self.folder) if self.folder else []
+        damaged: list[str] = []
+        saved = _read_all(self.folder, damaged) if self.folder else []
+        for text in set(damaged) - set(self.warnings):
+            logger.warning("%s", text)
+        self.warnings = damaged
         return [*self._shipped, *(pair for pair in saved if pair[0].id not in taken)]
 
     def find(self, look_id: str) -> Look:
@@ -155,18 +162,26 @@ class LookLibrary:
             )
         except ValidationError as error:
             raise StudioError(describe_entry(error)) from error
-        with self._lock:
-            others = [other for other, _ in self.looks()]
-            if any(other.id == look_id or other.title.casefold() == title.casefold() for other in others):
-                raise StudioError(f"a look named {title!r} exists already: choose another name")
-            if len(others) - len(self._shipped) >= MAX_USER_LOOKS:
-                raise StudioError(f"you have {MAX_USER_LOOKS} looks already: delete some from {self.folder}")
-            try:
-                write(look, self.folder, picture)
-            except OSError as error:
-                reason = error.strerror or type(error).__name__
-                raise StudioError(f"{self.folder} cannot be written to ({reason}): make it writable") from error
+        try:
+            with self._lock, locked(self.folder):
+                self._add(look, picture)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StudioError(f"{self.folder} cannot be written to ({reason}): make it writable") from error
         return look
+
+    def _add(self, look: Look, picture: Image.Image | None) -> None:
+        """Raises StudioError if the name is taken or there are too many, and OSError."""
+        assert self.folder is not None
+        others = [other for other, _ in self.looks()]
+        if any(other.id == look.id or other.title.casefold() == look.title.casefold() for other in others):
+            raise StudioError(f"a look named {look.title!r} exists already: choose another name")
+        if len(others) - len(self._shipped) >= MAX_USER_LOOKS:
+            raise StudioError(f"you have {MAX_USER_LOOKS} looks already: delete some from {self.folder}")
+        file = self.folder / f"{look.id}.json"
+        if os.path.lexists(file):  # a damaged one, else it would be among the others
+            set_aside(file)
+        write(look, self.folder, picture)
 
 
 def write(look: Look, folder: Path, picture: Image.Image | None = None) -> None:
@@ -186,15 +201,16 @@ def thumbnail(picture: Image.Image) -> Image.Image:
     return middle.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
 
 
-def _read_all(folder: Path, *, strict: bool = False) -> list[tuple[Look, Path | None]]:
+def _read_all(folder: Path, damaged: list[str] | None = None) -> list[tuple[Look, Path | None]]:
+    """damaged: takes the messages about looks that cannot be read; without it they are raised."""
     found: list[tuple[Look, Path | None]] = []
     for path in folder.glob("*.json"):
         try:
             look = _read(path)
         except StudioError as error:
-            if strict:
+            if damaged is None:
                 raise
-            logger.warning("%s", error)
+            damaged.append(str(error))
             continue
         picture = folder / look.thumbnail if look.thumbnail else None
         found.append((look, picture if picture and _can_be_shown(picture) else None))

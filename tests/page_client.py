@@ -14,7 +14,7 @@ API = "/gradio_api"
 
 
 class Visitor:
-    """session: as Gradio names the open page. config: the page's components and events."""
+    """session: as Gradio names the open page. config: the page's components and events. heard: all answers, as text."""
 
     def __init__(self, address: str, login: tuple[str, str] | None = None) -> None:
         self.http = httpx.Client(base_url=address, timeout=60, trust_env=False)
@@ -22,7 +22,9 @@ class Visitor:
             self.http.post("/login", data={"username": login[0], "password": login[1]})
         self.session = uuid.uuid4().hex[:11]
         self.config = self.http.get("/config").json()
+        self.heard = [json.dumps(self.config)]
         self._parts = {part["id"]: part["props"] for part in self.config["components"]}
+        self._kinds = {part["id"]: part["type"] for part in self.config["components"]}
 
     def __enter__(self) -> Visitor:
         return self
@@ -42,6 +44,20 @@ class Visitor:
     def after(self, event: dict[str, Any]) -> dict[str, Any]:
         return next(one for one in self.config["dependencies"] if one.get("trigger_after") == event["id"])
 
+    def kind(self, part: int) -> str:
+        """Of a component, by its number: "state", "image" …"""
+        return str(self._kinds[part])
+
+    def changed(self, event: dict[str, Any]) -> dict[str, Any]:
+        """The event of the state that is the last output of `event`: what the page does when it has changed."""
+        state = event["outputs"][-1]
+        return next(one for one in self.config["dependencies"] if [state, "change"] in one["targets"])
+
+    def loading(self, word: str) -> dict[str, Any]:
+        """The event of the page's opening whose script contains a word."""
+        events = self.config["dependencies"]
+        return next(one for one in events if word in str(one["js"]) and one["targets"][0][1] == "load")
+
     def values(self, event: dict[str, Any], **changed: Any) -> list[Any]:
         """The inputs of an event as the page has them; `changed` by elem_id or label, _ for -."""
         found = []
@@ -55,6 +71,7 @@ class Visitor:
         """The last message of the event; {"status"} if it was not taken."""
         if not event["queue"]:  # the page calls such events so, too
             answer = self.direct(event["id"], data, event_data=event_data)
+            self.heard.append(answer.text)
             if answer.status_code not in (200, 500):
                 return {"status": answer.status_code, "text": answer.text}
             return {"output": answer.json(), "success": answer.status_code == 200}
@@ -80,6 +97,7 @@ class Visitor:
         with self.http.stream("GET", f"{API}/queue/data", params={"session_hash": self.session}) as stream:
             for line in stream.iter_lines():
                 if line.startswith("data:"):
+                    self.heard.append(line)
                     yield json.loads(line[5:])
 
     @contextmanager

@@ -169,7 +169,8 @@ def test_an_error_in_the_device_worker_is_the_callers_and_the_next_work_runs() -
         raise error
 
     for error in (RuntimeError("could not create a primitive"), MemoryError(), SystemExit(3), KeyboardInterrupt()):
-        with pytest.raises(type(error)):
+        # What would end the page in the thread of its caller becomes an ordinary error there.
+        with pytest.raises(type(error) if isinstance(error, Exception) else RuntimeError):
             worker.run(lambda error=error: fails(error))  # type: ignore[misc]
     assert worker.run(lambda: 7) == 7
     assert is_out_of_memory(RuntimeError("could not create a primitive"))

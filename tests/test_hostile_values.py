@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import running_app
 from page_client import API, Visitor, ask
+from PIL import Image
+
+from oms_app.looks import THUMBNAIL
 
 HOSTILE: tuple[Any, ...] = (
     None,
@@ -109,3 +113,40 @@ def left_alone(visitor: Visitor, address: str) -> None:
     _, text = ask(address, "generate", prompt="sea", seed=5, num_inference_steps=1)
     assert "event: complete" in text and time.monotonic() - began < 20
     assert visitor.http.get(f"{API}/queue/status").json()["queue_size"] == 0
+
+
+def test_a_look_takes_the_servers_own_picture_whatever_is_sent(server: tuple[str, Path]) -> None:
+    looks = server[1].parent / "home/looks"
+    with Visitor(server[0]) as visitor:
+        keep = visitor.event("look-keep")
+        for title, generated in (("nothing made", False), ("one made", True)):
+            if generated:
+                prepare = visitor.event("generate")
+                visitor.call(prepare, visitor.values(prepare, prompt="sea", Steps=1))
+                run = visitor.after(prepare)
+                assert visitor.call(run, visitor.values(run))["success"]
+                assert visitor.call(visitor.changed(run), [None])["success"]
+            values = visitor.values(keep, look_title=title)
+            for i, one in enumerate(keep["inputs"]):
+                if visitor.kind(one) in ("state", "image"):
+                    values[i] = {"path": str(server[1]), "meta": {"_type": "gradio.FileData"}}
+            assert "Saved" in json.dumps(visitor.call(keep, values))
+            file = looks / f"{title.replace(' ', '-')}.jpg"
+            assert file.is_file() == generated
+    with Image.open(file) as card:
+        assert card.size == (THUMBNAIL, THUMBNAIL)
+
+
+def test_sessions_cost_little_memory(server: tuple[str, Path]) -> None:
+    """Anyone can open them by the thousand, and every call of a program is one."""
+    (process,) = (one for one in psutil.Process().children() if any(part.endswith("app.py") for part in one.cmdline()))
+    with Visitor(server[0]) as visitor:
+        prepare = visitor.event("generate")
+        data = visitor.values(prepare, prompt="sea")
+        sizes = []
+        for number in range(200):
+            if number in (20, 199):
+                sizes.append(process.memory_info().rss)
+            visitor.session = f"session {number}"
+            visitor.call(prepare, data)
+    assert sizes[1] - sizes[0] < 200 * 0.1 * 2**20  # with Gradio's copy of the page in each they took 0.7 MiB

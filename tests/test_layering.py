@@ -36,8 +36,8 @@ LOWEST: dict[str, set[str]] = {
 SHARED = {"errors", "fields", "paths", "schedulers", "schema"}
 ARROWS: dict[str, set[str]] = {
     "models": {"prestep", "records"},
-    "output": {"prestep.corrections"},
-    "looks": set(),
+    "output": {"prestep.corrections", "pictures"},
+    "looks": {"records"},
     "pictures": set(),
     "engine": {"light", "models", "prestep", "output", "measure", "looks", "prompt_hints", "records"},
     "training": {"models", "prestep", "measure"},

@@ -101,7 +101,7 @@ def test_models_of_ones_own_paint_and_are_remembered(late: StudioService, base: 
     assert {info.id for info in again.models() if info.own} == {
         "my-model",
         "bold-style",
-    } and not again.catalog_warnings()
+    } and not again.warnings()
     assert late.forget_model("my-model") == str(base) and base.is_dir()
     lora.unlink()
     [left] = [info for info in StudioService(device="cpu").models() if info.own]

@@ -96,6 +96,15 @@ def test_two_programs_add_a_model_each(own: Path, tmp_path: Path) -> None:
     assert [one["id"] for one in json.loads(own.read_text())["models"]] == ["one", "two"]
 
 
+def test_two_programs_add_models_of_one_name(own: Path, tmp_path: Path) -> None:
+    first, second = open_catalog(), open_catalog()
+    for catalog, folder in ((first, tmp_path / "a"), (second, tmp_path / "b")):
+        folder.mkdir()
+        user_models.add(catalog, lora(folder / "style.safetensors"))
+    again = open_catalog()
+    assert not again.warnings and {Path(again.entries[one].folder).parent.name for one in again.own} == {"a", "b"}
+
+
 def test_a_lock_is_held_against_other_processes(tmp_path: Path) -> None:
     script = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
@@ -121,8 +130,12 @@ def test_run_times_survive_what_is_in_their_file(tmp_path: Path) -> None:
     file = tmp_path / "pace.json"
     for content in (b"[" * 100_000, b'{"rates":{"a":[NaN]}}', b'{"rates":5}', b"", b'{"x":1}', bytes(range(200))):
         file.write_bytes(content)
-        assert RunTimes(file).estimate([], {}) == 0
-    file.unlink()
+        times = RunTimes(file)
+        assert times.estimate([], {}) == 0
+        if content not in (b'{"rates":{"a":[NaN]}}', b'{"x":1}'):
+            aside = max(tmp_path.glob("pace.json.damaged-*"), key=lambda one: one.stat().st_mtime_ns)
+            assert aside.read_bytes() == content and not file.exists()
+            assert "cannot be read" in times.warnings[0] and aside.name in times.warnings[0]
     file.mkdir()
     RunTimes(file)
 

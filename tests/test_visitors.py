@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from test_history import keep
+from test_history import OMS, keep
 
-from oms_app.engine.visitors import DAY, Visitors
+from oms_app.engine.visitors import KEPT, Visitors
+from oms_app.output.history import History
 
 TOKENS = ("0" * 32, "1" * 32)
 
@@ -36,15 +39,34 @@ def test_a_token_that_no_browser_makes_gives_nobody_elses_pictures(tmp_path: Pat
     assert folder.parent == tmp_path and folder != visitors.history("someone").folder
 
 
-def test_pictures_of_a_visitor_are_deleted_a_day_after_the_last(tmp_path: Path) -> None:
+def test_each_picture_is_deleted_after_an_hour(tmp_path: Path) -> None:
+    """Also those that could be brought back, sheets and thumbnails; newer ones stay."""
+
+    def save(history: History, prompt: str) -> Path:
+        path = history.folder / keep(history.folder, prompt, variants=(OMS,))[0]
+        os.utime(path)
+        return path
+
     visitors = Visitors(tmp_path, private=True)
-    for name in ("0" * 32, "1" * 32):
-        folder = tmp_path / name
-        keep(folder)
-        if name[0] == "0":
-            os.utime(folder, (time.time() - DAY - 60,) * 2)
-    visitors.identify("someone", TOKENS[0])
-    assert not (tmp_path / ("0" * 32)).exists() and (tmp_path / ("1" * 32)).exists()
+    for session, token in zip("ab", TOKENS, strict=True):
+        visitors.identify(session, token)
+    left, here = (visitors.history(session) for session in "ab")
+    old, thrown = save(here, "old"), save(here, "thrown away")
+    here.thumbnails([old.name])
+    here.delete(thrown.name)
+    (thrown,) = (here.folder / ".history/deleted").glob("*.png")
+    (sheet := tmp_path / "1-sheet.png").write_bytes(b"x")
+    for path in (old, thrown, sheet, save(left, "of a visitor who left"), left.folder):
+        os.utime(path, (time.time() - KEPT - 60,) * 2)
+    save(here, "new")
+    visitors.delete_in_background(interval=0.05)
+    until = time.monotonic() + 20
+    while any(path.exists() for path in (left.folder, old, thrown, sheet)) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(path.exists() for path in (left.folder, old, thrown, sheet))
+    assert [one.prompt for one in here.find().pictures] == ["new"] and left.find().total == 0
+    with closing(sqlite3.connect(here.folder / ".history/index.sqlite3")) as index:
+        assert index.execute("SELECT count(*) FROM thumbnails").fetchone() == (0,)
 
 
 def test_on_ones_own_machine_there_is_one_folder(tmp_path: Path) -> None:

@@ -99,6 +99,7 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
     to each other. Raises StudioError."""
     from oms_app.engine.service import StudioService
     from oms_app.ui.demo import create_demo, launch_settings
+    from oms_app.ui.gradio_compat import keep_sessions_small
     from oms_app.ui.roles import login
     from oms_app.ui.uploads import MAX_MODEL, MAX_PICTURE
 
@@ -118,12 +119,14 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
         prevent_thread_lock=True,
         **launch_settings(),
     )
+    keep_sessions_small(demo)
     print(f"OMS Studio is at {demo.local_url}", flush=True)
     if demo.share_url:
         print(f"Public link: {demo.share_url}", flush=True)
     # The engine's thread and the page's alternate hundreds of times per picture. With the default interval of 5 ms a
     # pair in the browser took 3.2 s instead of 2.0 s on two cores.
     sys.setswitchinterval(0.0005)
+    studio.visitors.delete_in_background()
     studio.start()  # only now, because importing torch would delay the first page
     try:
         threading.Event().wait()

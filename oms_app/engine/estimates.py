@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -12,9 +13,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from oms_app.errors import StudioError
+from oms_app.errors import StudioError, one_line
 from oms_app.paths import atomic_write
-from oms_app.records import locked, read_record
+from oms_app.records import locked, read_record, set_aside
 from oms_app.schema import GenerateRequest, GenerateResult
 
 logger = logging.getLogger(__name__)
@@ -37,12 +38,16 @@ def work(request: GenerateRequest, pictures: int) -> float:
 
 
 class RunTimes:
-    """Learns from results and estimates requests. file: where runs are stored; created with the first one."""
+    """Learns from results and estimates requests. file: where runs are stored; created with the first one.
+
+    warnings: what the user should know; a damaged file is kept under another name.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self.warnings: list[str] = []
         self._lock = threading.Lock()
-        self._rates = self._read()
+        _, self._rates = self._read()
 
     def learn(self, result: GenerateResult) -> None:
         """Remembers the time per unit of work of the pictures that were generated for this result."""
@@ -79,18 +84,28 @@ class RunTimes:
             seen |= pictures
         return seconds
 
-    def _read(self) -> dict[str, list[float]]:
+    def _read(self) -> tuple[dict[str, Any], dict[str, list[float]]]:
+        """The whole file, and its rates. Both are empty if it is damaged."""
+        record: dict[str, Any] = {}
         try:
-            kept = RunTimesFile.model_validate(read_record(self.file) or {}).rates
+            record = read_record(self.file) or {}
+            rates = RunTimesFile.model_validate(record).rates
         except (StudioError, ValidationError) as error:
-            logger.warning("%s is ignored: %s", self.file, str(error).splitlines()[0])
-            return {}
-        return {model: rates for model, rates in kept.items() if rates and all(0 < rate < 1e6 for rate in rates)}
+            kept = ""
+            with contextlib.suppress(OSError):
+                kept = f": it is kept as {set_aside(self.file).name}"
+            self.warnings.append(f"{self.file} cannot be read ({one_line(error)[:200]}){kept}")
+            logger.warning("%s", self.warnings[-1])
+            return {}, {}
+        return record, {
+            model: rates for model, rates in rates.items() if rates and all(0 < rate < 1e6 for rate in rates)
+        }
 
     def _write(self) -> None:
         try:
             with locked(self.file):
-                others = {model: rates for model, rates in self._read().items() if model not in self._rates}
-                atomic_write(self.file, json.dumps({"version": 1, "rates": others | self._rates}))
+                record, others = self._read()
+                rates = {model: rates for model, rates in others.items() if model not in self._rates} | self._rates
+                atomic_write(self.file, json.dumps({"version": 1} | record | {"rates": rates}))
         except OSError as error:  # a full disk: the estimates of this session stay
             logger.warning("%s cannot be written: %s", self.file, error)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
 from oms_app.engine.worker import POLL_SECONDS
@@ -58,14 +59,16 @@ def _merged(older: Any, newer: Any) -> Any:
 
 
 def in_thread(work: Callable[[], T], name: str) -> Future[T]:
-    """Starts `work` in a thread of its own, for what does not need the device."""
+    """Starts `work` in a thread of its own, for what does not need the device. Nobody waits for it any more once its
+    future is cancelled."""
     future: Future[T] = Future()
 
     def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
+        with contextlib.suppress(InvalidStateError):  # it was cancelled
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return future

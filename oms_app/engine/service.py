@@ -21,7 +21,8 @@ from oms_app.engine.image_stats import image_stats
 from oms_app.engine.picture_settings import PictureSettings, read_picture
 from oms_app.engine.run import Run
 from oms_app.engine.visitors import Visitors
-from oms_app.engine.worker import DeviceWorker
+from oms_app.engine.worker import DeviceWorker, wait
+from oms_app.engine.zero_gpu import remote_generate
 from oms_app.errors import StudioError
 from oms_app.looks import LookLibrary
 from oms_app.models import user_models
@@ -71,6 +72,8 @@ class StudioService:
         home: Path | None = None,
         pictures: Path | None = None,
     ) -> None:
+        self._elsewhere = remote_generate(precision, memory, home)
+        device = "cpu" if self._elsewhere else device  # this process has no GPU then
         self._engine: dict[str, Any] = {"device": device, "precision": precision, "memory": memory, "home": home}
         self._worker = DeviceWorker()
         folder = user_folder(home)
@@ -116,7 +119,11 @@ class StudioService:
         """As `Studio.generate`. Raises StudioError also if the device that was chosen is not available."""
         stop = self._stops(should_stop)
         prompts.debug("%s", request.prompt)
-        result = self.start().result().generate(request, on_progress=on_progress, should_stop=stop)
+        studio = self.start().result()
+        if self._elsewhere is None:
+            result = studio.generate(request, on_progress=on_progress, should_stop=stop)
+        else:
+            result = wait(in_thread(partial(self._elsewhere, studio.complete(request)), "ZeroGPU"), stop)
         self._run_times.learn(result)
         return result
 
@@ -131,12 +138,14 @@ class StudioService:
         studio = self.start().result()
         complete = studio.complete(request)
         prompts.debug("%s", request.prompt)
+
+        def begin(report: Callable[[Progress], None]) -> Future[GenerateResult]:
+            if self._elsewhere is not None:
+                return in_thread(partial(self._elsewhere, complete), "ZeroGPU")
+            return self._worker.submit(partial(studio.paint, complete, Run(report, self._stops(stop.is_set))))
+
         event: Progress | GenerateResult
-        for event in stream_events(
-            lambda report: self._worker.submit(partial(studio.paint, complete, Run(report, self._stops(stop.is_set)))),
-            stop,
-            interval,
-        ):
+        for event in stream_events(begin, stop, interval):
             if isinstance(event, GenerateResult):
                 self._run_times.learn(event)
             yield event
@@ -194,9 +203,9 @@ class StudioService:
     def models(self) -> list[ModelInfo]:
         return self._catalog.infos()
 
-    def catalog_warnings(self) -> list[str]:
-        """Errors in the list of the user's own models."""
-        return self._catalog.warnings
+    def warnings(self) -> list[str]:
+        """Damaged files of the user's: lists, looks and the times of earlier runs."""
+        return [*self._catalog.warnings, *self._run_times.warnings, *self.looks.warnings]
 
     def download(
         self,

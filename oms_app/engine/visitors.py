@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import re
 import shutil
 import threading
@@ -10,10 +12,13 @@ import time
 from collections import OrderedDict
 from pathlib import Path
 
+from oms_app.errors import StudioError
 from oms_app.output.history import History
 
+logger = logging.getLogger(__name__)
 MAX_SESSIONS = 1_000  # open pages whose visitor is remembered
-DAY = 24 * 60 * 60  # seconds that a visitor's pictures are kept after the last one
+KEPT = 60 * 60.0  # seconds that a picture on a shared page is kept
+INTERVAL = 60.0  # seconds between two searches for older ones
 
 
 class Visitors:
@@ -38,7 +43,6 @@ class Visitors:
             self._folders.move_to_end(session)
             while len(self._folders) > MAX_SESSIONS:
                 self._folders.popitem(last=False)
-            self._forget_old()
 
     def history(self, session: str | None) -> History:
         """The pictures that a session may see, and into which its new ones go."""
@@ -56,8 +60,32 @@ class Visitors:
         """A name from which nobody learns the token."""
         return self.pictures / hashlib.sha256(secret.encode()).hexdigest()[:32]
 
-    def _forget_old(self) -> None:
-        open_now = set(self._folders.values())
-        for folder in self.pictures.iterdir() if self.pictures.is_dir() else ():
-            if folder.is_dir() and folder not in open_now and folder.stat().st_mtime < time.time() - DAY:
+    def delete_in_background(self, interval: float = INTERVAL) -> None:
+        """Deletes old pictures from now on, in a thread, if visitors are strangers to each other."""
+
+        def work() -> None:
+            while True:
+                time.sleep(interval)
+                try:
+                    self.delete_old()
+                except (OSError, StudioError) as error:
+                    logger.warning("old pictures were not deleted: %s", type(error).__name__)
+
+        if self.private:
+            threading.Thread(target=work, name="old pictures", daemon=True).start()
+
+    def delete_old(self) -> None:
+        """Deletes the pictures that are older than KEPT, deleted ones that can be brought back too, and all of a
+        visitor who has made none since. Raises OSError and StudioError."""
+        oldest = time.time() - KEPT
+        for folder in (self.pictures, *(one for one in self.pictures.iterdir() if one.is_dir())):
+            if folder != self.pictures and folder.stat().st_mtime < oldest:
                 shutil.rmtree(folder, ignore_errors=True)
+                continue
+            kept = (*folder.glob("*.png"), *(folder / ".history/deleted").glob("*.png"))
+            old = [path for path in kept if path.stat().st_mtime < oldest]
+            for path in old:
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
+            if old and folder != self.pictures:
+                History(folder).refresh()  # else its index keeps their thumbnails and prompts

@@ -21,6 +21,19 @@ T = TypeVar("T")
 POLL_SECONDS = 0.05  # how often a waiting caller checks whether it should stop
 
 
+def wait(future: Future[T], should_stop: Callable[[], bool]) -> T:
+    """What the future's work returns. Raises what it raises, and Stopped if should_stop() turns true before it ends and
+    it can be cancelled."""
+    while True:
+        try:
+            return future.result(timeout=POLL_SECONDS)
+        except TimeoutError:
+            if future.done():
+                return future.result()  # the work's own TimeoutError, or it ended just now
+            if should_stop() and future.cancel():
+                raise Stopped("stopped") from None
+
+
 class Worker(Protocol):
     def run(self, work: Callable[[], T], should_stop: Callable[[], bool] = lambda: False) -> T:
         """What `work` returns; raises what it raises, and Stopped if should_stop() turns true before its turn."""
@@ -77,8 +90,13 @@ class DeviceWorker:
                 continue
             try:
                 future.set_result(work())
-            except BaseException as error:
+            except Exception as error:
                 future.set_exception(error)  # raised again when the result is read
+            except BaseException as error:  # a library's sys.exit(): it would end the page in the caller's thread
+                failure = RuntimeError(f"the work ended with {type(error).__name__}")
+                failure.__cause__ = error
+                future.set_exception(failure)
+                del failure
             del future, work  # their contents must not stay in memory while the thread waits
 
     def submit(self, work: Callable[[], T], *, draft: bool = False) -> Future[T]:
@@ -89,15 +107,7 @@ class DeviceWorker:
         return future
 
     def run(self, work: Callable[[], T], should_stop: Callable[[], bool] = lambda: False) -> T:
-        future = self.submit(work)
-        while True:
-            try:
-                return future.result(timeout=POLL_SECONDS)
-            except TimeoutError:
-                if future.done():
-                    return future.result()  # the work's own TimeoutError, or it ended just now
-                if should_stop() and future.cancel():
-                    raise Stopped("stopped") from None
+        return wait(self.submit(work), should_stop)
 
     def is_wanted(self) -> bool:
         return self._wanted > 0

@@ -38,15 +38,21 @@ def add(catalog: Catalog, source: str, title: str | None = None) -> Entry:
             raise StudioError(f"{path} is in the list already, as {known.title}: choose it by that name")
     entry = _examine(catalog, path)
     with _LOCK:
-        taken = set(catalog.entries)
-        name = next(n for n in _names(entry.id) if n not in taken)
-        changes = {"id": name, "title": title or entry.title, "licence": LICENCE, "size": _size(path) or None}
-        entry = entry.model_copy(update=changes)
-        catalog.include(entry)
+
+        def added(models: list[Any]) -> list[Any]:
+            nonlocal entry
+            taken = [*catalog.entries, *map(_id_of, models)]  # another program may have added some
+            name = next(n for n in _names(entry.id) if n not in taken)
+            changes = {"id": name, "title": title or entry.title, "licence": LICENCE, "size": _size(path) or None}
+            entry = entry.model_copy(update=changes)
+            catalog.include(entry)
+            return [*models, entry.model_dump(mode="json", exclude_defaults=True)]
+
         try:
-            _change_list(catalog, lambda models: [*models, entry.model_dump(mode="json", exclude_defaults=True)])
+            _change_list(catalog, added)
         except OSError as error:
-            catalog.exclude(entry.id)
+            if catalog.entries.get(entry.id) is entry:  # else nothing was added yet
+                catalog.exclude(entry.id)
             raise StudioError(f"{catalog.downloads / OWN} cannot be written ({error}): free some disk space") from error
     return entry
 
@@ -65,12 +71,13 @@ def keep(catalog: Catalog, dropped: Path) -> Entry:
     folder, ending = catalog.downloads / "own", ".safetensors" if len(files) == 1 else ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        target = next(p for p in (folder / f"{n}{ending}" for n in _names(re_id(title))) if not p.exists())
-        if len(files) > 1:
-            target.mkdir()
-            target = target / path.name
-        for file in files:
-            shutil.move(file, target if file == path else target.with_name(file.name))
+        with locked(folder):  # another program may be choosing the same name
+            target = next(p for p in (folder / f"{n}{ending}" for n in _names(re_id(title))) if not p.exists())
+            if len(files) > 1:
+                target.mkdir()
+                target = target / path.name
+            for file in files:
+                shutil.move(file, target if file == path else target.with_name(file.name))
     except OSError as error:
         raise StudioError(f"{path.name} cannot be stored in {folder} ({error.strerror}): free some space") from error
     return add(catalog, str(target), title)

@@ -15,13 +15,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from oms_app.errors import StudioError
 from oms_app.fields import REQUEST_FIELDS
 from oms_app.output import comfyui
 from oms_app.output.text_chunks import MAX_TEXT, SIGNATURE, read_texts
+from oms_app.pictures import MAX_OWN_PIXELS, open_picture
 from oms_app.schedulers import SCHEDULER_SPECS
 
 USER_COMMENT, MAKER_NOTE, MAKE, CAMERA_MODEL, EXIF = 0x9286, 0x927C, 0x010F, 0x0110, 0x8769  # of Exif 2.3
@@ -94,7 +94,7 @@ def read_foreign(path: Path) -> ForeignSettings:
     """The settings of another program in a PNG, JPEG or WebP. Raises StudioError if there are none that can be read."""
     try:
         texts = _texts(path)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError) as error:
         raise StudioError(f"{path.name} cannot be read as a picture: choose a PNG, JPEG or WebP file") from error
     for keyword, reader in READERS.items():
         if text := texts.get(keyword):
@@ -112,7 +112,7 @@ def _texts(path: Path) -> dict[str, str]:
     with path.open("rb") as file:
         if file.read(8) == SIGNATURE:
             return read_texts(path)
-    with Image.open(path, formats=("JPEG", "WEBP")) as image:
+    with open_picture(path, ("JPEG", "WEBP"), MAX_OWN_PIXELS) as image:
         exif = image.getexif()
         inner = exif.get_ifd(EXIF)
     found: dict[str, str] = {}
@@ -165,7 +165,7 @@ def _a1111(text: str, texts: Mapping[str, str]) -> ForeignSettings:
     found.model, found.model_hash = pairs.get("Model", "")[:200], pairs.get("Model hash", "")[:80]
     for key, value in pairs.items():
         if key.startswith(MATTERS) and not key.endswith("hash") and WITHOUT_EFFECT.get(key) != value:
-            found.unread.append(f"{key} {value[:40]}")
+            found.unread.append(f"{key[:40]} {value[:40]}")
     return found
 
 
@@ -238,7 +238,7 @@ def _comfyui(text: str, texts: Mapping[str, str]) -> ForeignSettings:
     if said["samplers"] > 1:
         found.unread.append("all samplers but the first")
     if said.get("denoise") not in (None, 1, 1.0):
-        found.unread.append(f"denoise {said['denoise']}")
+        found.unread.append(f"denoise {str(said['denoise'])[:40]}")
     return found
 
 

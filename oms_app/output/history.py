@@ -21,18 +21,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from PIL import Image
-
 from oms_app.errors import StudioError
 from oms_app.fields import VARIANT_FIELDS
 from oms_app.output import png
+from oms_app.pictures import MAX_OWN_PIXELS, open_picture
 from oms_app.schema import Variant
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 FORMAT = 1  # of the index; another one is made anew
 THUMBNAIL = 192  # pixels
-MAX_PIXELS = 64_000_000  # of a picture of which a thumbnail is made
 FIRST, BATCH = 60, 200  # files that `refresh` reads at once, and that its thread reads in one transaction
 KEPT_DELETED = 7 * 24 * 60 * 60  # seconds
 PATIENCE = 10.0  # seconds to wait while another process writes the index
@@ -428,11 +426,9 @@ def _picture(row: Sequence[Any]) -> SavedPicture:
 
 def _thumbnail(path: Path) -> bytes | None:
     try:
-        with Image.open(path, formats=("PNG",)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return None
+        with open_picture(path, ("PNG",), MAX_OWN_PIXELS) as image:
             small = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except StudioError:
         return None
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()

@@ -137,7 +137,9 @@ def parse_settings(text: str, name: str) -> Restored:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StudioError(f"the settings in {name} are damaged: choose another picture") from error
     if version != VERSION:
-        raise StudioError(f"the settings in {name} are of version {version!r}: this OMS Studio reads {VERSION}")
+        raise StudioError(
+            f"the settings in {name} are of version {repr(version)[:40]}: this OMS Studio reads {VERSION}"
+        )
     try:
         return Restored.model_validate(settings)
     except ValidationError as error:

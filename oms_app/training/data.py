@@ -34,6 +34,7 @@ UNREADABLE = (  # Pillow's errors for files that are not pictures, or too large
     ValueError,
     TypeError,
     LookupError,
+    AssertionError,
     SyntaxError,
     OverflowError,
     struct.error,

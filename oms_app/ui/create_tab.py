@@ -129,7 +129,7 @@ class CreateTab(Tab):
         self._undo.connect(page.demo, self.fields)
         self._seed.connect()
         self._models.connect({name: self.fields[name] for name in MODEL_FIELDS})
-        self._looks.connect(page.demo, self.fields, self.controls.status, self._view.oms_image)
+        self._looks.connect(page.demo, self.fields, self.controls.status, self._view.oms_file)
         saved_settings.connect(page.demo, self.fields, self.lists, self._service, self.refresh)
         self._connect_visibility()
         restore.connect(self._restore, self.fields, self._service, self.show_result, self.controls.status, self.outputs)

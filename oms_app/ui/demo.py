@@ -20,7 +20,8 @@ from oms_app.ui.tab import Page, Tab
 
 FOLDER = Path(__file__).parent
 MAX_WAITING = 32  # requests in the queue; further ones are refused
-DAY, HOUR = 24 * 60 * 60, 60 * 60  # seconds that uploads and previews are kept: for the owner, for strangers
+# Seconds between two searches for old uploads and previews, and that they are kept: for the owner, for strangers.
+OWNERS, STRANGERS = (24 * 60 * 60, 24 * 60 * 60), (60, 60 * 60)
 HEADER = """
 <header class="oms-header"><h1>OMS Studio</h1>
 <p>Diffusion models rarely reach true black or white. One More Step corrects the starting noise.</p></header>
@@ -44,8 +45,8 @@ def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:
 
     local: visitors may name files of this machine and download models; on a Space they may not.
     """
-    kept = DAY if local else HOUR
-    with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=(kept, kept), fill_width=True) as demo:
+    kept = OWNERS if local else STRANGERS
+    with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=kept, fill_width=True) as demo:
         header = gr.HTML(HEADER)
         api.add_endpoints(service)  # first: Gradio renames an endpoint whose name a handler has already
         Page(demo, make_tabs(service, local))

@@ -111,7 +111,5 @@ class HistoryStrip:
 def where(service: StudioService, session: str | None) -> str:
     """Where the pictures are, in words."""
     if service.visitors.private:
-        return (
-            "Only you see these pictures. They are deleted a day after the last one; download those you want to keep."
-        )
+        return "Only you see these pictures. Each is deleted after an hour; download those you want to keep."
     return f"Saved in {service.history(session).folder}"

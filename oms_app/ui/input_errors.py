@@ -81,7 +81,7 @@ def _one_line(handler: Callable[..., Any], strangers: bool) -> Iterator[None]:
     except StudioError as error:
         text = _clean(str(error)) if strangers or is_guest() else str(error)
         raise gr.Error(text, print_exception=False) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a library's sys.exit() would end the server
         name = getattr(handler, "__qualname__", "an event")
         ours = not isinstance(error, OF_VALUES)
         logger.error("%s failed: %s", name, type(error).__name__, exc_info=error if ours else None)

@@ -13,7 +13,7 @@ import gradio as gr
 
 from oms_app.errors import StudioError
 from oms_app.looks import DIALS, Look, LookLibrary
-from oms_app.ui import gradio_compat, markup
+from oms_app.ui import gradio_compat, markup, restore
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import BETWEEN_TWO, CreateValues
@@ -59,8 +59,9 @@ class LooksPanel:
             self._status = gr.HTML("", elem_id="look-status")
         self._saved = FieldSet(LookValues, {"title": title, "prefix": prefix, "suffix": suffix})
 
-    def connect(self, demo: gr.Blocks, fields: FieldSet[CreateValues], status: gr.HTML, picture: gr.Image) -> None:
-        """fields: those of Create. status: where it says that a look is set. picture: the last OMS picture."""
+    def connect(self, demo: gr.Blocks, fields: FieldSet[CreateValues], status: gr.HTML, picture: gr.State) -> None:
+        """fields: those of Create. status: where it says that a look is set. picture: the file of the last OMS
+        picture, or None."""
         words = [self._saved["prefix"], self._saved["suffix"]] if self._shelf.can_save else []
 
         def apply(data: Mapping[Component, Any], event: gr.EventData) -> Updates:
@@ -83,12 +84,15 @@ class LooksPanel:
         if self._shelf.can_save:
             self._connect_saving(fields, picture)
 
-    def _connect_saving(self, fields: FieldSet[CreateValues], picture: gr.Image) -> None:
+    def _connect_saving(self, fields: FieldSet[CreateValues], picture: gr.State) -> None:
         def save(data: Mapping[Component, Any]) -> Updates:
             try:
                 require_owner("looks")
                 new = self._saved.read(data)
-                look = self._shelf.save(new.title, data[picture], **look_settings(fields.read(data), new))
+                settings = look_settings(fields.read(data), new)
+                file = data[picture]
+                card = restore.open_picture(file) if file and file.is_file() else None
+                look = self._shelf.save(new.title, card, **settings)
             except StudioError as error:
                 return {self._status: markup.alert(str(error))}
             return {

@@ -48,7 +48,7 @@ class ModelsTab(Tab):
                 )
             if self._local:
                 with gr.Column(elem_id="models-progress", min_width=0):
-                    self._status = gr.HTML(markup.note(*self._service.catalog_warnings()), elem_id="models-status")
+                    self._status = gr.HTML(markup.note(*self._service.warnings()), elem_id="models-status")
                     self._stop = gr.Button("Stop", elem_id="models-stop", visible=False)
             with gr.Column(elem_id="models-side", min_width=0):
                 if self._local:

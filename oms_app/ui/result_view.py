@@ -70,6 +70,7 @@ class ShownResult:
 
 class ResultView:
     """summary: the line above the pictures; it changes with each new result. shown: prompt and seed of the pair.
+    oms_file: path of the OMS picture on the server, which no caller can change; None if it is not saved.
     draft: what drafts.py lays over the OMS picture."""
 
     def build(self, first: ShownResult | None) -> None:
@@ -77,7 +78,7 @@ class ResultView:
         shows = _contents(first)
         self.summary = gr.HTML(shows["summary"], elem_id="summary")
         self._images: dict[str, gr.Image] = {}
-        self.shown = gr.State(shows["shown"])
+        self.shown, self.oms_file = gr.State(shows["shown"]), gr.State(shows["oms file"])
         self._figures: dict[str, gr.HTML] = {}
         self._overlays: dict[str, gr.HTML] = {}
         with gr.Row(elem_id="pictures"):
@@ -107,11 +108,7 @@ class ResultView:
     @property
     def outputs(self) -> list[Component]:
         """The components that `show` updates."""
-        return [*self._images.values(), *self._figures.values(), self._slider, self.summary, self.shown]
-
-    @property
-    def oms_image(self) -> gr.Image:
-        return self._images["oms"]
+        return [*self._images.values(), *self._figures.values(), self._slider, self.summary, self.shown, self.oms_file]
 
     def show_figures(self, image: ImageResult) -> Updates:
         """The figures of an OMS picture that is shown before it is saved."""
@@ -134,6 +131,7 @@ class ResultView:
             self._slider: shows["slider"],
             self.summary: shows["summary"],
             self.shown: shows["shown"],
+            self.oms_file: shows["oms file"],
         }
 
     def live(self, event: Progress | None) -> Updates:
@@ -143,15 +141,17 @@ class ResultView:
 
 
 def _contents(result: ShownResult | None) -> dict[str, Any]:
-    """The values of the components: "shown", "summary", "slider", and for each panel its picture and its figures."""
+    """The values of the components: "shown", "oms file", "summary", "slider", and for each panel its picture and its
+    figures."""
     if result is None:
         empty = {name: None for name in PANELS} | {f"{name} figures": _figures(name, None) for name in PANELS}
-        return {"summary": readout.welcome(), "slider": None, "shown": None, **empty}
+        return {"summary": readout.welcome(), "slider": None, "shown": None, "oms file": None, **empty}
     pictures = {"raw": result.raw, "oms": result.oms, "plain": result.plain}
     raw, oms = result.raw, result.oms
     change = readout.change(raw.stats, oms.stats) if raw and oms else ""
     return {
         "shown": (result.prompt, result.seed),
+        "oms file": oms.file if oms and isinstance(oms.file, Path) else None,
         "summary": readout.summary(result.prompt, result.seed, result.details, change),
         "slider": (raw.file, oms.file) if raw and oms else None,
         **{name: picture.file if picture else None for name, picture in pictures.items()},

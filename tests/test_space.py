@@ -1,0 +1,93 @@
+"""A Hugging Face Space: its visitors are strangers to each other and to the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, running_app
+from page_client import API, Visitor, ask
+
+from oms_app.output.png import read_any
+
+TOKENS = ("a" * 32, "b" * 32)
+
+
+@pytest.fixture(scope="module")
+def space(presets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The page's address, and the folder of the machine that it may use."""
+    machine = tmp_path_factory.mktemp("machine")
+    (machine / "tmp").mkdir()
+    environment = {
+        "SPACE_ID": "someone/studio", "SPACE_HOST": "127.0.0.1", "OMS_PRESETS": str(presets), "HF_HUB_OFFLINE": "1",
+        "OMS_HOME": str(machine / "home"), "TMPDIR": str(machine / "tmp"), "GRADIO_TEMP_DIR": str(machine / "cache"),
+    }  # fmt: skip
+    with running_app(environment, machine / "app.txt") as address:
+        yield address.replace("0.0.0.0", "127.0.0.1"), machine
+
+
+def enter(visitor: Visitor, token: str) -> None:
+    visitor.call(visitor.loading("oms-studio-visitor"), [token, ""])
+
+
+def generate(visitor: Visitor, prompt: str) -> str:
+    """Presses Generate in Create. Returns the last answer, which shows the pictures."""
+    prepare = visitor.event("generate")
+    visitor.call(prepare, visitor.values(prepare, prompt=prompt, Steps=2))
+    run = visitor.after(prepare)
+    assert visitor.call(run, visitor.values(run))["success"]
+    shown = visitor.call(visitor.changed(run), [None])
+    assert shown["success"], shown
+    return json.dumps(shown)
+
+
+def strip(visitor: Visitor, token: str) -> str:
+    """What the page shows of the saved pictures when it is opened again."""
+    return json.dumps(visitor.call(visitor.loading("oms-studio-visitor"), [token, "*"]))
+
+
+def test_two_visitors_see_their_own_pictures_and_no_path(space: tuple[str, Path]) -> None:
+    address, machine = space
+    with Visitor(address) as mine, Visitor(address) as other:
+        for visitor, token in zip((mine, other), TOKENS, strict=True):
+            enter(visitor, token)
+        assert str(machine / "cache") in generate(mine, "my own secret")
+        assert "my own secret" in strip(mine, TOKENS[0])
+        saved = [path for path in (machine / "tmp").rglob("*.png") if read_any(path).request.prompt == "my own secret"]
+        assert len(saved) == 2
+        theirs = [strip(other, TOKENS[1])]
+        for event in (other.event("gallery-cards"), other.event("history-strip")):
+            for action in ("open", "pick", "delete", "favourite"):
+                click = {"do": action, "name": saved[0].name}
+                theirs.append(json.dumps(other.call(event, other.values(event), click)))
+        assert all("my own secret" not in text for text in theirs)
+        assert all(path.is_file() for path in saved)
+        for path in (*saved, machine / "home", machine / "app.txt", ROOT / "app.py", "/etc/passwd"):
+            assert other.http.get(f"{API}/file={path}").status_code in (403, 404)
+        answers = [ask(address, "generate", prompt="sea", seed=1, num_inference_steps=1, **more)[1]
+                   for more in ({}, {"variants": ["nothing"]})]  # fmt: skip
+        assert "event: complete" in answers[0] and "event: error" in answers[1]
+        heard = "".join((*mine.heard, *other.heard, *theirs, *answers)).replace(str(machine / "cache"), "")
+    # Gradio names a file of its cache, which is served, by its path; nothing else of the machine is named.
+    for folder in (str(machine), str(ROOT), str(Path.home()) + "/"):
+        assert folder not in heard, heard[max(0, heard.index(folder) - 200) : heard.index(folder) + 200]
+
+
+@pytest.mark.slow
+def test_old_pictures_are_deleted_while_the_page_runs(space: tuple[str, Path]) -> None:
+    """test_visitors.py has the fast form; the page looks for them once a minute."""
+    address, machine = space
+    with Visitor(address) as visitor:
+        enter(visitor, "c" * 32)
+        generate(visitor, "an old one")
+    old = [path for path in (machine / "tmp").rglob("*.png") if read_any(path).request.prompt == "an old one"]
+    for path in (*old, old[0].parent):
+        os.utime(path, (time.time() - 60 * 60 - 1,) * 2)
+    until = time.monotonic() + 90
+    while old[0].parent.exists() and time.monotonic() < until:
+        time.sleep(1)
+    assert not old[0].parent.exists()
