@@ -95,7 +95,7 @@ def test_a_prompt_gives_two_different_pictures_with_their_figures(tab: Page) -> 
     tab.get_by_role("button", name="Generate").click()  # the seed stays: the same once more comes at once
     expect(tab.locator("#summary")).to_contain_text("from the cache")
     expect(tab.get_by_role("button", name="Generate")).to_be_enabled()
-    expect(tab.locator("#slider img").first).to_be_visible()
+    expect(tab.locator("#viewer img").first).to_be_visible()
 
 
 def test_a_new_seed_a_random_one_and_several(tab: Page) -> None:
@@ -321,12 +321,12 @@ def test_the_page_opens_with_a_finished_pair_and_everything_on_the_screen(browse
     )
     view.goto(page)
     expect(view.locator("#summary")).to_contain_text("example")
-    expect(view.locator("#slider img").first).to_be_visible()
+    expect(view.locator("#viewer img").first).to_be_visible()
     view.wait_for_timeout(1_000)  # the last parts are drawn
     on_screen = (
         "#raw-image img",
         "#oms-image img",
-        "#slider",
+        "#viewer",
         PROMPT,
         "#generate",
         "#oms-prompt",

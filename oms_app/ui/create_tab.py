@@ -71,9 +71,6 @@ class CreateTab(Tab):
                     self._seed.build_new()
                 self.controls.build_status(TRY if opens else "")
                 self._words = word_check.build()
-            with gr.Column(elem_id="show", min_width=0):
-                self._view.build(opens.result(self._service) if opens else None)
-                self._history.build()
             with gr.Column(elem_id="tune", min_width=0):
                 self._light.build(found, opens.variant if opens else OMS)
                 with gr.Row(elem_id="which"):
@@ -83,6 +80,10 @@ class CreateTab(Tab):
                 with gr.Accordion("Picture settings", open=False, elem_id="settings"):
                     self._build_picture_settings(found)
                 self._restore = restore.build()
+            # After the settings, so that Tab goes from the prompt to them; style.css places it.
+            with gr.Column(elem_id="show", min_width=0):
+                self._view.build(opens.result(self._service) if opens else None)
+                self._history.build()
             with gr.Column(elem_id="start", min_width=0):
                 self._looks.build()
                 if self._examples:

@@ -19,6 +19,7 @@ from oms_app.ui.models_tab import ModelsTab
 from oms_app.ui.tab import Page, Tab
 
 FOLDER = Path(__file__).parent
+SCRIPTS = ("keys.js", "drop.js", "undo.js", "picture_size.js")  # of the whole page
 MAX_WAITING = 32  # requests in the queue; further ones are refused
 DAY, HOUR = 24 * 60 * 60, 60 * 60  # seconds that uploads and previews are kept: for the owner, for strangers
 HEADER = """
@@ -58,10 +59,10 @@ def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:
 
 def launch_settings() -> dict[str, Any]:
     """Arguments of `launch` for look and behaviour; host, port and password are the caller's."""
-    scripts = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("keys.js", "drop.js", "undo.js"))
+    scripts = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return {
         "theme": theme(),
-        "css_paths": FOLDER / "style.css",
+        "css_paths": [FOLDER / "style.css", FOLDER / "viewer.css"],
         "head": f'<meta name="color-scheme" content="light dark"><script>{scripts}</script>',
         "footer_links": ["api", "settings"],
         "run_history": False,  # prompts are the visitor's: the browser keeps no list of them

@@ -1,4 +1,4 @@
-"""The pictures of Create: raw and OMS side by side and under a slider, with their figures and a summary."""
+"""The pictures of Create: raw and OMS side by side and one over the other, with their figures and a summary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from oms_app.prestep.corrections import DIAL
 from oms_app.schema import GenerateResult, ImageResult, ImageStats, Progress, Reached
-from oms_app.ui import live_previews, readout
+from oms_app.ui import live_previews, readout, viewer
 from oms_app.ui.events import Component, Updates
 from oms_app.ui.form import PLAIN
 
@@ -91,15 +91,7 @@ class ResultView:
                         self.draft = gr.HTML("", elem_id="draft")
                 if name == "plain":
                     self.plain_panel = panel
-            self._slider = gr.ImageSlider(
-                shows["slider"],
-                label="Raw at the left, with OMS at the right",
-                format="png",
-                type="pil",
-                interactive=False,
-                buttons=["fullscreen"],
-                elem_id="slider",
-            )
+            viewer.build()
         with gr.Row(elem_id="figures"):
             for name in PANELS:
                 self._figures[name] = gr.HTML(shows[f"{name} figures"], elem_id=f"{name}-figures")
@@ -107,7 +99,7 @@ class ResultView:
     @property
     def outputs(self) -> list[Component]:
         """The components that `show` updates."""
-        return [*self._images.values(), *self._figures.values(), self._slider, self.summary, self.shown]
+        return [*self._images.values(), *self._figures.values(), self.summary, self.shown]
 
     @property
     def oms_image(self) -> gr.Image:
@@ -131,7 +123,6 @@ class ResultView:
         return {
             **{self._images[name]: shows[name] for name in PANELS},
             **{self._figures[name]: shows[f"{name} figures"] for name in PANELS},
-            self._slider: shows["slider"],
             self.summary: shows["summary"],
             self.shown: shows["shown"],
         }
@@ -143,17 +134,16 @@ class ResultView:
 
 
 def _contents(result: ShownResult | None) -> dict[str, Any]:
-    """The values of the components: "shown", "summary", "slider", and for each panel its picture and its figures."""
+    """The values of the components: "shown", "summary", and for each panel its picture and its figures."""
     if result is None:
         empty = {name: None for name in PANELS} | {f"{name} figures": _figures(name, None) for name in PANELS}
-        return {"summary": readout.welcome(), "slider": None, "shown": None, **empty}
+        return {"summary": readout.welcome(), "shown": None, **empty}
     pictures = {"raw": result.raw, "oms": result.oms, "plain": result.plain}
     raw, oms = result.raw, result.oms
     change = readout.change(raw.stats, oms.stats) if raw and oms else ""
     return {
         "shown": (result.prompt, result.seed),
         "summary": readout.summary(result.prompt, result.seed, result.details, change),
-        "slider": (raw.file, oms.file) if raw and oms else None,
         **{name: picture.file if picture else None for name, picture in pictures.items()},
         **{f"{name} figures": _figures(name, picture) for name, picture in pictures.items()},
     }
