@@ -22,8 +22,9 @@ from oms_app.ui.model_choice import ModelChoice
 from oms_app.ui.result_view import Picture, ResultView, ShownResult
 from oms_app.ui.run_controls import RunControls
 from oms_app.ui.seed_field import RANDOM, SeedField
+from oms_app.ui.send import SendingTab, SharedFields
 from oms_app.ui.sweep import Sweep
-from oms_app.ui.tab import Page, Tab
+from oms_app.ui.tab import Page
 from oms_app.ui.undo import UndoButtons
 
 TRY = (
@@ -34,7 +35,7 @@ EXPIRED = "This picture has expired: generate it again."
 MODEL_FIELDS = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale")  # their defaults are a model's
 
 
-class CreateTab(Tab):
+class CreateTab(SendingTab):
     """fields: the components whose values make a request. controls: Generate, Stop and the status."""
 
     id, title = "create", "Create"
@@ -83,6 +84,7 @@ class CreateTab(Tab):
                     self._seed.build(opens.seed if opens else RANDOM)
                     found["count"] = controls.slider(CREATE_FIELDS["count"], elem_id="count", min_width=120)
                 self._undo.build()
+                self.build_sending()
                 with gr.Accordion("Picture settings", open=False, elem_id="settings"):
                     self._build_picture_settings(found)
                 self._restore = restore.build()
@@ -155,6 +157,10 @@ class CreateTab(Tab):
             self._view.plain_panel,
             **QUICK,
         )
+
+    @property
+    def shared(self) -> SharedFields:
+        return SharedFields(self.fields["prompt"], self._seed.number, self._models)
 
     @property
     def lists(self) -> Sequence[Component]:

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from oms_app.engine.service import StudioService
-from oms_app.ui import api, gradio_compat, input_errors
+from oms_app.ui import api, gradio_compat, input_errors, send
 from oms_app.ui.compare_tab import CompareTab
 from oms_app.ui.create_tab import CreateTab
 from oms_app.ui.explore_tab import ExploreTab
@@ -49,7 +49,9 @@ def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:
     with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=(kept, kept), fill_width=True) as demo:
         header = gr.HTML(HEADER)
         api.add_endpoints(service)  # first: Gradio renames an endpoint whose name a handler has already
-        Page(demo, make_tabs(service, local))
+        tabs = make_tabs(service, local)
+        page = Page(demo, tabs)
+        send.connect(page, [tab for tab in tabs if isinstance(tab, send.SendingTab)])
     gradio_compat.limit_progress_outputs(demo, header)
     input_errors.phrase_errors(demo, strangers=not local)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)

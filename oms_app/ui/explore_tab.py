@@ -35,13 +35,14 @@ from oms_app.ui.grids import (
 from oms_app.ui.model_choice import ModelChoice, ModelGroup
 from oms_app.ui.run_controls import RunControls
 from oms_app.ui.seed_field import SeedField
-from oms_app.ui.tab import Page, Tab
+from oms_app.ui.send import SendingTab, SharedFields
+from oms_app.ui.tab import Page
 
 OF_MODEL = ("num_inference_steps", "guidance_scale", "width", "height", "scheduler")  # their defaults are a model's
 PRESELECTED_LOOKS = ("plain", "night", "golden-hour", "fog", "high-key")
 
 
-class ExploreTab(Tab):
+class ExploreTab(SendingTab):
     id, title = "explore", "Explore"
     fields: FieldSet[ExploreValues]
 
@@ -71,6 +72,7 @@ class ExploreTab(Tab):
                 self._seed.build()
                 with gr.Accordion("Picture settings", open=False, elem_id="explore-settings"):
                     self._build_picture_settings(found)
+                self.build_sending()
         with gr.Row(elem_id="explore-run"):
             with gr.Column(min_width=280):
                 with gr.Row(elem_id="explore-buttons"):
@@ -212,6 +214,10 @@ class ExploreTab(Tab):
         inputs = {self._result, *self._create.fields.components}
         outputs = [*self._create.outputs, page.bar, self._controls.status]
         self._table.click(self._open_cell, inputs, outputs, **QUICK)
+
+    @property
+    def shared(self) -> SharedFields:
+        return SharedFields(self.fields["prompt"], self._seed.number, self._model)
 
     @property
     def lists(self) -> Sequence[Component]:
