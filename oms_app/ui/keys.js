@@ -5,7 +5,10 @@ document.addEventListener('keydown', event => {
     if (!button) return;
     event.preventDefault();
     event.stopPropagation();
-    button.click();
+    const field = event.target;
+    if (!field.matches('input[type=number]')) return button.click();
+    field.blur();  // a slider's number counts, and is checked, when its field is left
+    setTimeout(() => { field.focus(); button.click(); });
   };
   if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) press('button.oms-start');
   else if (event.key === 'Escape') press('button.oms-stop');
