@@ -29,9 +29,8 @@ def connect(hints: gr.HTML, fields: FieldSet[CreateValues], service: StudioServi
 
     def check(data: Mapping[Component, Any]) -> str:
         values = fields.read(data)
-        texts = [prompt_hints.without_syntax(text) for text in _texts(values)]
         try:
-            unknown = service.word_suggestions(values.model, *texts) if values.model else {}
+            unknown = service.word_suggestions(values.model, *_texts(values)) if values.model else {}
         except StudioError:
             unknown = {}  # Generate says what is wrong with the model
         return _html(unknown, values)
