@@ -11,16 +11,23 @@ __all__ = ["browser", "tab"]  # fixtures of this module too
 
 
 def test_a_number_outside_its_slider_is_told_and_the_nearest_one_is_used(tab: Page) -> None:
+    refused: list[str] = []
+    tab.on("response", lambda answer: refused.append(answer.url) if answer.status >= 400 else None)
     field, line = tab.locator("#oms-cfg input[type=number]"), tab.locator("#oms-cfg .oms-range")
+    field.fill("10")
+    tab.locator("#prompt textarea").fill("warm mountains")
+    expect(tab.locator("#words")).to_contain_text("does not know warm", timeout=PATIENCE)
+    expect(tab.locator("#pictures.oms-updating")).to_have_count(0)
     field.fill("10")
     field.press("Tab")
     expect(line).to_have_text("OMS CFG goes from 0 to 4: 10 became 4.")
     expect(field).to_have_value("4")
     tab.locator("#oms-cfg input[type=range]").press("ArrowLeft")
     expect(line).to_have_count(0)
+    expect(field).to_have_value("3.9")
     field.fill("")
     field.press("Tab")
-    expect(line).to_have_text("OMS CFG was empty: 0 is set.")
+    expect(line).to_have_text("OMS CFG was empty: 3.9 is kept.")
     tab.locator("#warmth input[type=number]").fill("-7")
     tab.locator("#warmth input[type=number]").press("Tab")
     expect(tab.locator("#warmth .oms-range")).to_have_text("Warmth goes from -1 to 1: -7 became -1.")
@@ -37,6 +44,7 @@ def test_a_number_outside_its_slider_is_told_and_the_nearest_one_is_used(tab: Pa
     count.press("Tab")
     expect(tab.locator("#explore-seed-count .oms-range")).to_have_text("Seeds goes from 1 to 16: 99 became 16.")
     expect(tab.locator("#explore-plan")).to_contain_text("16 pictures")
+    assert refused == []
 
 
 def test_generate_by_key_from_a_number_out_of_range_uses_the_one_that_is_told(tab: Page) -> None:

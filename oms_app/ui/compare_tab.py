@@ -123,7 +123,7 @@ class CompareTab(SendingTab):
 
     def _build_panel(self, number: int) -> tuple[gr.Column, gr.Image, gr.HTML]:
         with gr.Column(min_width=0, visible=False, elem_classes="oms-compared") as column:
-            picture = picture_panel(f"compared-{number}")
+            picture = picture_panel(f"compared-{number}", alt_text=f"Picture {number + 1} of the comparison")
             self._overlays.append(live_previews.build(f"compared-{number}"))
             return column, picture, gr.HTML("", elem_id=f"compared-figures-{number}")
 
@@ -189,9 +189,10 @@ class CompareTab(SendingTab):
             title = [CORRECTIONS[image.variant].title]
             title += [one.result.request.model] if len(models) > 1 else []
             title += [f"seed {image.seed}"] if len(seeds) > 1 else []
+            name = " · ".join(title)
             updates |= {
                 column: gr.update(visible=True),
-                picture: gr.update(value=image.path or image.image, label=" · ".join(title)),
+                picture: gr.update(value=image.path or image.image, label=name, alt_text=name),
                 figures: readout.figures(image.stats, image.reached),
             }
         first = made[min(made)]

@@ -19,7 +19,7 @@ from oms_app.ui.models_tab import ModelsTab
 from oms_app.ui.tab import Page, Tab
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("keys.js", "drop.js", "undo.js", "picture_size.js", "ranges.js")  # of the whole page
+SCRIPTS = ("keys.js", "drop.js", "undo.js", "picture_size.js", "ranges.js", "gradio_aria.js")  # of the whole page
 MAX_WAITING = 32  # requests in the queue; further ones are refused
 DAY, HOUR = 24 * 60 * 60, 60 * 60  # seconds that uploads and previews are kept: for the owner, for strangers
 HEADER = """

@@ -1,26 +1,35 @@
-// A number that was typed outside its slider's range is set to the nearest end by Gradio 6.31, without a word: this says so.
+// A number that is typed outside its slider's range reaches the server only as the nearest end, and a line says so. Gradio 6.31
+// sends it as it is typed, which the server refuses, and changes it without a word when its field is left.
 (() => {
+  const isNumber = element => element.matches?.('input[type=number]');
+  const isOut = ({value, min, max}) => min !== '' && max !== '' && (value === '' || Number(value) < min || Number(value) > max);
   const name = input => (input.ariaLabel ?? '').replace('number input for ', '')
     || input.closest('label')?.querySelector('[data-testid=block-info]')?.textContent.trim() || 'This';
-  const said = input => {
-    const {value, min, max, step} = input, number = Number(value);
-    if (value === '') return min && `${name(input)} was empty: ${min} is set.`;
-    if (min && max && (number < min || number > max))
-      return `${name(input)} goes from ${min} to ${max}: ${value} became ${number < min ? min : max}.`;
-    return step === '1' && !Number.isInteger(number) && `${name(input)} takes whole numbers: ${value} is rounded.`;
-  };
-  const clear = event => event.target.closest?.('.block')?.querySelector('.oms-range')?.remove();
-  const tell = event => {
-    if (!event.target.matches?.('input[type=number]')) return;
-    const text = said(event.target);
-    if (!text) return;
-    clear(event);
+  const clear = input => input.closest('.block')?.querySelector('.oms-range')?.remove();
+  const say = (input, text) => {
+    clear(input);
     const line = document.createElement('p');
     line.className = 'oms-range';
     line.role = 'alert';
     line.textContent = text;
-    event.target.closest('.block').append(line);
+    input.closest('.block').append(line);
   };
-  document.addEventListener('input', clear, true);
-  document.addEventListener('blur', tell, true);  // before Gradio sees it
+  document.addEventListener('input', event => {
+    if (!event.target.closest) return;
+    clear(event.target);
+    if (isNumber(event.target) && isOut(event.target)) event.stopImmediatePropagation();
+  }, true);
+  document.addEventListener('blur', event => {
+    const input = event.target;
+    if (!isNumber(input)) return;
+    const {value, min, max, step} = input;
+    if (isOut(input)) {
+      const last = input.closest('.block').querySelector('input[type=range]')?.value ?? min;
+      input.value = value === '' ? last : Number(value) < min ? min : max;
+      input.dispatchEvent(new Event('input', {bubbles: true}));
+      say(input, value === '' ? `${name(input)} was empty: ${last} is kept.`
+        : `${name(input)} goes from ${min} to ${max}: ${value} became ${input.value}.`);
+    } else if (step === '1' && value !== '' && !Number.isInteger(Number(value)))
+      say(input, `${name(input)} takes whole numbers: ${value} is rounded.`);
+  }, true);
 })();

@@ -78,7 +78,7 @@ def _html(unknown: Mapping[str, tuple[str, ...]], values: CreateValues) -> str:
     if not lines:
         return ""
     items = "".join(f"<li>{line}</li>" for line in dict.fromkeys(lines))
-    return f'<ul class="oms-words" role="status" aria-label="Hints on the words">{items}</ul>'
+    return f'<div role="status" aria-label="Hints on the words"><ul class="oms-words">{items}</ul></div>'
 
 
 def _chip(label: str, **data: str) -> str:
