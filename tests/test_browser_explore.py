@@ -143,23 +143,6 @@ def test_a_cell_that_fails_says_why_and_leaves_the_others(tab: Page) -> None:
     expect(tab.locator(PROMPT)).to_have_value("mountains in fog")
 
 
-def test_stop_keeps_the_cells_that_are_finished(tab: Page) -> None:
-    explore(tab, "snow")
-    tab.get_by_label("OMS slider × seed").check()
-    expect(tab.locator("#explore-seeds")).to_be_visible()
-    tab.get_by_role("button", name="Picture settings").last.click()
-    tab.locator("#explore-steps input").fill("100")
-    tab.get_by_role("button", name="Generate grid").click()
-    tab.locator("#explore-table button").first.wait_for(timeout=PATIENCE)  # the first row is there
-    tab.keyboard.press("Escape")
-    expect(tab.locator("#explore-status")).to_contain_text(re.compile(r"Stopped\. \d+ of 18 pictures are kept"))
-    kept = tab.locator("#explore-table button").count()
-    assert 0 < kept < 18 and tab.locator(".oms-pending").count() == 18 - kept
-    expect(tab.get_by_role("button", name="Generate grid")).to_be_enabled()
-    with tab.expect_download():
-        tab.get_by_text("Download sheet").click()
-
-
 def test_a_grid_of_seeds_and_one_of_any_two_settings(tab: Page) -> None:
     explore(tab, "red sea")
     tab.get_by_label("Seeds", exact=True).first.check()
