@@ -147,8 +147,8 @@ class Flood:
         time.sleep(chance.uniform(1, 4))
 
     def work(self, client: int) -> None:
-        roles: list[Callable[[random.Random], None]] = [self.honest] * 30 + [self.visitor] * 8
-        roles += [self.leaver] * 4 + [self.flooder] * 4 + [self.hostile] * 4
+        counts = ((self.honest, 30), (self.visitor, 8), (self.leaver, 4), (self.flooder, 4), (self.hostile, 4))
+        roles = [role for role, count in counts for _ in range(count)]
         chance = random.Random(client)
         while time.monotonic() < self.ends:
             try:
