@@ -60,7 +60,7 @@ class TensorFile:
         if not tensor.numel():
             return tensor
         begin, end = self._places.get(name, (0, 0))
-        view = memoryview(tensor.view(-1).view(torch.uint8).numpy())
+        view = memoryview(tensor.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
         if end - begin != len(view):
             raise self._truncated()
         self._file.seek(self._start + begin)
