@@ -28,11 +28,16 @@ _LIGHT_FROM = re.compile(
     r"(left|right|top|bottom|above|below)(?:\s+side)?\b",
     re.IGNORECASE,
 )
-# Syntax of A1111, and what to do instead.
+# Syntax of A1111, without the words that it is about, and what to do instead.
 _LORA = (re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>"), "<lora:…> is not read: choose LoRAs in Picture settings")
 _WEIGHT = (re.compile(r":\s*\d+(?:\.\d+)?(?=\s*\))"), "weights such as (word:1.3) are not read: the word counts once")
-_BREAK = (re.compile(r"\bBREAK\b"), "BREAK is not read: write one prompt")
-_SYNTAX = (_LORA, _WEIGHT, _BREAK)
+_BRACKETS = (
+    re.compile(r"\({2,}|\){2,}|[\[\]]"),
+    "brackets such as ((word)) and [word] are not read: the word counts once",
+)
+_CHOICES = (re.compile(r"[{}|]|\b__\w+__\b"), "choices such as {a|b} are not read: write one prompt")
+_JOINED = (re.compile(r"\b(?:BREAK|AND)\b"), "BREAK and AND are not read: write one prompt")
+_SYNTAX = (_LORA, _WEIGHT, _BRACKETS, _CHOICES, _JOINED)
 
 
 def nearest(word: str, vocabulary: frozenset[str]) -> tuple[str, ...]:

@@ -143,23 +143,6 @@ def test_a_cell_that_fails_says_why_and_leaves_the_others(tab: Page) -> None:
     expect(tab.locator(PROMPT)).to_have_value("mountains in fog")
 
 
-def test_stop_keeps_the_cells_that_are_finished(tab: Page) -> None:
-    explore(tab, "snow")
-    tab.get_by_label("OMS slider × seed").check()
-    expect(tab.locator("#explore-seeds")).to_be_visible()
-    tab.get_by_role("button", name="Picture settings").last.click()
-    tab.locator("#explore-steps input").fill("100")
-    tab.get_by_role("button", name="Generate grid").click()
-    tab.locator("#explore-table button").first.wait_for(timeout=PATIENCE)  # the first row is there
-    tab.keyboard.press("Escape")
-    expect(tab.locator("#explore-status")).to_contain_text(re.compile(r"Stopped\. \d+ of 18 pictures are kept"))
-    kept = tab.locator("#explore-table button").count()
-    assert 0 < kept < 18 and tab.locator(".oms-pending").count() == 18 - kept
-    expect(tab.get_by_role("button", name="Generate grid")).to_be_enabled()
-    with tab.expect_download():
-        tab.get_by_text("Download sheet").click()
-
-
 def test_a_grid_of_seeds_and_one_of_any_two_settings(tab: Page) -> None:
     explore(tab, "red sea")
     tab.get_by_label("Seeds", exact=True).first.check()
@@ -191,3 +174,38 @@ def test_a_grid_that_is_too_large_is_refused(tab: Page) -> None:
     tab.locator("#explore-prompts textarea").fill("\n".join(f"night {i}" for i in range(20)))
     tab.get_by_role("button", name="Generate grid").click()
     expect(tab.locator("#explore-status").get_by_role("alert")).to_contain_text("a grid has at most 48")
+
+
+def test_prompt_seed_and_model_go_to_the_other_tabs_and_back(tab: Page) -> None:
+    def is_open(name: str) -> None:
+        expect(tab.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")
+
+    tab.locator(PROMPT).fill("red sea")
+    tab.locator("#seed input").fill("77")
+    tab.locator("#create-to-explore").click()
+    is_open("Explore")
+    expect(tab.locator("#explore-prompt textarea")).to_have_value("red sea")
+    expect(tab.locator("#explore-seed input")).to_have_value("77")
+    expect(tab.locator("#explore-plan")).to_contain_text("15 pictures")  # of the new prompt: nothing is missing
+    tab.locator("#explore-prompt textarea").fill("blue sea")
+    tab.locator("#explore-seed input").fill("78")
+    tab.get_by_role("button", name="Picture settings").last.click()
+    tab.locator("#explore-model input").click()
+    tab.get_by_role("option", name="Zero SNR").click()
+    chosen = tab.locator("#explore-model input").input_value()
+    tab.locator("#explore-to-compare").click()
+    is_open("Compare")
+    expect(tab.locator("#compare-prompt textarea")).to_have_value("blue sea")
+    expect(tab.locator("#compare-seed input")).to_have_value("78")
+    expect(tab.locator("#compare-models input:checked")).to_have_count(1)
+    expect(tab.locator("#compare-models").get_by_label(chosen)).to_be_checked()
+    tab.locator("#compare-to-create").click()
+    is_open("Create")
+    expect(tab.locator(PROMPT)).to_have_value("blue sea")
+    expect(tab.locator("#seed input")).to_have_value("78")
+    tab.get_by_role("button", name="Picture settings").first.click()
+    expect(tab.locator("#model input")).to_have_value(chosen)
+    tab.locator("#oms-cfg input[type=number]").fill("2")
+    tab.locator("#create-to-compare").click()
+    tab.locator("#compare-to-create").click()
+    expect(tab.locator("#oms-cfg input[type=number]")).to_have_value("2")  # what is not sent stays

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from conftest import make_examples, running_app
 from foreign_samples import PROMPT as FOREIGN
 from foreign_samples import a1111_jpeg, comfyui
 from playwright.sync_api import Page, expect
-from test_browser import PATIENCE, PROMPT, browser, opened, picture
+from test_browser import PATIENCE, PROMPT, browser, opened
 
 pytestmark = pytest.mark.browser
 __all__ = ["browser"]  # a fixture of this module too
@@ -53,32 +52,6 @@ def gallery(view: Page) -> None:
     expect(view.locator("#gallery-cards .oms-kept")).to_be_visible()
 
 
-def test_yesterdays_picture_is_found_after_a_reload_and_continued(tab: Page, home: Path) -> None:
-    generate(tab, "red sea", "dark")
-    before = picture(tab, "oms").tobytes()
-    generate(tab, "snow")
-    folder = home / "pictures"
-    for path in folder.glob("*.png"):
-        yesterday = path.stat().st_mtime - 24 * 60 * 60
-        os.utime(path, (yesterday, yesterday))
-    tab.reload()
-    expect(tab.locator("#summary")).to_contain_text("snow")
-    expect(tab.locator("#summary")).to_contain_text("from the history")
-    expect(tab.locator("#history-strip")).to_contain_text(f"Saved in {folder}")
-    expect(tab.locator("#raw-image img")).to_be_visible()
-    gallery(tab)
-    tab.locator("#gallery-words").get_by_role("textbox").fill("sea red")
-    expect(tab.locator("#gallery-count")).to_contain_text("1 to 1 of 1 picture.")
-    tab.locator(".oms-open").click()
-    expect(tab.locator(PROMPT)).to_have_value("red sea")
-    expect(tab.locator("#oms-prompt").get_by_role("textbox")).to_have_value("dark")
-    assert picture(tab, "oms").tobytes() == before
-    expect(tab.locator("#raw-image img")).to_be_visible()
-    tab.locator("#generate").click()
-    expect(tab.locator("#summary")).to_contain_text(re.compile(r"20 steps|4 steps"), timeout=PATIENCE)
-    assert picture(tab, "oms").tobytes() == before, "painted again, it is the same"
-
-
 def drop(view: Page, path: Path, target: str) -> None:
     """Drops a file on an element, as a hand with a mouse does."""
     content, name = base64.b64encode(path.read_bytes()).decode(), path.name
@@ -93,25 +66,6 @@ def drop(view: Page, path: Path, target: str) -> None:
         }""",
         [content, name, kind],
     )
-
-
-def test_a_downloaded_picture_is_dropped_and_its_settings_come_back(tab: Page, tmp_path: Path) -> None:
-    generate(tab, "green forest", "dark")
-    seed = tab.locator("#seed input").input_value()
-    with tab.expect_download() as download:
-        tab.locator("#oms-image").get_by_label("Download").click()
-    saved = tmp_path / "saved.png"
-    download.value.save_as(saved)
-    tab.locator(PROMPT).fill("something else")
-    tab.locator("#oms-prompt").get_by_role("textbox").fill("light")
-    for target in ("#summary", "#raw-image"):  # anywhere, and twice
-        drop(tab, saved, target)
-        expect(tab.locator(PROMPT)).to_have_value("green forest")
-        expect(tab.locator("#oms-prompt").get_by_role("textbox")).to_have_value("dark")
-        expect(tab.locator("#seed input")).to_have_value(seed)
-        expect(tab.locator("#summary")).to_contain_text("from a saved picture")
-        tab.locator(PROMPT).fill("something else")
-    expect(tab.locator("#restore input[type=file]")).to_have_count(1)
 
 
 def test_pictures_of_other_programs_fill_the_fields_and_say_what_is_missing(tab: Page, tmp_path: Path) -> None:

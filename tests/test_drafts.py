@@ -72,7 +72,7 @@ def test_the_picture_follows_a_control_and_is_not_saved(browser: Browser, tmp_pa
         opened(browser, address, 1280, 800) as view,
     ):
         expect(view.get_by_label("Live")).to_be_checked()
-        under = view.locator("#slider img.fixed")
+        under = view.locator(".oms-view-oms img")
         first = under.get_attribute("src")
         strength = view.locator("#oms-cfg input[type=range]")
         strength.press("ArrowRight")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from playwright.sync_api import Page, expect
 from test_browser import PATIENCE, PROMPT, browser, tab
 
-from oms_app import prompt_hints
+from oms_app import GenerateRequest, Studio, prompt_hints
 from oms_app.models.text import unknown_words
 from oms_app.paths import EMBEDDED_FOLDER
 
@@ -52,11 +53,21 @@ def test_a_light_from_a_side_is_understood(text: str, wish: tuple[str, str] | No
 
 
 def test_syntax_that_is_not_read_is_named() -> None:
-    said = prompt_hints.unread_syntax("(hills:1.3) BREAK sea <lora:foo:0.7>")
-    assert [one.split()[0] for one in said] == ["<lora:…>", "weights", "BREAK"]
-    assert prompt_hints.unread_syntax("hills (with snow), at 10:30") == ()
-    left = prompt_hints.without_syntax("(hills:1.3) BREAK sea <lora:foo:0.7>")
-    assert unknown_words(VOCABULARY, left) == ()
+    prompt = "(hills:1.3) BREAK sea, ((snow)), [fog], {sun|moonlit} __kind__ <lora:foo:0.7>"
+    said = prompt_hints.unread_syntax(prompt)
+    assert [one.split()[0] for one in said] == ["<lora:…>", "weights", "brackets", "choices", "BREAK"]
+    assert prompt_hints.unread_syntax("hills (with snow), at 10:30, and the sea") == ()
+    left = prompt_hints.without_syntax(prompt)
+    assert unknown_words(VOCABULARY, left) == () and {"hills", "sea", "snow", "fog", "sun"} <= set(
+        re.findall(r"\w+", left)
+    )
+
+
+def test_a_result_names_the_syntax_that_was_not_read(studio: Studio) -> None:
+    request = GenerateRequest(prompt="(night:1.3) <lora:a:1>", seed=1, num_inference_steps=1)
+    notes = studio.generate(request).notes
+    assert any("<lora:…> is not read" in note for note in notes) and any("(word:1.3)" in note for note in notes)
+    assert not any("does not know" in note for note in notes), notes
 
 
 def test_words_are_replaced_whole_and_left_out_with_their_comma() -> None:

@@ -6,6 +6,7 @@ from oms_app.engine.caches import ByteCache
 from oms_app.engine.correct import module_texts
 from oms_app.engine.stages import Encoded, Planned, Resolved, extend
 from oms_app.models.text import Embedding, TextEncoder, unknown_words
+from oms_app.prompt_hints import unread_syntax, without_syntax
 
 MAX_QUOTED = 60  # characters of a truncated prompt's end that a note quotes
 
@@ -33,15 +34,17 @@ def encode(planned: Planned, cache: ByteCache[Embedding]) -> Encoded:
 
 
 def text_notes(resolved: Resolved) -> list[str]:
-    """What the user should know of the texts: unknown words, ignored settings, text beyond the encoder's limit."""
+    """What the user should know of the texts: unknown words, syntax that
+    is not read, ignored settings, text beyond the encoder's limit."""
     request, entry, base = resolved.request, resolved.request.entry, resolved.base
-    notes = []
+    notes: list[str] = []
     encoders = {request.prompt: base.text, request.negative_prompt: base.text}
     for variant in request.variants:
         module = resolved.modules.get(variant.name)
         if module and module.text:
             encoders |= dict.fromkeys(module_texts(variant, request), module.text)
-    if unknown := unknown_words(base.vocabulary, *encoders):
+    notes += dict.fromkeys(said for text in encoders for said in unread_syntax(text))
+    if unknown := unknown_words(base.vocabulary, *map(without_syntax, encoders)):
         notes.append(f"{entry.title} does not know: {', '.join(unknown)}")
     for text, encoder in encoders.items():
         if rest := encoder.beyond(text):

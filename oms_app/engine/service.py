@@ -28,6 +28,7 @@ from oms_app.looks import LookLibrary
 from oms_app.models import user_models
 from oms_app.models.catalog import Entry, ModelInfo, open_catalog
 from oms_app.output import png
+from oms_app.output.animation import save_animation
 from oms_app.output.history import History, Query, light_of
 from oms_app.paths import EMBEDDED, user_folder
 from oms_app.records import remove_leftovers
@@ -273,6 +274,10 @@ class StudioService:
     ) -> Path:
         """Writes a grid as one labelled PNG with its settings into `pictures`."""
         return png.save_sheet(cells, row_labels, column_labels, self.pictures)
+
+    def save_sweep(self, pictures: Sequence[Image.Image]) -> tuple[Path, Path]:
+        """Writes pictures from dark to light as an animated WebP and GIF into `pictures`."""
+        return save_animation(pictures, self.pictures, "sweep")
 
     def read_picture(self, path: Path) -> PictureSettings:
         """The settings in a picture of this program or another. Raises StudioError if there are none."""

@@ -61,7 +61,7 @@ from oms_app.models.memory import (
 from oms_app.models.store import Store, StoreStatistics
 from oms_app.models.text import Embedding, unknown_words
 from oms_app.paths import user_folder
-from oms_app.prompt_hints import nearest
+from oms_app.prompt_hints import nearest, without_syntax
 from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, Progress
 
 MiB = 2**20
@@ -133,7 +133,7 @@ class Studio:
     def word_suggestions(self, model_id: str, *texts: str) -> dict[str, tuple[str, ...]]:
         """The unknown words of the texts, each with the known words nearest to it."""
         vocabulary = read_vocabulary(self.catalog.folder(self.catalog.find(model_id, "base")))
-        return {word: nearest(word, vocabulary) for word in unknown_words(vocabulary, *texts)}
+        return {word: nearest(word, vocabulary) for word in unknown_words(vocabulary, *map(without_syntax, texts))}
 
     def statistics(self) -> StoreStatistics:
         """Of the store of loaded models."""

@@ -7,11 +7,7 @@ similar programs read. What is read back is validated like any user's input: a p
 from __future__ import annotations
 
 import json
-import os
-import threading
-import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from pydantic import Field, ValidationError, model_validator
 
 from oms_app.errors import StudioError, describe
+from oms_app.output.new_files import new_file, timestamp, writable
 from oms_app.output.sheets import framed, labelled, notice
 from oms_app.output.text_chunks import read_texts
 from oms_app.schedulers import SCHEDULER_SPECS
@@ -62,8 +59,8 @@ def save(result: GenerateResult, folder: Path) -> GenerateResult:
     A file is written under a temporary name and then renamed; an existing file is never overwritten. Raises StudioError
     if the folder cannot be written to.
     """
-    stamp = _timestamp()
-    with _writable(folder):
+    stamp = timestamp()
+    with writable(folder):
         images = tuple(
             image.model_copy(update={"path": _write_picture(result.request, image, folder, stamp)})
             for image in result.images
@@ -98,8 +95,8 @@ def save_sheet(
     info = PngInfo()
     info.add_itxt("oms_studio_sheet", json.dumps(chunk), zip=True)
     sheet = labelled(tiles, row_labels, column_labels)
-    with _writable(folder):
-        return _write_new(sheet, info, folder, f"{_timestamp()}-sheet")
+    with writable(folder):
+        return _write_new(sheet, info, folder, f"{timestamp()}-sheet")
 
 
 def read(path: Path, models: Collection[str]) -> Restored:
@@ -146,21 +143,6 @@ def parse_settings(text: str, name: str) -> Restored:
         raise StudioError(f"the settings in {name} are not valid: {describe(error)}") from error
 
 
-@contextmanager
-def _writable(folder: Path) -> Iterator[None]:
-    """Create the folder. An OSError here or in the block becomes a StudioError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StudioError(f"the folder {folder} cannot be written to ({reason}): name another") from error
-
-
-def _timestamp() -> str:
-    return time.strftime("%Y%m%d-%H%M%S")
-
-
 def _write_picture(request: GenerateRequest, image: ImageResult, folder: Path, stamp: str) -> Path:
     info = PngInfo()
     info.add_itxt("oms_studio", settings_json(request, image))
@@ -169,24 +151,10 @@ def _write_picture(request: GenerateRequest, image: ImageResult, folder: Path, s
 
 
 def _write_new(picture: Image.Image, info: PngInfo, folder: Path, stem: str) -> Path:
-    """Write STEM.png, or STEM-2.png … if that exists. `paths.atomic_path` would replace an existing file."""
-    temporary = folder / f".{stem}-{os.getpid()}-{threading.get_ident()}.tmp"
-    try:
-        picture.save(temporary, format="PNG", pnginfo=info, compress_level=4)  # three times as fast as 6, the default
-        for number in range(1, 10_000):
-            path = folder / (f"{stem}.png" if number == 1 else f"{stem}-{number}.png")
-            try:
-                os.link(temporary, path)  # fails if the name is taken, also if another process takes it just now
-            except FileExistsError:
-                continue
-            except OSError:  # a file system without links
-                if path.exists():
-                    continue
-                temporary.replace(path)
-            return path
-        raise StudioError(f"{folder} contains 10,000 pictures named {stem}: name another folder")
-    finally:
-        temporary.unlink(missing_ok=True)
+    def write(path: Path) -> None:
+        picture.save(path, format="PNG", pnginfo=info, compress_level=4)  # three times as fast as 6, the default
+
+    return new_file(folder, stem, ".png", write)
 
 
 def settings_json(request: GenerateRequest, image: ImageResult) -> str:

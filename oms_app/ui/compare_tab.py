@@ -22,7 +22,8 @@ from oms_app.ui.model_choice import LoraChoice, ModelGroup, available_models, op
 from oms_app.ui.result_view import picture_panel
 from oms_app.ui.run_controls import RunControls
 from oms_app.ui.seed_field import SeedField
-from oms_app.ui.tab import Page, Tab
+from oms_app.ui.send import SendingTab, SharedFields
+from oms_app.ui.tab import Page
 
 AUTOMATIC = ""  # the module of the base model's latent domain; no direction of light
 MAX_SEEDS = 4  # to compare
@@ -31,7 +32,7 @@ DIM = 20  # percent: the brightness that dial starts with here
 SIMILAR = "oms-"  # ids of corrections that differ from OMS in a detail begin so; they are not selected at first
 
 
-class CompareTab(Tab):
+class CompareTab(SendingTab):
     id, title = "compare", "Compare"
     fields: FieldSet[CompareValues]
 
@@ -76,6 +77,7 @@ class CompareTab(Tab):
                     self._build_picture_settings(found)
                 with gr.Accordion("Settings of the corrections", open=False, elem_id="compare-settings"):
                     found["settings"] = self._build_settings()
+                self.build_sending()
         self._summary = gr.HTML("", elem_id="compare-summary")
         with gr.Row(elem_id="compared"):
             self._overlays: list[Component] = []
@@ -121,7 +123,7 @@ class CompareTab(Tab):
 
     def _build_panel(self, number: int) -> tuple[gr.Column, gr.Image, gr.HTML]:
         with gr.Column(min_width=0, visible=False, elem_classes="oms-compared") as column:
-            picture = picture_panel(f"compared-{number}")
+            picture = picture_panel(f"compared-{number}", alt_text=f"Picture {number + 1} of the comparison")
             self._overlays.append(live_previews.build(f"compared-{number}"))
             return column, picture, gr.HTML("", elem_id=f"compared-figures-{number}")
 
@@ -135,6 +137,10 @@ class CompareTab(Tab):
             shown=[*(part for panel in self._panels for part in panel), self._summary, *self._seed.outputs],
         )
         self._seed.connect()
+
+    @property
+    def shared(self) -> SharedFields:
+        return SharedFields(self.fields["prompt"], self._seed.number, self._models)
 
     @property
     def lists(self) -> Sequence[Component]:
@@ -183,9 +189,10 @@ class CompareTab(Tab):
             title = [CORRECTIONS[image.variant].title]
             title += [one.result.request.model] if len(models) > 1 else []
             title += [f"seed {image.seed}"] if len(seeds) > 1 else []
+            name = " · ".join(title)
             updates |= {
                 column: gr.update(visible=True),
-                picture: gr.update(value=image.path or image.image, label=" · ".join(title)),
+                picture: gr.update(value=image.path or image.image, label=name, alt_text=name),
                 figures: readout.figures(image.stats, image.reached),
             }
         first = made[min(made)]

@@ -9,29 +9,33 @@ import gradio as gr
 
 from oms_app.engine.service import StudioService
 from oms_app.schema import OMS, GenerateResult
-from oms_app.ui import controls, drafts, examples, markup, readout, restore, saved_settings, word_check
+from oms_app.ui import controls, drafts, examples, gradio_compat, markup, readout, restore, saved_settings, word_check
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import CREATE_FIELDS, CreateValues
 from oms_app.ui.generation import PictureJob, bind_generation
+from oms_app.ui.grid_table import GridCell, GridResult
 from oms_app.ui.history_strip import HistoryStrip
 from oms_app.ui.light_panel import LightPanel
 from oms_app.ui.looks_panel import LooksPanel
 from oms_app.ui.model_choice import ModelChoice
-from oms_app.ui.result_view import ResultView, ShownResult
+from oms_app.ui.result_view import Picture, ResultView, ShownResult
 from oms_app.ui.run_controls import RunControls
 from oms_app.ui.seed_field import RANDOM, SeedField
-from oms_app.ui.tab import Page, Tab
+from oms_app.ui.send import SendingTab, SharedFields
+from oms_app.ui.sweep import Sweep
+from oms_app.ui.tab import Page
 from oms_app.ui.undo import UndoButtons
 
 TRY = (
     '<p class="oms-try">Try it: move <b>Mean brightness</b> or write an OMS prompt, and press Generate. '
     "The scene stays, its light changes.</p>"
 )
+EXPIRED = "This picture has expired: generate it again."
 MODEL_FIELDS = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale")  # their defaults are a model's
 
 
-class CreateTab(Tab):
+class CreateTab(SendingTab):
     """fields: the components whose values make a request. controls: Generate, Stop and the status."""
 
     id, title = "create", "Create"
@@ -47,6 +51,7 @@ class CreateTab(Tab):
         self._view = ResultView()
         self._history = HistoryStrip(service)
         self._light = LightPanel(service)
+        self._sweep = Sweep(service)
         self._undo = UndoButtons()
         self._looks = LooksPanel(service.looks)
 
@@ -71,18 +76,23 @@ class CreateTab(Tab):
                     self._seed.build_new()
                 self.controls.build_status(TRY if opens else "")
                 self._words = word_check.build()
-            with gr.Column(elem_id="show", min_width=0):
-                self._view.build(opens.result(self._service) if opens else None)
-                self._history.build()
             with gr.Column(elem_id="tune", min_width=0):
-                self._light.build(found, opens.variant if opens else OMS)
+                self._light.build(
+                    found, opens.variant if opens else OMS, lambda: self._sweep.build_button(self.controls)
+                )
                 with gr.Row(elem_id="which"):
                     self._seed.build(opens.seed if opens else RANDOM)
                     found["count"] = controls.slider(CREATE_FIELDS["count"], elem_id="count", min_width=120)
                 self._undo.build()
+                self.build_sending()
                 with gr.Accordion("Picture settings", open=False, elem_id="settings"):
                     self._build_picture_settings(found)
                 self._restore = restore.build()
+            # After the settings, so that Tab goes from the prompt to them; style.css places it.
+            with gr.Column(elem_id="show", min_width=0):
+                self._view.build(opens.result(self._service) if opens else None)
+                self._sweep.build()
+                self._history.build()
             with gr.Column(elem_id="start", min_width=0):
                 self._looks.build()
                 if self._examples:
@@ -124,6 +134,7 @@ class CreateTab(Tab):
             shown=self._shown,
         )
         self._light.connect(page.demo, self.fields, also=self._view.summary)
+        self._sweep.connect(self.fields, self._open_of_sweep, self.outputs)
         drafts.connect(self._light.live, self.fields, self._service, self._view)
         word_check.connect(self._words, self.fields, self._service)
         self._undo.connect(page.demo, self.fields)
@@ -148,6 +159,10 @@ class CreateTab(Tab):
         )
 
     @property
+    def shared(self) -> SharedFields:
+        return SharedFields(self.fields["prompt"], self._seed.number, self._models)
+
+    @property
     def lists(self) -> Sequence[Component]:
         return self._models.lists
 
@@ -170,6 +185,31 @@ class CreateTab(Tab):
             **(fields or {}),
             **self._seed.used(result.seed),
         }
+
+    def show_cell(
+        self, data: Mapping[Component, Any], result: GridResult | None, event: gr.EventData, source: str
+    ) -> Updates | None:
+        """Opens the picture of a grid that was clicked, with its settings; None if the grid is gone. data: with the
+        values of the fields. source: such as "from Explore"."""
+        clicked = gradio_compat.event_data(event)
+        cell = result.cells.get((int(clicked["row"]), int(clicked["column"]))) if result else None
+        if result is None or not isinstance(cell, GridCell):
+            return None
+        raw, corrected = result.raw_of(cell), cell.variant.is_corrected
+        shown = ShownResult(
+            prompt=cell.request.prompt,
+            seed=cell.image.seed,
+            raw=Picture.of(raw),
+            oms=Picture.of(cell.image) if corrected else None,
+            details=(source,),
+            notes=() if raw else ("Press Generate for the raw picture as well.",),
+        )
+        before = self.fields.read(data)
+        after = before.with_picture(cell.request, cell.variant)
+        return self.show_result(shown, self.fields.changes(before, after))
+
+    def _open_of_sweep(self, data: Mapping[Component, Any], result: GridResult | None, event: gr.EventData) -> Updates:
+        return self.show_cell(data, result, event, "from the sweep") or {self.controls.status: markup.alert(EXPIRED)}
 
     @property
     def _shown(self) -> list[Component]:

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from oms_app.engine.service import StudioService
-from oms_app.ui import api, gradio_compat, input_errors
+from oms_app.ui import api, gradio_compat, input_errors, send
 from oms_app.ui.compare_tab import CompareTab
 from oms_app.ui.create_tab import CreateTab
 from oms_app.ui.explore_tab import ExploreTab
@@ -19,6 +19,7 @@ from oms_app.ui.models_tab import ModelsTab
 from oms_app.ui.tab import Page, Tab
 
 FOLDER = Path(__file__).parent
+SCRIPTS = ("keys.js", "drop.js", "undo.js", "picture_size.js", "ranges.js", "gradio_aria.js")  # of the whole page
 MAX_WAITING = 32  # requests in the queue; further ones are refused
 # Seconds between two searches for old uploads and previews, and that they are kept: for the owner, for strangers.
 OWNERS, STRANGERS = (24 * 60 * 60, 24 * 60 * 60), (60, 60 * 60)
@@ -49,7 +50,9 @@ def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:
     with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=kept, fill_width=True) as demo:
         header = gr.HTML(HEADER)
         api.add_endpoints(service)  # first: Gradio renames an endpoint whose name a handler has already
-        Page(demo, make_tabs(service, local))
+        tabs = make_tabs(service, local)
+        page = Page(demo, tabs)
+        send.connect(page, [tab for tab in tabs if isinstance(tab, send.SendingTab)])
     gradio_compat.limit_progress_outputs(demo, header)
     input_errors.phrase_errors(demo, strangers=not local)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
@@ -59,14 +62,14 @@ def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:
 
 def own_scripts() -> str:
     """The page's scripts, which Gradio's page adds to its head."""
-    return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("keys.js", "drop.js", "undo.js"))
+    return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
 
 
 def launch_settings() -> dict[str, Any]:
     """Arguments of `launch` for look and behaviour; host, port and password are the caller's."""
     return {
         "theme": theme(),
-        "css_paths": FOLDER / "style.css",
+        "css_paths": [FOLDER / "style.css", FOLDER / "viewer.css"],
         "head": f'<meta name="color-scheme" content="light dark"><script>{own_scripts()}</script>',
         "footer_links": ["api", "settings"],
         "run_history": False,  # prompts are the visitor's: the browser keeps no list of them

@@ -25,26 +25,17 @@ FIELDS = (
     "tint_on", "tint", "tint_strength", "warmth", "light", "light_strength", "light_angle", "spread",
 )  # fmt: skip
 SIDE = 512  # pixels, at most
-# The draft also lies over the right picture under the divider; all of it goes when another picture is shown.
+# The draft lies over the OMS picture, in the viewer too (viewer.js); it goes when another picture is shown.
 MARK = """(...values) => {
   document.querySelector('#pictures').classList.add('oms-updating');
   return values;
 }"""
 SHOW = """() => {
-  const pictures = document.querySelector('#pictures'), source = document.querySelector('#draft img')?.src;
-  const under = document.querySelector('#slider img.fixed');
+  const pictures = document.querySelector('#pictures');
   pictures.classList.remove('oms-updating');
-  pictures.classList.toggle('oms-draft', Boolean(source));
-  if (!under) return;
-  if (source) under.dataset.finished ??= under.src;
-  under.src = source ?? under.dataset.finished ?? under.src;
+  pictures.classList.toggle('oms-draft', Boolean(document.querySelector('#draft img')));
 }"""
-CLEAR = """() => {
-  const under = document.querySelector('#slider img.fixed');
-  document.querySelector('#pictures').classList.remove('oms-updating', 'oms-draft');
-  if (under?.src.startsWith('data:')) under.src = under.dataset.finished;
-  if (under) delete under.dataset.finished;
-}"""
+CLEAR = "() => document.querySelector('#pictures').classList.remove('oms-updating', 'oms-draft')"
 
 
 def build_switch(service: StudioService) -> gr.Checkbox:

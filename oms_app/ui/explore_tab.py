@@ -12,13 +12,13 @@ from oms_app.errors import StudioError
 from oms_app.fields import REQUEST_FIELDS, VARIANT_FIELDS
 from oms_app.light import LIGHTS
 from oms_app.looks import Look
-from oms_app.ui import axes, controls, gradio_compat, markup
-from oms_app.ui.create_tab import CreateTab
+from oms_app.ui import axes, controls, markup
+from oms_app.ui.create_tab import EXPIRED, CreateTab
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.generation import bind_generation
 from oms_app.ui.grid_job import GridJob
-from oms_app.ui.grid_table import GridCell, GridResult, table
+from oms_app.ui.grid_table import GridResult, table
 from oms_app.ui.grids import (
     KINDS,
     LIGHT_BY_SEED,
@@ -33,16 +33,16 @@ from oms_app.ui.grids import (
     to_grid,
 )
 from oms_app.ui.model_choice import ModelChoice, ModelGroup
-from oms_app.ui.result_view import Picture, ShownResult
 from oms_app.ui.run_controls import RunControls
 from oms_app.ui.seed_field import SeedField
-from oms_app.ui.tab import Page, Tab
+from oms_app.ui.send import SendingTab, SharedFields
+from oms_app.ui.tab import Page
 
 OF_MODEL = ("num_inference_steps", "guidance_scale", "width", "height", "scheduler")  # their defaults are a model's
 PRESELECTED_LOOKS = ("plain", "night", "golden-hour", "fog", "high-key")
 
 
-class ExploreTab(Tab):
+class ExploreTab(SendingTab):
     id, title = "explore", "Explore"
     fields: FieldSet[ExploreValues]
 
@@ -72,6 +72,7 @@ class ExploreTab(Tab):
                 self._seed.build()
                 with gr.Accordion("Picture settings", open=False, elem_id="explore-settings"):
                     self._build_picture_settings(found)
+                self.build_sending()
         with gr.Row(elem_id="explore-run"):
             with gr.Column(min_width=280):
                 with gr.Row(elem_id="explore-buttons"):
@@ -215,6 +216,10 @@ class ExploreTab(Tab):
         self._table.click(self._open_cell, inputs, outputs, **QUICK)
 
     @property
+    def shared(self) -> SharedFields:
+        return SharedFields(self.fields["prompt"], self._seed.number, self._model)
+
+    @property
     def lists(self) -> Sequence[Component]:
         return [*self._model.lists, *self._models.lists]
 
@@ -272,27 +277,10 @@ class ExploreTab(Tab):
     # Opening a cell
 
     def _open_cell(self, data: Mapping[Component, Any], event: gr.EventData) -> Updates:
-        clicked = gradio_compat.event_data(event)
-        result: GridResult | None = data[self._result]
-        row, column = int(clicked["row"]), int(clicked["column"])
-        cell = result.cells.get((row, column)) if result else None
-        if result is None or not isinstance(cell, GridCell):
-            return {self._controls.status: markup.alert("This picture has expired: generate the grid again.")}
-        raw, corrected = result.raw_of(cell), cell.variant.is_corrected
-        shown = ShownResult(
-            prompt=cell.request.prompt,
-            seed=cell.image.seed,
-            raw=Picture.of(raw),
-            oms=Picture.of(cell.image) if corrected else None,
-            details=("from Explore",),
-            notes=() if raw else ("Press Generate for the raw picture as well.",),
-        )
-        before = self._create.fields.read(data)
-        after = before.with_picture(cell.request, cell.variant)
-        return {
-            **self._create.show_result(shown, self._create.fields.changes(before, after)),
-            **self._page.open(self._create),
-        }
+        updates = self._create.show_cell(data, data[self._result], event, "from Explore")
+        if updates is None:
+            return {self._controls.status: markup.alert(EXPIRED)}
+        return {**updates, **self._page.open(self._create)}
 
 
 def _choices(looks: Sequence[Look]) -> list[tuple[str, str]]:

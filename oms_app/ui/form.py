@@ -75,7 +75,7 @@ class CreateValues(LightValues):
     def to_request(self) -> GenerateRequest:
         """Raises StudioError, in one line, if a value is missing or out of range."""
         model = require_model(self.model)
-        seed = None if is_random(self.seed) else required("seed", self.seed)
+        seed = seed_of(self.seed)
         try:
             return GenerateRequest.model_validate(
                 {
@@ -103,7 +103,7 @@ class CreateValues(LightValues):
         The seed is the one in the field, or 0 for a random one. Raises StudioError as `to_request` does.
         """
         model = require_model(self.model)
-        seed = 0 if is_random(self.seed) else required("seed", self.seed)
+        seed = seed_of(self.seed) or 0
         try:
             oms = self._oms()
             # The main prompt is read only if an OMS prompt is empty, so an OMS prompt alone is enough.
@@ -202,7 +202,7 @@ class CompareValues:
             product = f"{markup.count(len(self.corrections), 'correction')} × {markup.count(len(self.models), 'model')}"
             product += f" × {markup.count(int(self.count), 'seed')}" if self.count != 1 else ""
             raise StudioError(f"{product} = {markup.count(pictures)}: choose 1 to {MAX_COMPARED} pictures")
-        seed = None if is_random(self.seed) else required("seed", self.seed)
+        seed = seed_of(self.seed)
         settings = {
             name: value.strip() or None if isinstance(value, str) else value for name, value in self.settings.items()
         }
@@ -238,6 +238,16 @@ def required(name: str, value: float | None) -> float:
     """The value of a field of the request. Raises StudioError if it is None, which would mean a default."""
     if value is None:
         field = REQUEST_FIELDS[name]
-        remedy = f"{field.permitted}, or {RANDOM} for a random one" if name == "seed" else field.permitted
-        raise StudioError(f"{field.label} is missing: {remedy}")
+        raise StudioError(f"{field.label} is missing: {field.permitted}")
+    return value
+
+
+def seed_of(value: float | None) -> float | None:
+    """The seed of a field; None for a random one. Raises StudioError if it is missing or no seed."""
+    if is_random(value):
+        return None
+    field = REQUEST_FIELDS["seed"]
+    if value is None or (isinstance(value, int | float) and value < 0):
+        what = "missing" if value is None else f"{value:g}"
+        raise StudioError(f"{field.label} is {what}: {field.permitted}, or {RANDOM} for a random one")
     return value

@@ -85,7 +85,10 @@ class GalleryTab(Tab):
             self._undo = gr.Button("Undo delete", size="sm", visible=False, scale=0, min_width=130, elem_id="undelete")
         with gr.Column(visible=False, elem_id="gallery-compare") as self._compare:
             with gr.Row(elem_id="gallery-pair"):
-                self._sides = [picture_panel(f"gallery-{one.lower()}", label=one) for one in ("Left", "Right")]
+                self._sides = [
+                    picture_panel(f"gallery-{one.lower()}", one, f"The picture at the {one.lower()}")
+                    for one in ("Left", "Right")
+                ]
             self._differences = gr.HTML("", elem_id="gallery-differences")
             self._close = gr.Button("Close", size="sm", elem_id="gallery-close")
         self._cards = gr.HTML("", js_on_load=markup.CLICK_JS, elem_id="gallery-cards")

@@ -184,7 +184,7 @@ def bind_generation(
     an event of their own, since images among the outputs would slow every progress message down (gradio_compat.py).
     """
     runner = JobRunner(service, controls, fields, make_job)
-    state = [controls.status, controls.start, controls.stop]
+    state = controls.outputs
     prepared = controls.start.click(runner.prepare, set(fields.components), [runner.job, *state], **QUICK)
     ran = prepared.then(
         runner.run,
@@ -197,7 +197,7 @@ def bind_generation(
         api_visibility="private",
     )
     gradio_compat.separate_event(runner.finished, runner.show, [*shown, *state], **QUICK)
-    ran.failure(runner.idle, None, [controls.start, controls.stop], **QUICK)  # a full queue, a lost connection
+    ran.failure(runner.idle, None, state, **QUICK)  # a full queue, a lost connection
     controls.stop.click(runner.request_stop, None, controls.stop, **QUICK)
 
 

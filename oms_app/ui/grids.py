@@ -20,8 +20,7 @@ from oms_app.looks import Look
 from oms_app.prestep.corrections import DIAL
 from oms_app.schema import RAW, GenerateRequest, Lora, Variant, draw_seed
 from oms_app.ui import axes
-from oms_app.ui.form import require_model, required
-from oms_app.ui.seed_field import is_random
+from oms_app.ui.form import require_model, seed_of
 
 PROMPT_BY_CFG = "OMS prompt × OMS CFG"
 SLIDER_BY_SEED = "OMS slider × seed"
@@ -274,7 +273,8 @@ def _with(base: GenerateRequest, **changes: Any) -> GenerateRequest:
 
 def _base(values: ExploreValues, seeds: int) -> GenerateRequest:
     """What all cells share. The seed is drawn here, so that every row has the same one, or the next."""
-    seed = draw_seed(seeds) if is_random(values.seed) else required("seed", values.seed)
+    seed = seed_of(values.seed)
+    seed = draw_seed(seeds) if seed is None else seed
     return GenerateRequest.model_validate(
         {
             "prompt": values.prompt,

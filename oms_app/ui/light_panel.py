@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gradio as gr
@@ -32,16 +32,17 @@ class LightPanel:
 
     # Layout
 
-    def build(self, found: dict[str, Component], first: Variant) -> None:
+    def build(self, found: dict[str, Component], first: Variant, sweep: Callable[[], None]) -> None:
         """Creates the components inside the current column, and adds them to `found` by their field of Create.
 
-        first: whose OMS prompt, OMS CFG and mean brightness are set when the page opens.
+        first: whose OMS prompt, OMS CFG and mean brightness are set when the page opens. sweep: creates its button.
         """
         with gr.Group(elem_id="oms"):
             with gr.Row(elem_id="oms-switches"):
                 found["oms_on"] = gr.Checkbox(
                     value=True, label="Light: One More Step (OMS)", elem_id="oms-on", container=False,
                 )  # fmt: skip
+                sweep()
                 self.live = drafts.build_switch(self._service)
             with gr.Column(elem_id="oms-settings") as self._settings:
                 self._build_words(found, first)

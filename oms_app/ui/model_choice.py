@@ -47,14 +47,29 @@ class ModelChoice:
 
     def connect(self, fields: Mapping[str, Component]) -> None:
         """A new choice of the visitor sets these fields to the model's defaults. fields: by their names in Defaults."""
-        names, outputs = list(fields), list(fields.values())
+        self._of_model = fields
+        self.model.input(
+            lambda model: self._defaults_of(model), self.model, [self.model, *self._of_model.values()], **QUICK
+        )
 
-        def set_defaults(model: str) -> list[Any]:
-            defaults = self.defaults(model)
-            return [getattr(defaults, name) if defaults else gr.skip() for name in names]
+    def _defaults_of(self, model: str) -> Updates:
+        defaults = self.defaults(model)
+        if defaults is None:
+            return {self.model: gr.skip()}
+        return {field: getattr(defaults, name) for name, field in self._of_model.items()}
 
-        if outputs:
-            self.model.input(set_defaults, self.model, outputs, **QUICK)
+    @property
+    def chosen_with(self) -> list[Component]:
+        """The choice and the fields that `choose` sets."""
+        return [self.model, *self._of_model.values()]
+
+    def chosen(self, data: Mapping[Component, Any]) -> str | None:
+        model: str | None = data[self.model]
+        return model
+
+    def choose(self, model: str, data: Mapping[Component, Any]) -> Updates:
+        """Updates that choose a model, and set the fields to its defaults if another was chosen. data: the values."""
+        return {} if data[self.model] == model else {self.model: model} | self._defaults_of(model)
 
     def defaults(self, model: str | None = None) -> Defaults | None:
         """Of a model on this machine; of the first one if none is named; None if there is no such model."""
@@ -118,6 +133,18 @@ class ModelGroup:
     @property
     def lists(self) -> list[Component]:
         return [self.models]
+
+    @property
+    def chosen_with(self) -> list[Component]:
+        return [self.models]
+
+    def chosen(self, data: Mapping[Component, Any]) -> str | None:
+        """The first one."""
+        return next(iter(data[self.models] or ()), None)
+
+    def choose(self, model: str, data: Mapping[Component, Any]) -> Updates:
+        """Updates that choose this model alone."""
+        return {self.models: [model]}
 
     def refresh(self, chosen: Mapping[Component, Any]) -> Updates:
         """See `Tab.refresh`."""

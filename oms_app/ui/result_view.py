@@ -1,4 +1,4 @@
-"""The pictures of Create: raw and OMS side by side and under a slider, with their figures and a summary."""
+"""The pictures of Create: raw and OMS side by side and one over the other, with their figures and a summary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from oms_app.prestep.corrections import DIAL
 from oms_app.schema import GenerateResult, ImageResult, ImageStats, Progress, Reached
-from oms_app.ui import live_previews, readout
+from oms_app.ui import live_previews, readout, viewer
 from oms_app.ui.events import Component, Updates
 from oms_app.ui.form import PLAIN
 
@@ -92,15 +92,7 @@ class ResultView:
                         self.draft = gr.HTML("", elem_id="draft")
                 if name == "plain":
                     self.plain_panel = panel
-            self._slider = gr.ImageSlider(
-                shows["slider"],
-                label="Raw at the left, with OMS at the right",
-                format="png",
-                type="pil",
-                interactive=False,
-                buttons=["fullscreen"],
-                elem_id="slider",
-            )
+            viewer.build()
         with gr.Row(elem_id="figures"):
             for name in PANELS:
                 self._figures[name] = gr.HTML(shows[f"{name} figures"], elem_id=f"{name}-figures")
@@ -108,7 +100,11 @@ class ResultView:
     @property
     def outputs(self) -> list[Component]:
         """The components that `show` updates."""
-        return [*self._images.values(), *self._figures.values(), self._slider, self.summary, self.shown, self.oms_file]
+        return [*self._images.values(), *self._figures.values(), self.summary, self.shown, self.oms_file]
+
+    @property
+    def oms_image(self) -> gr.Image:
+        return self._images["oms"]
 
     def show_figures(self, image: ImageResult) -> Updates:
         """The figures of an OMS picture that is shown before it is saved."""
@@ -128,7 +124,6 @@ class ResultView:
         return {
             **{self._images[name]: shows[name] for name in PANELS},
             **{self._figures[name]: shows[f"{name} figures"] for name in PANELS},
-            self._slider: shows["slider"],
             self.summary: shows["summary"],
             self.shown: shows["shown"],
             self.oms_file: shows["oms file"],
@@ -141,11 +136,10 @@ class ResultView:
 
 
 def _contents(result: ShownResult | None) -> dict[str, Any]:
-    """The values of the components: "shown", "oms file", "summary", "slider", and for each panel its picture and its
-    figures."""
+    """The values of the components: "shown", "oms file", "summary", and for each panel its picture and its figures."""
     if result is None:
         empty = {name: None for name in PANELS} | {f"{name} figures": _figures(name, None) for name in PANELS}
-        return {"summary": readout.welcome(), "slider": None, "shown": None, "oms file": None, **empty}
+        return {"summary": readout.welcome(), "shown": None, "oms file": None, **empty}
     pictures = {"raw": result.raw, "oms": result.oms, "plain": result.plain}
     raw, oms = result.raw, result.oms
     change = readout.change(raw.stats, oms.stats) if raw and oms else ""
@@ -153,7 +147,6 @@ def _contents(result: ShownResult | None) -> dict[str, Any]:
         "shown": (result.prompt, result.seed),
         "oms file": oms.file if oms and isinstance(oms.file, Path) else None,
         "summary": readout.summary(result.prompt, result.seed, result.details, change),
-        "slider": (raw.file, oms.file) if raw and oms else None,
         **{name: picture.file if picture else None for name, picture in pictures.items()},
         **{f"{name} figures": _figures(name, picture) for name, picture in pictures.items()},
     }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import gradio as gr
 
 from oms_app.ui import markup
-from oms_app.ui.events import Updates
+from oms_app.ui.events import Component, Updates
 
 
 class RunControls:
@@ -23,9 +25,18 @@ class RunControls:
         self.start = gr.Button(
             self._label, variant="primary", elem_id=self._elem_id, elem_classes="oms-start", scale=3, min_width=120
         )
+        self._starts = [self.start]
         self.stop = gr.Button(
             "Stop", elem_id=f"{self._prefix}stop", elem_classes="oms-stop", interactive=False, scale=1, min_width=70
         )
+
+    def build_second(self, label: str, elem_id: str) -> RunControls:
+        """Creates a button inside the current row that starts something else, with the same Stop and status: of the
+        two, one runs at a time."""
+        second = copy.copy(self)
+        second.start = gr.Button(label, size="sm", elem_id=elem_id, min_width=90)
+        self._starts.append(second.start)
+        return second
 
     def build_status(self, hint: str = "") -> None:
         """Creates the status inside the current column. hint: HTML that it shows first, above the keys."""
@@ -33,14 +44,19 @@ class RunControls:
             self.status = gr.HTML(hint + markup.KEYS, elem_id=f"{self._prefix}status")
             self.queue = gr.HTML("", elem_id=f"{self._prefix}waiting", elem_classes="oms-queue")
 
+    @property
+    def outputs(self) -> list[Component]:
+        """The components that `busy` and `idle` update."""
+        return [self.status, *self._starts, self.stop]
+
     def busy(self) -> Updates:
         """While a request waits or runs."""
-        return {
-            self.status: markup.progress(None),
-            self.start: gr.update(interactive=False),
-            self.stop: gr.update(interactive=True),
-        }
+        return {self.status: markup.progress(None), **self._allow(start=False)}
 
     def idle(self) -> Updates:
         """Start can be pressed again."""
-        return {self.start: gr.update(interactive=True), self.stop: gr.update(interactive=False)}
+        return self._allow(start=True)
+
+    def _allow(self, *, start: bool) -> Updates:
+        starts = {one: gr.update(interactive=start) for one in self._starts}
+        return {**starts, self.stop: gr.update(interactive=not start)}

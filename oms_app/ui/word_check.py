@@ -29,9 +29,8 @@ def connect(hints: gr.HTML, fields: FieldSet[CreateValues], service: StudioServi
 
     def check(data: Mapping[Component, Any]) -> str:
         values = fields.read(data)
-        texts = [prompt_hints.without_syntax(text) for text in _texts(values)]
         try:
-            unknown = service.word_suggestions(values.model, *texts) if values.model else {}
+            unknown = service.word_suggestions(values.model, *_texts(values)) if values.model else {}
         except StudioError:
             unknown = {}  # Generate says what is wrong with the model
         return _html(unknown, values)
@@ -79,7 +78,7 @@ def _html(unknown: Mapping[str, tuple[str, ...]], values: CreateValues) -> str:
     if not lines:
         return ""
     items = "".join(f"<li>{line}</li>" for line in dict.fromkeys(lines))
-    return f'<ul class="oms-words" role="status" aria-label="Hints on the words">{items}</ul>'
+    return f'<div role="status" aria-label="Hints on the words"><ul class="oms-words">{items}</ul></div>'
 
 
 def _chip(label: str, **data: str) -> str:
