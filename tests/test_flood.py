@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -147,16 +146,14 @@ class Flood:
         time.sleep(chance.uniform(1, 4))
 
     def work(self, client: int) -> None:
-        many: dict[Callable[[random.Random], None], int] = {
-            self.honest: 30, self.visitor: 8, self.leaver: 4, self.flooder: 4, self.hostile: 4,
-        }  # fmt: skip
-        role = [one for one, number in many.items() for _ in range(number)][client]
+        counts = ((self.honest, 30), (self.visitor, 8), (self.leaver, 4), (self.flooder, 4), (self.hostile, 4))
+        roles = [role for role, count in counts for _ in range(count)]
         chance = random.Random(client)
         while time.monotonic() < self.ends:
             try:
-                role(chance)
+                roles[client](chance)
             except (httpx.HTTPError, OSError, ValueError, KeyError) as error:
-                self.fault(f"{role.__name__}: {type(error).__name__} {error}")
+                self.fault(f"{roles[client].__name__}: {type(error).__name__} {error}")
                 time.sleep(1)
 
 

@@ -15,13 +15,16 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from diffusers import UNet2DConditionModel
+from transformers import CLIPTextConfig
 
 from oms_app.engine.studio import Studio
 from oms_app.errors import StudioError
 from oms_app.models.config_bounds import check_config
+from oms_app.models.folders import load_part, load_tokenizer
 from oms_app.models.lora_formats import read_lora
-from oms_app.models.own_memory import copy_into_memory
 from oms_app.models.reading import read_header
+from oms_app.models.tensor_files import TensorFile, read_tensors
 from oms_app.schema import RAW, GenerateRequest
 
 ABSURD: list[tuple[str, dict[str, Any]]] = [
@@ -71,17 +74,94 @@ def test_published_configs_are_within_the_bounds() -> None:
         check_config(json.loads(file.read_text()), file.name)
 
 
-def test_copied_weights_are_equal_shared_as_before_and_no_longer_mapped(tmp_path: Path) -> None:
+def test_tensors_are_those_that_the_library_reads(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    save_file({"a": torch.arange(4096.0), "b": torch.ones(8)}, tmp_path / "w.safetensors")
-    model: Any = torch.nn.Module()
-    for name, tensor in load_file(tmp_path / "w.safetensors").items():
-        model.register_parameter(name, torch.nn.Parameter(tensor))
-    model.tied = model.a
-    copy_into_memory(model)
-    os.truncate(tmp_path / "w.safetensors", 100)
-    assert model.a.sum() == 4096 * 4095 / 2 and model.tied.data_ptr() == model.a.data_ptr()
+    kinds = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.uint8, torch.bool)
+    made = {str(kind): torch.arange(6).to(kind).view(2, 3) for kind in kinds}
+    save_file(made | {"scalar": torch.tensor(2.5), "empty": torch.zeros(0, 4)}, tmp_path / "w.safetensors")
+    read, wanted = read_tensors([tmp_path / "w.safetensors"]), load_file(tmp_path / "w.safetensors")
+    assert read.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert read[name].dtype == tensor.dtype and read[name].shape == tensor.shape
+        assert torch.equal(read[name].float(), tensor.float()), name
+    assert read_tensors([tmp_path / "w.safetensors"], torch.float16)["scalar"].dtype == torch.float16
+
+
+def test_a_file_that_is_truncated_while_it_is_read_is_an_error(tmp_path: Path, lumen: Path) -> None:
+    """Mapped into memory, it would end this process."""
+    shutil.copytree(lumen, tmp_path / "mine")
+    read, file = TensorFile.get_tensor, tmp_path / "mine/unet/diffusion_pytorch_model.safetensors"
+    count = 0
+
+    def truncating(self: TensorFile, name: str) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        if count == 5:
+            os.truncate(file, 2**14)
+        return read(self, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TensorFile, "get_tensor", truncating)
+        with pytest.raises(StudioError, match="changed while it was read"):
+            load_part(UNet2DConditionModel, tmp_path / "mine/unet", torch.float32)
+    assert count >= 5
+
+
+def test_the_regular_expressions_of_a_tokenizers_file_are_not_run(tmp_path: Path, lumen: Path) -> None:
+    """One that takes for ever would keep the only thread of the device. CLIP's own are used in their place."""
+    shutil.copytree(lumen / "tokenizer", tmp_path / "tokenizer")
+    file = tmp_path / "tokenizer/tokenizer.json"
+    for_ever = {"Regex": "(a+)+$"}
+    file.write_text(
+        json.dumps(
+            json.loads(file.read_text())
+            | {"normalizer": {"type": "Replace", "pattern": for_ever, "content": " "}}
+            | {"pre_tokenizer": {"type": "Split", "pattern": for_ever, "behavior": "Removed", "invert": False}}
+        )
+    )
+    encoder = CLIPTextConfig.from_pretrained(lumen / "text_encoder")
+    slow, plain = (load_tokenizer(folder, encoder) for folder in (file.parent, lumen / "tokenizer"))
+    began = time.process_time()
+    text = "a" * 200 + "!"
+    assert slow(text, truncation=True).input_ids == plain(text, truncation=True).input_ids
+    assert time.process_time() - began < 5
+
+
+# A model loaded in a process of its own: its bytes, and the most memory that loading took, by its size.
+PEAK = """
+import sys
+from pathlib import Path
+import torch
+from diffusers import UNet2DConditionModel
+from transformers import CLIPTextConfig
+from oms_app.models.folders import load_part, load_tokenizer
+def of(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+folder = Path(sys.argv[1])
+load_part(UNet2DConditionModel, Path(sys.argv[2]), torch.float32)
+before = of("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")
+model = load_part(UNet2DConditionModel, folder, torch.float32)
+size = sum(one.numel() * one.element_size() for one in model.parameters())
+print(size, (of("VmHWM") - before) / size)
+"""
+
+
+@pytest.mark.parametrize("width", [224, pytest.param(448, marks=pytest.mark.slow)])
+def test_loading_takes_little_more_memory_than_the_model(tmp_path: Path, lumen: Path, width: int) -> None:
+    config = dict(UNet2DConditionModel.load_config(lumen / "unet"))
+    config |= {"block_out_channels": [width] * len(config["block_out_channels"]), "norm_num_groups": 8}
+    config |= {"attention_head_dim": width // 8, "layers_per_block": 1}
+    UNet2DConditionModel.from_config(config).save_pretrained(tmp_path / "large")
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(tmp_path / "large"), str(lumen / "unet")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    size, share = map(float, done.stdout.split())
+    print(f"{size / 1e6:.0f} MB: {share:.3f}")
+    assert size > 50e6 and share <= 1.2, done.stdout
 
 
 TRUNCATED = """

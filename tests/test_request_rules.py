@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import running_app
+from observatory import failing_rules
 from page_client import API, Visitor
 from PIL import Image
 
@@ -26,6 +27,7 @@ from oms_app.ui import login_limit, uploads
 from oms_app.ui.jobs import MAX_SESSIONS, StopFlags
 from oms_app.ui.listeners import Listeners
 from oms_app.ui.login_limit import LoginLimit
+from oms_app.ui.protecting_headers import ProtectingHeaders
 from oms_app.ui.request_rules import RULES, Hosts, RequestRules, hosts, rule_for
 from oms_app.ui.roles import GUEST, OWNER, login
 from oms_app.ui.uploads import Uploads
@@ -197,13 +199,21 @@ def test_the_page_is_protected_by_headers_and_cookies(served: str) -> None:
 
 
 def protected(visitor: Visitor) -> None:
-    headers = visitor.http.get("/").headers
-    assert headers["x-frame-options"] == "DENY" and "frame-ancestors 'none'" in headers["content-security-policy"]
-    assert headers["x-content-type-options"] == "nosniff"
+    assert failing_rules(visitor.http.get("/"), https=False) == []
     cookies = visitor.http.post("/login", data={"username": OWNER, "password": "correct horse"}).headers
     assert all("samesite" in one.lower() for one in cookies.get_list("set-cookie"))
     assert visitor.http.get("/config", headers={"Origin": EVIL}).status_code == 403
     assert visitor.http.get("/config", headers={"Host": "evil.example"}).status_code == 421
+
+
+@pytest.mark.parametrize("space", [False, True])
+def test_cookies_are_strict(space: bool) -> None:
+    headers = ProtectingHeaders([], space=space)
+    given = [(b"set-cookie", b"access-token-unsecure-x=1; path=/"), (b"Set-Cookie", b"b=2; httponly; SameSite=strict")]
+    kept = headers._with_policy({"type": "http.response.start", "status": 200, "headers": given}, ())["headers"]
+    first, second = (value.lower() for name, value in kept if name.lower() == b"set-cookie")
+    assert all((b"; secure" in one) == space and b"; httponly" in one for one in (first, second))
+    assert b"samesite=lax" in first and second.count(b"samesite") == 1
 
 
 def picture(width: int = 8, height: int = 8) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, running_app
+from observatory import failing_rules
 from page_client import API, Visitor, ask
 
 from oms_app.output.png import read_any
@@ -75,6 +76,13 @@ def test_two_visitors_see_their_own_pictures_and_no_path(space: tuple[str, Path]
     # Gradio names a file of its cache, which is served, by its path; nothing else of the machine is named.
     for folder in (str(machine), str(ROOT), str(Path.home()) + "/"):
         assert folder not in heard, heard[max(0, heard.index(folder) - 200) : heard.index(folder) + 200]
+
+
+def test_the_page_is_protected_by_headers(space: tuple[str, Path]) -> None:
+    with Visitor(space[0]) as visitor:
+        answer = visitor.http.get("/")
+        assert failing_rules(answer, https=True) == []
+        assert "https://huggingface.co" in answer.headers["content-security-policy"]
 
 
 @pytest.mark.slow

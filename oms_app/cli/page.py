@@ -140,6 +140,7 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
 
 def middleware(chosen: argparse.Namespace, *, space: bool) -> tuple[Any, tuple[()], dict[str, Any]]:
     """Which requests the page takes: a class, and its arguments after the application, as Starlette wants it."""
+    from oms_app.ui.demo import own_scripts
     from oms_app.ui.request_rules import RequestRules, hosts
     from oms_app.ui.uploads import Uploads
 
@@ -149,7 +150,8 @@ def middleware(chosen: argparse.Namespace, *, space: bool) -> tuple[Any, tuple[(
         share=chosen.share,
         space=os.environ.get("SPACE_HOST", "") if space else None,
     )
-    return RequestRules, (), {"hosts": names, "uploads": Uploads(models=not space), "space": space}
+    rules = {"hosts": names, "uploads": Uploads(models=not space), "space": space, "scripts": [own_scripts()]}
+    return RequestRules, (), rules
 
 
 if __name__ == "__main__":

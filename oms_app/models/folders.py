@@ -13,6 +13,7 @@ from typing import Any
 
 import diffusers
 import torch
+from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -21,11 +22,11 @@ from oms_app.errors import StudioError
 from oms_app.models.config_bounds import check_part
 from oms_app.models.failures import library_errors
 from oms_app.models.file_kinds import SUPPORTED
-from oms_app.models.folder_kinds import check_folder, parts_of
-from oms_app.models.own_memory import copy_into_memory
+from oms_app.models.folder_kinds import check_folder, part_weights, parts_of
 from oms_app.models.part_files import readable_part, readable_texts
 from oms_app.models.reading import read_json, weight_files
 from oms_app.models.scheduler_factory import noise_follows_from_betas
+from oms_app.models.tensor_files import read_tensors
 from oms_app.models.tokenizers import whole_tokenizer
 
 MODELS: dict[str, Any] = {
@@ -78,23 +79,35 @@ def load_part(model_class: Any, part: Path, dtype: torch.dtype) -> Any:
     """
     check_part(part)
     of_diffusers = issubclass(model_class, diffusers.ModelMixin)
-    with readable_part(part, "diffusion_pytorch_model" if of_diffusers else "model") as (folder, variant):
-        model, info = model_class.from_pretrained(
-            folder,
-            variant=variant,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            # transformers then reports other shapes below; diffusers names them itself
-            **({"torch_dtype": dtype} if of_diffusers else {"dtype": dtype, "ignore_mismatched_sizes": True}),
-        )
-    _require_none(
-        part, "has missing tensors", [name for name in info["missing_keys"] if not name.endswith("position_ids")]
+    tensors = read_tensors(part_weights(part).files, dtype)
+    with readable_part(part, "diffusion_pytorch_model" if of_diffusers else "model") as (folder, _):
+        build = _diffusers_model if of_diffusers else _transformers_model
+        model, missing, mismatched, unexpected = build(model_class, folder, tensors, dtype)
+    _require_none(part, "has missing tensors", [name for name in missing if not name.endswith("position_ids")])
+    _require_none(part, "has tensors of another shape", [str(name) for name in mismatched])
+    _require_none(part, "has unknown tensors", [name for name in unexpected if not _UNREAD.search(name)])
+    return model.eval()
+
+
+def _diffusers_model(model_class: Any, folder: Path, tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> Any:
+    """A model with these tensors; which are missing, have another shape or are unknown. Nothing is copied."""
+    with init_empty_weights():
+        model = model_class.from_config(model_class.load_config(folder, local_files_only=True))
+    model._fix_state_dict_keys_on_load(tensors)  # names of attention before 2023
+    wanted = model.state_dict()
+    wrong = [name for name, tensor in tensors.items() if name in wanted and wanted[name].shape != tensor.shape]
+    fitting = {name: tensor for name, tensor in tensors.items() if name not in wrong}
+    missing, unexpected = model.load_state_dict(fitting, strict=False, assign=True)
+    return model, [name for name in missing if name not in wrong], wrong, unexpected
+
+
+def _transformers_model(model_class: Any, folder: Path, tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> Any:
+    """The same of transformers, which renames the tensors of older versions."""
+    config = model_class.config_class.from_pretrained(folder, local_files_only=True)
+    model, info = model_class.from_pretrained(
+        None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
     )
-    copy_into_memory(model)
-    _require_none(part, "has tensors of another shape", [str(name) for name in info["mismatched_keys"]])
-    _require_none(part, "has unknown tensors", [name for name in info["unexpected_keys"] if not _UNREAD.search(name)])
-    return model
+    return model, info["missing_keys"], info["mismatched_keys"], info["unexpected_keys"]
 
 
 def load_tokenizer(part: Path, encoder: Any, tokenizer_class: Any = CLIPTokenizer) -> Any:

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 from diffusers import StableDiffusionXLPipeline
-from safetensors.torch import load_file
 
 from oms_app.errors import StudioError
 from oms_app.models import domain as domains
@@ -24,9 +23,9 @@ from oms_app.models.folders import load_folder
 from oms_app.models.lora import Adapters, fuse_loras
 from oms_app.models.lora_formats import lora_files
 from oms_app.models.memory import Bytes, MemoryMode, place, size_on_disk, slow_precision_note
-from oms_app.models.own_memory import copy_into_memory
 from oms_app.models.reading import Stamp, read_json, stamp_of, weight_files
 from oms_app.models.single_file import load_single_file, unread_tensors
+from oms_app.models.tensor_files import read_tensors
 from oms_app.models.text import SdxlTextEncoder, TextEncoder, encoder_key, load_encoder
 from oms_app.models.vae import colour_map_of, rgb_map_of
 from oms_app.prestep.colour import ColourMap
@@ -165,10 +164,6 @@ def load_base(
 ) -> LoadedBase:
     """A stock pipeline from a diffusers folder or a single .safetensors file, with LoRAs fused into it."""
     pipeline = load_single_file(folder, dtype) if folder.is_file() else load_folder(folder, dtype)
-    if folder.is_file():
-        for part in pipeline.components.values():
-            if isinstance(part, torch.nn.Module):
-                copy_into_memory(part)
     fuse_loras(pipeline, adapters)
     with library_errors(f"the VAE of {folder} cannot encode pictures", "restore its files"):
         known = domains.fingerprint(pipeline.vae)  # in full precision: independent of that in which the model runs
@@ -215,8 +210,7 @@ def load_module(
     refuse_quantised(part)
     check_part(part)
     with library_errors(f"{folder} cannot be read as {title}", "restore its files"):
-        unet = TimeFreeUNet.from_pretrained(part, torch_dtype=dtype)
-        copy_into_memory(unet)
+        unet = TimeFreeUNet.from_pretrained(part, torch_dtype=dtype, read=lambda file: read_tensors([file], dtype))
     named = read_json(folder / f"{kind}_text_encoder/config.json")
     own = bool(weight_files(folder / f"{kind}_text_encoder"))
     encoder = OWN_ENCODER if own else named.get("_name_or_path")
@@ -232,8 +226,8 @@ def load_statistics(folder: Path) -> LoadedLeak:
     """Signal-leak statistics: statistics.safetensors with `mean` (C, k, k) and `factor` (Ck², Ck²)."""
     path = folder / "statistics.safetensors"
     with library_errors(f"{path} cannot be read as signal-leak statistics", "restore it"):
-        tensors = load_file(path)
-        leak = LeakStatistics(tensors["mean"].float().clone(), tensors["factor"].float().clone())
+        tensors = read_tensors([path], torch.float32)
+        leak = LeakStatistics(tensors["mean"], tensors["factor"])
     size = leak.mean.numel()
     if leak.mean.ndim != 3 or leak.factor.shape != (size, size):
         raise StudioError(f"{path} contains no signal-leak statistics: its tensors have the wrong shapes; restore it")

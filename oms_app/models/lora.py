@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from oms_app.errors import StudioError
@@ -20,6 +19,7 @@ from oms_app.models import lora_math
 from oms_app.models.failures import library_errors
 from oms_app.models.ldm_names import clip_name, unet_names
 from oms_app.models.lora_formats import LoraFile, LoraModule, read_lora, refuse_large
+from oms_app.models.tensor_files import read_tensors
 
 Adapters = tuple[tuple[Path, float], ...]  # files, and how strongly each is applied
 Target = tuple[str, torch.nn.Module]  # the part's name, the module
@@ -52,7 +52,7 @@ def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a LoRA file, in float32. Raises StudioError as `read_lora`, and for NaN or infinity."""
     refuse_large(path)
     with library_errors(f"the LoRA {path} cannot be read as safetensors", "download it again"):
-        tensors = {name: tensor.to(torch.float32, copy=True) for name, tensor in load_file(path).items()}
+        tensors = {name: tensor.to(torch.float32) for name, tensor in read_tensors([path]).items()}
     if any(not torch.isfinite(tensor).all() for tensor in tensors.values()):
         raise StudioError(f"the LoRA {path} contains values that are not finite: download it again")
     read_lora(path)

@@ -16,7 +16,6 @@ import diffusers
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
-from safetensors import safe_open
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from oms_app.errors import StudioError
@@ -25,6 +24,7 @@ from oms_app.models.file_kinds import SCALE_ENDINGS, SUPPORTED, TITLES, UNET, VA
 from oms_app.models.ldm_names import OPEN_CLIP_EDGES, clip_name, open_clip_name, unet_names, vae_names
 from oms_app.models.prediction import prediction_type
 from oms_app.models.reading import Header, read_header, read_json
+from oms_app.models.tensor_files import TensorFile
 from oms_app.models.tokenizers import clip_tokenizer
 from oms_app.paths import PRESETS
 from oms_app.prestep.schedule import rescale_zero_terminal_snr
@@ -62,7 +62,7 @@ def load_single_file(path: Path, dtype: torch.dtype) -> Any:
     """
     family = family_of(path)
     what = f"{path} looks like {TITLES[family]} but cannot be read as such"
-    with library_errors(what, "download it again"), safe_open(path, framework="pt") as file:
+    with library_errors(what, "download it again"), TensorFile(path) as file:
         reader = _Reader(path, family, file, read_header(path), dtype)
         parts: dict[str, Any] = {"unet": _unet(reader), "vae": _vae(reader), **_text_encoders(reader)}
         parts |= _tokenizers(family)
@@ -84,7 +84,7 @@ def unread_tensors(path: Path) -> tuple[str, ...]:
 class _Reader:
     """The tensors of one checkpoint, each read once, scaled and cast."""
 
-    def __init__(self, path: Path, family: Family, file: Any, header: Header, dtype: torch.dtype) -> None:
+    def __init__(self, path: Path, family: Family, file: TensorFile, header: Header, dtype: torch.dtype) -> None:
         self.path, self.family, self.header, self.dtype = path, family, header, dtype
         self.title = f"{path} looks like {TITLES[family]}"
         self._file = file

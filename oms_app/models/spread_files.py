@@ -12,10 +12,11 @@ from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from oms_app.errors import StudioError
 from oms_app.models.reading import read_header, read_json
+from oms_app.models.tensor_files import read_tensors
 from oms_app.paths import atomic_write
 from oms_app.prestep.spread import SpreadConfig, SpreadHead
 
@@ -67,7 +68,7 @@ def read(module: Path, *, text_width: int, channels: int) -> SpreadHead | None:
         wanted = {name: tuple(value.shape) for name, value in SpreadHead(config).state_dict().items()}
     if {name: one.shape for name, one in read_header(path).tensors.items()} != wanted:
         raise StudioError(f"{path} contains other tensors than its config.json says: {REMEDY}")
-    tensors = {name: value.float().clone() for name, value in load_file(path).items()}
+    tensors = read_tensors([path], torch.float32)
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise StudioError(f"{path}: {name} contains values that are not finite; {REMEDY}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,19 +87,23 @@ class TimeFreeUNet(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, variant: str | None = None, torch_dtype: torch.dtype = torch.float32
+        cls,
+        folder: str | Path,
+        variant: str | None = None,
+        torch_dtype: torch.dtype = torch.float32,
+        read: Callable[[Path], dict[str, torch.Tensor]] = load_file,
     ) -> TimeFreeUNet:
         """Read a published module: config.json and diffusion_pytorch_model[.variant].safetensors, in eval mode on CPU.
 
         variant: "fp16" or another infix; None reads the fp16 file if it exists, else the one without an infix.
-        torch_dtype: the weights are converted to it as they are read.
+        torch_dtype: the weights are converted to it as they are read. read: the tensors of a file.
         Raises FileNotFoundError if a file is missing (pickles are never read), ValueError if the config is for
         another class, or the weights do not fit it exactly.
         """
         folder = Path(folder)
         weights = _find_weights(folder, variant)
         model = cls._empty(folder / CONFIG_NAME)
-        tensors = load_file(weights)
+        tensors = read(weights)
         _check_fit(tensors, model.state_dict(), weights)
         model.load_state_dict({name: tensor.to(torch_dtype) for name, tensor in tensors.items()}, assign=True)
         return model.eval()

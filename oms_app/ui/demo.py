@@ -60,13 +60,17 @@ def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:
     return demo
 
 
+def own_scripts() -> str:
+    """The page's scripts, which Gradio's page adds to its head."""
+    return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+
+
 def launch_settings() -> dict[str, Any]:
     """Arguments of `launch` for look and behaviour; host, port and password are the caller's."""
-    scripts = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return {
         "theme": theme(),
         "css_paths": [FOLDER / "style.css", FOLDER / "viewer.css"],
-        "head": f'<meta name="color-scheme" content="light dark"><script>{scripts}</script>',
+        "head": f'<meta name="color-scheme" content="light dark"><script>{own_scripts()}</script>',
         "footer_links": ["api", "settings"],
         "run_history": False,  # prompts are the visitor's: the browser keeps no list of them
         "ssr_mode": False,

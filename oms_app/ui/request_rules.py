@@ -10,7 +10,7 @@ import ipaddress
 import logging
 import re
 import socket
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,6 +18,7 @@ from oms_app.ui.asgi import App, Message, Receive, Send, answer
 from oms_app.ui.input_errors import OF_VALUES
 from oms_app.ui.listeners import LISTENERS
 from oms_app.ui.login_limit import LoginLimit
+from oms_app.ui.protecting_headers import ProtectingHeaders
 from oms_app.ui.uploads import MAX_UPLOAD, Uploads
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ logger = logging.getLogger(__name__)
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 SHARE_DOMAIN = ".gradio.live"
 SPACE_DOMAIN = ".hf.space"
-SPACE_FRAMES = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
 MAX_BODY = 512 * 1024  # bytes of JSON; the largest that the page sends is smaller
 API = "/gradio_api"
 
@@ -115,10 +115,14 @@ def is_address(text: str) -> bool:
 
 
 class RequestRules:
-    """The middleware. space: the page may be framed by Hugging Face, whose proxy names the visitor's address."""
+    """The middleware. space: the page may be framed by Hugging Face, whose proxy names the visitor's address, and is
+    reached by HTTPS only. scripts: inline scripts that the page adds by itself."""
 
-    def __init__(self, app: App, *, hosts: Hosts, uploads: Uploads, space: bool = False) -> None:
+    def __init__(
+        self, app: App, *, hosts: Hosts, uploads: Uploads, space: bool = False, scripts: Sequence[str] = ()
+    ) -> None:
         self._app, self._hosts, self._uploads, self._space = app, hosts, uploads, space
+        self._headers = ProtectingHeaders(scripts, space=space)
         self._logins = LoginLimit()
         LISTENERS.active = True
 
@@ -128,7 +132,7 @@ class RequestRules:
             return
         if scope["type"] != "http":  # the page uses no web sockets
             return
-        send = self._with_headers(send)
+        send = self._headers.added(send)
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = self._refusal(scope["method"], scope["path"], headers)
         if refusal:
@@ -219,31 +223,6 @@ class RequestRules:
             if not started:
                 await answer(send, 400, "the request cannot be used: see docs/api.md")
 
-    def _with_headers(self, send: Send) -> Send:
-        frames = SPACE_FRAMES if self._space else "'none'"
-        policy = f"frame-ancestors {frames}; object-src 'none'; base-uri 'self'; form-action 'self'"
-        added = {
-            b"content-security-policy": policy.encode(),
-            b"x-content-type-options": b"nosniff",
-            b"referrer-policy": b"same-origin",
-            b"cross-origin-resource-policy": b"same-origin",
-            b"permissions-policy": b"camera=(), microphone=(), geolocation=()",
-        }
-        if not self._space:
-            added[b"x-frame-options"] = b"DENY"
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                kept = [
-                    (name, _strict(value) if name.lower() == b"set-cookie" else value)
-                    for name, value in message.get("headers", [])
-                    if name.lower() not in added or name.lower() == b"content-security-policy"
-                ]
-                message["headers"] = [*kept, *added.items()]
-            await send(message)
-
-        return with_headers
-
 
 class TooLarge(Exception):
     """More bytes than the rule permits."""
@@ -263,10 +242,6 @@ def _bounded(receive: Receive, limit: int) -> Receive:
         return message
 
     return bounded
-
-
-def _strict(cookie: bytes) -> bytes:
-    return cookie if b"samesite" in cookie.lower() else cookie + b"; SameSite=Lax"
 
 
 def _name(host: str) -> str:
