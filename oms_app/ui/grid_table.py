@@ -93,7 +93,7 @@ def _cell(result: GridResult, row: int, column: int) -> str:
             f'<td><div class="oms-cell oms-failed" role="note" title="{reason}" tabindex="0"><p>{reason}</p></div></td>'
         )
     lightness = f"L* {cell.image.stats.lightness:.0f}"
-    brightness = [f"got {one.got:.1f}\u00a0%" for one in cell.image.reached if one.what == "brightness"]
+    brightness = [one.text.partition(", ")[2] for one in cell.image.reached if one.what == "brightness"]
     got = "".join(f", {one.text}" for one in cell.image.reached)
     label = escape(f"{labels}, mean {lightness}{got}: open in Create", quote=True)
     caption = brightness[0] if brightness else lightness
