@@ -7,11 +7,12 @@ restores it.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 SIDES = ("left", "right", "top", "bottom")
 LIGHTS = (*SIDES, "centre", "vignette")
@@ -33,20 +34,26 @@ def layout_text(picture: Image.Image | Path) -> str:
     """The lowest 4 × 4 cosines of a picture's R, G and B values, in thousandths of full scale, as `picture:1,2,…`.
 
     Amplitudes as in prestep/leak.py, by channel, row and column; [0, 0] is the channel's mean. What is transparent
-    counts as grey. Raises OSError or ValueError for a file that is not a picture, or too large.
+    counts as grey. Raises ValueError for a file that cannot be used; its text says why in a few words.
     """
     import numpy as np
 
     if isinstance(picture, Path):
+        if not os.path.isfile(picture):  # unlike Path, it answers for names that are too long
+            raise ValueError("no such file")
         try:
             with Image.open(picture) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise ValueError(f"{picture.name} has more than {MAX_PIXELS:,} pixels")
-                return layout_text(ImageOps.exif_transpose(opened))  # as viewers show it: a camera may turn it
-        except (OSError, ValueError):
-            raise
+                too_large = opened.width * opened.height > MAX_PIXELS
+                if not too_large:
+                    return layout_text(ImageOps.exif_transpose(opened))  # as viewers show it: a camera may turn it
+        except Image.DecompressionBombError:
+            too_large = True
+        except UnidentifiedImageError as error:
+            raise ValueError("not a picture") from error
         except Exception as error:  # Pillow raises many types for damaged files
-            raise ValueError(f"{picture.name} is damaged or too large") from error
+            raise ValueError("a file that is damaged or cannot be read") from error
+        if too_large:
+            raise ValueError(f"a picture of more than {MAX_PIXELS:,} pixels")
     if picture.has_transparency_data:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, (*GREY, 255)), picture.convert("RGBA"))
     small = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)

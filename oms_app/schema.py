@@ -108,8 +108,9 @@ class Variant(Frozen):
             if isinstance(value, str) and value not in LIGHTS:
                 layout_values(value)
         except (OSError, ValueError) as error:
-            shown = value.name if isinstance(value, Path) else value
-            raise FieldError(field, shown, field.permitted) from error
+            if isinstance(value, Path):
+                raise FieldError(field, value.name, f"{error}; {field.permitted}") from error
+            raise FieldError(field, value, field.permitted) from error
         return value
 
     @model_validator(mode="before")

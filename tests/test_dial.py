@@ -191,6 +191,22 @@ def test_a_picture_becomes_numbers_and_back(tmp_path: Path) -> None:
     assert len(layout_values(str(variant.light))) == 48
 
 
+def test_a_light_file_that_cannot_be_used_says_why(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    Image.new("1", (16_000, 12_000)).save(tmp_path / "huge.png")
+    Image.new("1", (8001, 8000)).save(tmp_path / "large.png")
+    Image.linear_gradient("L").save(tmp_path / "whole.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:200])
+    large = "a picture of more than 64,000,000 pixels"
+    for name, why in {
+        "text.png": "not a picture", "huge.png": large, "large.png": large, "half.png": "damaged or cannot be read",
+        "center": "no such file", "x" * 300: "no such file", ".": "no such file",
+    }.items():  # fmt: skip
+        with pytest.raises(ValidationError) as error:
+            Variant.model_validate({"name": "a", "correction": "dial", "light": tmp_path / name})
+        assert f"{why}; choose one of left" in describe(error.value)
+
+
 def test_a_picture_counts_as_viewers_show_it(tmp_path: Path) -> None:
     """Turned as its camera says, and grey where it is transparent."""
     upright = Image.linear_gradient("L").convert("RGB")
