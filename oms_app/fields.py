@@ -336,7 +336,8 @@ VARIANT_FIELDS = _table(
         "luminance",
         float,
         "Mean brightness (average of R, G, B)",
-        "Of the finished picture: 0 is black, 100 white.",
+        "Mean of all R, G and B values of the finished picture: 0 is black, 100 white; 2 is the least that is aimed at, "
+        "98 the most.",
         low=0.0,
         high=100.0,
         step=1.0,

@@ -39,21 +39,7 @@ def layout_text(picture: Image.Image | Path) -> str:
     import numpy as np
 
     if isinstance(picture, Path):
-        if not os.path.isfile(picture):  # unlike Path, it answers for names that are too long
-            raise ValueError("no such file")
-        try:
-            with Image.open(picture) as opened:
-                too_large = opened.width * opened.height > MAX_PIXELS
-                if not too_large:
-                    return layout_text(ImageOps.exif_transpose(opened))  # as viewers show it: a camera may turn it
-        except Image.DecompressionBombError:
-            too_large = True
-        except UnidentifiedImageError as error:
-            raise ValueError("not a picture") from error
-        except Exception as error:  # Pillow raises many types for damaged files
-            raise ValueError("a file that is damaged or cannot be read") from error
-        if too_large:
-            raise ValueError(f"a picture of more than {MAX_PIXELS:,} pixels")
+        return _layout_of_file(picture)
     if picture.has_transparency_data:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, (*GREY, 255)), picture.convert("RGBA"))
     small = picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
@@ -62,6 +48,22 @@ def layout_text(picture: Image.Image | Path) -> str:
     twice = np.where(np.arange(MODES) == 0, 1.0, 2.0)
     modes = np.einsum("chw,ih,jw->cij", values, cosines, cosines) / SIDE**2 * twice[:, None] * twice
     return PREFIX + ",".join(str(round(1000 * value)) for value in modes.ravel())
+
+
+def _layout_of_file(path: Path) -> str:
+    if not os.path.isfile(path):  # unlike Path, it answers for names that are too long
+        raise ValueError("no such file")
+    try:
+        with Image.open(path) as opened:
+            if opened.width * opened.height <= MAX_PIXELS:
+                return layout_text(ImageOps.exif_transpose(opened))  # as viewers show it: a camera may turn it
+    except Image.DecompressionBombError:
+        pass
+    except UnidentifiedImageError as error:
+        raise ValueError("not a picture") from error
+    except Exception as error:  # Pillow raises many types for damaged files
+        raise ValueError("a file that is damaged or cannot be read") from error
+    raise ValueError(f"a picture of more than {MAX_PIXELS:,} pixels")
 
 
 def layout_values(text: str) -> Sequence[float]:

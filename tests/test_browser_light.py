@@ -101,7 +101,7 @@ def test_only_what_is_painted_counts(tab: Page) -> None:
     expect(tab.locator("#light-counts img")).to_be_visible()
     tab.locator("#light-strength input[type=number]").fill("1")
     generate(tab)
-    expect(tab.locator("#oms-figures")).to_contain_text("light asked as painted", timeout=PATIENCE)
+    expect(tab.locator("#oms-figures")).to_contain_text("light asked as in the picture", timeout=PATIENCE)
     bright = picture(tab, "oms")
     right, before = (np.asarray(one.convert("L"), float)[:, -60:].mean() for one in (bright, nothing))
     assert right > before + 20

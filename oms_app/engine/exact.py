@@ -74,7 +74,7 @@ class ExactRuns:
     @property
     def notes(self) -> tuple[str, ...]:
         if not self._trials:
-            return ("exact has no effect: no new picture has a mean brightness, tint or warmth to reach",)
+            return ("Exact has no effect: no new picture has a mean brightness, tint or warmth to reach",)
         return (f"exact: {self.runs} {'run' if self.runs == 1 else 'runs'}",)
 
 

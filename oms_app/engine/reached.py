@@ -25,7 +25,7 @@ def reached(variant: Variant, image: Image.Image) -> tuple[Reached, ...]:
     found = []
     if variant.luminance is not None:
         found.append(_brightness(variant.luminance, float(rgb.mean()) / 2.55))
-    if variant.tint is not None:
+    if variant.tint is not None and variant.tint_strength > 0:
         found.append(_tint(variant, rgb.reshape(-1, 3).mean(0)))
     if variant.light is not None:
         found.append(_direction(variant, rgb) if variant.light in LIGHTS else _layout(variant.light, rgb))
@@ -92,7 +92,7 @@ def _layout(text: str, rgb: NDArray[np.uint8]) -> Reached:
         what="light",
         asked="picture",
         got=round(got, 3),
-        text=f"light asked as painted, got a match of {got:.2f}",
+        text=f"light asked as in the picture, got a match of {got:.2f}",
         meaning="How well the light of 4 × 4 parts follows the painting or picture: 1 exactly, 0 not at all.",
     )
 
