@@ -20,7 +20,9 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
 def prepare_process() -> None:
-    """For every program. What it prints never ends it, and SIGTERM ends it as Ctrl+C does."""
+    """For every program, before torch is loaded. What it prints never ends it, SIGTERM ends it as Ctrl+C does, and
+    OpenMP's threads sleep between operations: otherwise those of small ones take the cores from the next."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # replaced by something else, or closed
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -92,9 +92,9 @@ class StepObserver:
         return torch.stack([steering.move(one) for steering, one in zip(steerings, x0, strict=True)])
 
     def _tried(self, x0: Tensor, steering: Steering, colour: Tensor) -> tuple[Tensor, Tensor]:
-        """Changes of the cells of x̂0 (C, h, w), and by how much they change its decoded mean colour, (3, 3) both."""
+        """Changes of the cells of x̂0 (C, h, w), and by how much they change its decoded mean colour, (n, 3) both."""
         changes = steering.trial_changes(x0, colour).to(x0)
-        cells = changes.view(3, 3, 1, 1).expand(-1, -1, *x0.shape[1:])
+        cells = changes.view(-1, 3, 1, 1).expand(-1, -1, *x0.shape[1:])
         pictures = torch.stack([x0, *(x0 + steering.colours.change(one) for one in cells)])
         means = self._mean_colours(pictures, POOLED_TRIALS)
         return changes, means[1:] - means[:1]

@@ -36,7 +36,7 @@ from oms_app.prestep.step import mix, ode_step
 FEEDBACK = 0.7  # share of the steps with feedback
 NEWTON_STEPS = 6  # to find the shift whose clipped mean is the target
 # After which shares of the steps x̂0 is decoded, and how much smaller than a picture's latents.
-MEASURED_BRIGHTNESS, MEASURED_COLOUR = ((0.45, 2),), ((0.35, 4), (0.55, 2))
+MEASURED_BRIGHTNESS, MEASURED_COLOUR = ((0.45, 4),), ((0.35, 4), (0.55, 2))
 MEMORY = 0.7  # weight of the earlier steps in what is known of how much of a shift stays
 PER_STEP = 0.35  # share of the error that one step is to correct
 MAX_GAIN = 2.5  # how many times the error a shift may be
@@ -111,8 +111,9 @@ class Steering:
     of the picture without the dial, as OMS's x̂0 or else the first x̂0 of the run says. against: by how much that
     picture's own light comes from the other side, a coefficient of the direction.
     On the CPU: _seen, (3,) each, a decoded mean colour of x̂0 and the mean of its cells. _response, (3, 3), the change
-    of the decoded mean colour, its rows, for changes of the cells, its columns. _mean, _shift, (3,), of the last step's
-    cells, and by how much they were moved. _kept, Σ kept · shift and Σ shift²; their quotient is the share that stays.
+    of the decoded mean colour, its rows, for changes of the cells, its columns; a multiple of the identity if only
+    brightness is set. _mean, _shift, (3,), of the last step's cells, and by how much they were moved. _kept,
+    Σ kept · shift and Σ shift²; their quotient is the share that stays.
     """
 
     target: Target
@@ -145,18 +146,26 @@ class Steering:
         return self._response is not None
 
     def trial_changes(self, x0: Tensor, decoded: Tensor) -> Tensor:
-        """(3, 3): changes of the cells of x̂0 (C, h, w) whose effect is worth knowing, one a row.
+        """(n, 3): changes of the cells of x̂0 (C, h, w) whose effect is worth knowing, one a row.
 
-        decoded: its mean colour (3,).
+        n is 3, or 1 if only brightness is set: then all channels change alike. decoded: its mean colour (3,).
         """
         if self.free is None:
             self.learn_free_light(self.colours.cells(x0.float()))
         error = self._wanted(decoded.float()) - decoded.float()
-        return torch.diag(torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL))
+        if self.target.only_brightness:
+            error = error.mean().expand(1)
+        changes = torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL)
+        return changes.expand(1, 3) if self.target.only_brightness else torch.diag(changes)
 
     def learn_response(self, changes: Tensor, effects: Tensor) -> None:
-        """By how much `changes` of the cells (3, 3) change the decoded mean colour: `effects` (3, 3), both by rows."""
-        self._response = torch.linalg.solve(changes.cpu().double(), effects.cpu().double()).float().T
+        """By how much `changes` of the cells (n, 3) change the decoded mean colour: `effects` (n, 3), both by rows."""
+        changes, effects = changes.cpu().double(), effects.cpu().double()
+        if self.target.only_brightness:
+            response = torch.eye(3, dtype=torch.float64) * effects.mean() / changes.mean()
+        else:
+            response = torch.linalg.solve(changes, effects).T
+        self._response = response.float()
 
     def learn_colour(self, x0: Tensor, decoded: Tensor) -> None:
         """What x̂0 (C, h, w) looks like: its decoded mean colour (3,)."""
@@ -228,7 +237,7 @@ class Steering:
         seen = decoded + response @ (mean - at)
         error = self._wanted(seen) - seen
         if self.target.only_brightness:
-            return (error.mean() / response.sum(1).mean().clamp(min=MIN_OPEN)).expand(3)
+            return (error.mean() / response[0, 0].clamp(min=MIN_OPEN)).expand(3)
         return torch.linalg.solve(response.T @ response + DAMPING * torch.eye(3), response.T @ error)
 
     def _clipped_shift(self, cells: Tensor) -> Tensor:
