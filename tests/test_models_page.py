@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, running_app
 from playwright.sync_api import Browser, expect
-from test_browser import PATIENCE, browser  # noqa: F401
+from test_browser import PATIENCE, browser, opened  # noqa: F401
 from test_hub import PIECE, Hub
 from tiny import make_lora, make_world
 
@@ -118,12 +118,7 @@ def test_on_the_page(
 ) -> None:
     hub, presets = faraway
     environment = {"OMS_HOME": str(own_home), "OMS_PRESETS": str(presets), "HF_ENDPOINT": hub.address}
-    with running_app(environment, tmp_path / "app.txt") as address:
-        view = browser.new_page(viewport={"width": 1280, "height": 900})
-        broken: list[str] = []
-        view.on("pageerror", lambda error: broken.append(str(error)))
-        view.set_default_timeout(30_000)
-        view.goto(address)
+    with running_app(environment, tmp_path / "app.txt") as address, opened(browser, address, 1280, 900) as view:
         view.get_by_role("tab", name="Models").click()
         card = view.locator("article[data-model=faraway]")
         expect(card).to_contain_text("One More Step needs: Faraway OMS")
@@ -183,5 +178,3 @@ def test_on_the_page(
         view.set_viewport_size({"width": 390, "height": 844})
         expect(card).to_be_visible()
         assert view.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
-        view.close()
-        assert broken == []

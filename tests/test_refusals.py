@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import running_app
 from playwright.sync_api import Page, expect
-from test_browser import PATIENCE, browser  # noqa: F401
+from test_browser import PATIENCE, browser, opened  # noqa: F401
 from tiny import make_refused, make_world
 
 from oms_app.cli import entry as cli
@@ -35,13 +35,10 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compare(browser, refusing: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:  # type: ignore[no-untyped-def]  # noqa: F811
     """The Compare tab of the app, with the refused models in its catalogue."""
     environment = {"OMS_HOME": str(tmp_path_factory.mktemp("page")), "OMS_PRESETS": str(refusing)}
-    with running_app(environment, tmp_path_factory.mktemp("log") / "app.txt") as address:
-        view = browser.new_page(viewport={"width": 1440, "height": 900})
-        view.set_default_timeout(30_000)
-        view.goto(address)
+    log = tmp_path_factory.mktemp("log") / "app.txt"
+    with running_app(environment, log) as address, opened(browser, address, 1440, 900) as view:
         view.get_by_role("tab", name="Compare").click()
         yield view
-        view.close()
 
 
 @pytest.mark.parametrize("model", REFUSALS)

@@ -152,11 +152,11 @@ class Steering:
         """
         if self.free is None:
             self.learn_free_light(self.colours.cells(x0.float()))
-        error = self._wanted(decoded.float()) - decoded.float()
+        error, directions = self._wanted(decoded.float()) - decoded.float(), torch.eye(3)
         if self.target.only_brightness:
-            error = error.mean().expand(1)
-        changes = torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL)
-        return changes.expand(1, 3) if self.target.only_brightness else torch.diag(changes)
+            error, directions = error.mean()[None], torch.ones(1, 3)
+        sizes = torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL)
+        return sizes[:, None] * directions.to(sizes)
 
     def learn_response(self, changes: Tensor, effects: Tensor) -> None:
         """By how much `changes` of the cells (n, 3) change the decoded mean colour: `effects` (n, 3), both by rows."""
