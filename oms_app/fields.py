@@ -336,8 +336,7 @@ VARIANT_FIELDS = _table(
         "luminance",
         float,
         "Mean brightness (average of R, G, B)",
-        "Mean of all R, G and B values of the finished picture: 0 is black, 100 white; 2 is the least that is aimed at, "
-        "98 the most.",
+        "Mean of all R, G and B values of the picture: 0 is black, 100 white; 2 is the least aimed at, 98 the most.",
         low=0.0,
         high=100.0,
         step=1.0,

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from foreign_samples import png as foreign_png
 from PIL import Image
@@ -74,8 +75,8 @@ def test_a_picture_gives_its_settings_and_options_replace_them(
     again = answer(capsys, "generate", "--from", oms["path"], *out)
     assert again["seed"] == 5 and again["notes"] == first["notes"]
     for before, after in zip((raw, oms), again["images"], strict=True):
-        with Image.open(before["path"]) as one, Image.open(after["path"]) as two:
-            assert one.tobytes() == two.tobytes()
+        with Image.open(before["path"]) as one, Image.open(after["path"]) as two:  # of a batch of 2 instead of 4
+            assert np.abs(np.asarray(one, int) - np.asarray(two, int)).max() <= 1
     changed = answer(capsys, "generate", "snow", "--from", oms["path"], "--luminance", "30", "--seed", "9", *out)
     request = png.read_any(Path(changed["images"][1]["path"])).request
     assert (request.prompt, request.seed, request.num_inference_steps, request.count) == ("snow", 9, 2, 1)

@@ -100,10 +100,11 @@ def test_statistics_of_another_domain_or_damaged_ones_are_refused(studio: Studio
     assert any("expect colour casts" in note for note in result.notes)
     path = presets.parents[1] / "assets/alien-leak/statistics.safetensors"
     good = path.read_bytes()
-    for damaged in (good[:40], b"", good.replace(b"mean", b"moan")):
+    kinds = {good[:40]: "safetensors", b"": "safetensors", good.replace(b"mean", b"moan"): "signal-leak statistics"}
+    for damaged, kind in kinds.items():
         path.write_bytes(damaged)
         studio.forget(models=True)
-        with pytest.raises(StudioError, match="cannot be read as signal-leak statistics"):
+        with pytest.raises(StudioError, match=rf"statistics.safetensors cannot be read as {kind}"):
             studio.generate(GenerateRequest(prompt="sea", variants=(forced,), seed=1))
     path.write_bytes(good)
     studio.forget(models=True)

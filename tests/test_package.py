@@ -164,7 +164,7 @@ def test_the_package_imports_what_it_declares() -> None:
         allowed = set(core)
         for extra in EXTRAS_OF.get(path.relative_to(ROOT / "oms_app").parts[0], set()):
             allowed |= names_of(extras[extra])
-        if rest := imported(path) - allowed:
+        if rest := imported(path) - allowed - {"spaces"}:  # a Space with ZeroGPU, where alone it is imported, has it
             undeclared[str(path.relative_to(ROOT))] = rest
     assert undeclared == {} and core - used == set()
     assert {name: set(modules) for name, modules in EXTRAS.items()} == {name: names_of(extras[name]) for name in EXTRAS}
