@@ -34,11 +34,12 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def opened(browser: Browser, address: str, width: int, height: int) -> Iterator[Page]:
-    """The app's page in a context of its own, ready. Fails the test afterwards if the page's scripts broke."""
+    """The app's page in a context of its own, ready. Fails the test afterwards if the page's scripts broke or were refused."""
     context = browser.new_context(viewport={"width": width, "height": height})
     view = context.new_page()
     broken: list[str] = []
     view.on("pageerror", lambda error: broken.append(str(error)))
+    view.on("console", lambda line: broken.append(line.text) if "Content Security Policy" in line.text else None)
     view.set_default_timeout(30_000)
     view.goto(address)
     expect(view.get_by_role("button", name="Generate", exact=True)).to_be_enabled()

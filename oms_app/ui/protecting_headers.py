@@ -60,7 +60,8 @@ class ProtectingHeaders:
         # Gradio's page compiles the scripts of events and components, hence 'unsafe-eval'.
         allowed = " ".join(("'self'", "'unsafe-eval'", *self._scripts, *dict.fromkeys(scripts)))
         policy = (
-            f"script-src {allowed}; frame-ancestors {frames}; object-src 'none'; base-uri 'self'; form-action 'self'"
+            f"script-src {allowed}; worker-src 'self' blob:; frame-ancestors {frames}; "  # the painting canvas's worker
+            "object-src 'none'; base-uri 'self'; form-action 'self'"
         )
         ours = {b"content-security-policy": policy.encode(), **self._fixed}
         kept = [
