@@ -34,7 +34,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def opened(browser: Browser, address: str, width: int, height: int) -> Iterator[Page]:
-    """The app's page in a context of its own, ready. Fails the test afterwards if the page's scripts broke or were refused."""
+    """The app's page in a context of its own, ready. Fails the test afterwards if its scripts broke or were refused."""
     context = browser.new_context(viewport={"width": width, "height": height})
     view = context.new_page()
     broken: list[str] = []
