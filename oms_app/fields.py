@@ -104,7 +104,7 @@ class RequestField:
         if self.form:
             return self.form
         if self.choices:
-            return "choose one of " + ", ".join(self.choices)
+            return f"choose one of {', '.join(self.choices)}"
         if self.low is None or self.high is None:
             return ""
         steps = f" in steps of {self.multiple_of}" if self.multiple_of else ""

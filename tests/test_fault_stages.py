@@ -70,7 +70,7 @@ class Page:
             return {}
 
         job = PictureJob([GenerateRequest(prompt="sea", seed=seed)], self._controls, show)
-        run = input_errors._phrased(self._runner.run, [], strangers=False)  # as every event of the page
+        run = input_errors._phrased(self._runner.run, [], strangers=False, own=True)  # as every event of the page
         try:
             updates = list(run(job, cast(gr.Request, SimpleNamespace(session_hash="visitor"))))
         except gr.Error as error:

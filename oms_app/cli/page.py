@@ -112,7 +112,7 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
         server_port=chosen.port,
         share=chosen.share,
         auth=login(chosen.password, chosen.guest_password),
-        app_kwargs={"middleware": [middleware(chosen, space=space)]},
+        app_kwargs={"middleware": middleware(chosen, space=space)},
         max_file_size=MAX_PICTURE if space else MAX_MODEL,
         inbrowser=chosen.open,
         allowed_paths=[] if space else [str(studio.pictures)],
@@ -138,10 +138,12 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
     os._exit(130)
 
 
-def middleware(chosen: argparse.Namespace, *, space: bool) -> tuple[Any, tuple[()], dict[str, Any]]:
-    """Which requests the page takes: a class, and its arguments after the application, as Starlette wants it."""
+def middleware(chosen: argparse.Namespace, *, space: bool) -> list[tuple[Any, tuple[()], dict[str, Any]]]:
+    """Which requests the page takes, and its language: classes, and their arguments after the application, as Starlette
+    wants them, from the outside in."""
     from oms_app.ui.demo import own_scripts
     from oms_app.ui.request_rules import RequestRules, hosts
+    from oms_app.ui.translated_page import TranslatedPage
     from oms_app.ui.uploads import Uploads
 
     names = hosts(
@@ -151,7 +153,7 @@ def middleware(chosen: argparse.Namespace, *, space: bool) -> tuple[Any, tuple[(
         space=os.environ.get("SPACE_HOST", "") if space else None,
     )
     rules = {"hosts": names, "uploads": Uploads(models=not space), "space": space, "scripts": [own_scripts()]}
-    return RequestRules, (), rules
+    return [(RequestRules, (), rules), (TranslatedPage, (), {"scripts": own_scripts()})]
 
 
 if __name__ == "__main__":

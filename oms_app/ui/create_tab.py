@@ -66,7 +66,7 @@ class CreateTab(SendingTab):
                     CREATE_FIELDS["prompt"],
                     value=opens.prompt if opens else "",
                     info=None,
-                    placeholder="mountains at night",
+                    placeholder="such as: mountains at night",
                     lines=2,
                     max_lines=6,
                     elem_id="prompt",

@@ -17,9 +17,10 @@ from oms_app.ui.fair_queue import share_fairly
 from oms_app.ui.gallery_tab import GalleryTab
 from oms_app.ui.models_tab import ModelsTab
 from oms_app.ui.tab import Page, Tab
+from oms_app.ui.translation import translations
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("keys.js", "drop.js", "undo.js", "picture_size.js", "ranges.js", "gradio_aria.js")  # of the whole page
+SCRIPTS = ("language.js", "keys.js", "drop.js", "undo.js", "picture_size.js", "ranges.js", "gradio_aria.js")
 MAX_WAITING = 32  # requests in the queue; further ones are refused
 # Seconds between two searches for old uploads and previews, and that they are kept: for the owner, for strangers.
 OWNERS, STRANGERS = (24 * 60 * 60, 24 * 60 * 60), (60, 60 * 60)
@@ -75,6 +76,7 @@ def launch_settings() -> dict[str, Any]:
         "run_history": False,  # prompts are the visitor's: the browser keeps no list of them
         "ssr_mode": False,
         "show_error": True,
+        "i18n": gr.I18n(en=gradio_compat.ENGLISH, **{one.code: dict(one.gradio) for one in translations().values()}),
         "quiet": True,
     }
 

@@ -87,15 +87,14 @@ def cards(examples: Sequence[Example]) -> str:
     """One button for each pair, its two pictures side by side. The pictures are inside the page, as small PNGs."""
     buttons = []
     for index, example in enumerate(examples):
-        light = f", OMS prompt {example.variant.prompt}" if example.variant.prompt else ""
-        if example.variant.luminance is not None:
-            light += f", mean brightness {example.variant.luminance:g} %"
-        label = escape(f"Example: {example.prompt}{light}", quote=True)
+        oms, luminance = example.variant.prompt, example.variant.luminance
+        label = f"Example: {example.prompt}, OMS prompt {oms}" if oms else f"Example: {example.prompt}"
+        label = escape(label if luminance is None else f"{label}, mean brightness {luminance:g} %", quote=True)
         pictures = "".join(f'<img alt="" src="{_thumbnail(path)}">' for path in (example.raw, example.oms))
         buttons.append(
             f'<button type="button" data-index="{index}" aria-label="{label}" title="{label}">'
             f"<span class='oms-pair'>{pictures}</span>"
-            f"<span class='oms-caption'>{escape(example.prompt)}</span></button>"
+            f"<span class='oms-caption' translate=\"no\">{escape(example.prompt)}</span></button>"
         )
     return f'<div class="oms-examples" role="group" aria-label="Examples">{"".join(buttons)}</div>'
 

@@ -103,11 +103,12 @@ class ExploreTab(SendingTab):
             )
             found["seeds_raw"] = gr.Checkbox(False, label="The raw pictures too", elem_id="explore-seeds-raw")
         with gr.Column(visible=False, elem_id="explore-by-fields") as self._axes[TWO_FIELDS]:
-            for name, field, text in (
-                ("row", f"{axes.VARIANT} luminance", "20, 50, 80"), ("column", f"{axes.VARIANT} warmth", "-1, 0, 1")
-            ):  # fmt: skip
+            for name, label, field, text in (
+                ("row", "Rows", f"{axes.VARIANT} luminance", "20, 50, 80"),
+                ("column", "Columns", f"{axes.VARIANT} warmth", "-1, 0, 1"),
+            ):
                 found[f"{name}_field"] = gr.Dropdown(
-                    list(axes.CHOICES), value=field, label=f"{name.capitalize()}s", elem_id=f"explore-{name}-field"
+                    list(axes.CHOICES), value=field, label=label, elem_id=f"explore-{name}-field"
                 )
                 found[f"{name}_values"] = gr.Textbox(
                     text, label=f"Values of the {name}s", lines=2, elem_id=f"explore-{name}-values",

@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 
 from oms_app.ui.events import DEVICE
+from oms_app.ui.language import translation_of
 from oms_app.ui.listeners import LISTENERS, Listeners
 
 PER_VISITOR = 2  # requests that a visitor may have waiting
@@ -30,10 +31,12 @@ def share_fairly(demo: gr.Blocks, listeners: Listeners = LISTENERS) -> None:
 
     async def fair_push(body: Any, request: Any, username: str | None) -> Any:
         drop_gone()
+        translation = translation_of(request)
         if body.fn_index not in demo.fns:
-            return False, "the page has no such event: open it again", "error"
+            reason = "the page has no such event: open it again"
+            return False, translation.text(reason) if translation else reason, "error"
         if refusal := _refusal(waiting(), body.session_hash, _address(request)):
-            return False, refusal, "queue_full"
+            return False, translation.text(refusal) if translation else refusal, "queue_full"
         listeners.asks(body.session_hash)
         return await push(body=body, request=request, username=username)
 

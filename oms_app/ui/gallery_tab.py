@@ -249,4 +249,5 @@ def _counted(found: Found, first: int) -> str:
     if not found.total:
         return "No pictures."
     shown = f"{first + 1} to {first + len(found.pictures)} of {markup.count(found.total)}."
-    return f"{shown} {found.unread:,} more files are being read." if found.unread else shown
+    unread = f"{found.unread:,} more files are being read."
+    return f"{shown} {unread}" if found.unread else shown

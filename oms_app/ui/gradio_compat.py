@@ -14,6 +14,8 @@ from gradio.context import get_blocks_context
 from gradio.state_holder import SessionState, StateHolder
 
 VERSION = "6.31"
+# Texts that Gradio 6.31 shows by their keys. Remove when its own English has them.
+ENGLISH = {"common": {"complete": "Complete"}}
 
 
 def limit_progress_outputs(demo: gr.Blocks, part: gr.HTML) -> None:

@@ -62,8 +62,9 @@ class GridJob(GenerationJob):
         columns = len(self._part.columns)
         done = len(self.result.cells) + (event.step / event.steps * columns if event.steps else 0.0)
         size = self.result.grid.size
-        text = f"{markup.STAGES[event.stage]}: {int(done)} of {markup.count(size)} finished"
-        return self._on_status(markup.status(f"{text}{markup.left(self._left(done))}", done, size))
+        left = markup.left(self._left(done))
+        text = f"{markup.STAGES[event.stage]}: {int(done)} of {markup.count(size)} finished{left}"
+        return self._on_status(markup.status(text, done, size))
 
     def on_result(self, result: GenerateResult) -> Updates:
         self._notes |= dict.fromkeys(result.notes)

@@ -51,7 +51,8 @@ def _card(one: SavedPicture, thumbnail: bytes | None, picked: Sequence[str]) -> 
     return (
         f'<li><button type="button" class="oms-open" data-do="open" data-name="{name}" title="{title}" '
         f'aria-label="Open in Create: {title}">{_picture(thumbnail)}</button>'
-        f'<span class="oms-caption">{escape(one.prompt[:80])}</span><div class="oms-do">{buttons}</div></li>'
+        f'<span class="oms-caption" translate="no">{escape(one.prompt[:80])}</span>'
+        f'<div class="oms-do">{buttons}</div></li>'
     )
 
 
@@ -85,7 +86,7 @@ def differences(left: Mapping[str, str], right: Mapping[str, str]) -> str:
 
 def _title(one: SavedPicture) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.time))
-    return _quoted(f"{one.prompt[:120]} · {one.variant} · seed {one.seed} · {one.model} · {when}")
+    return _quoted(" · ".join((one.prompt[:120], one.variant, f"seed {one.seed}", one.model, when)))
 
 
 def _picture(thumbnail: bytes | None) -> str:

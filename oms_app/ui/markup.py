@@ -14,6 +14,12 @@ STAGES = {
     "denoise": "Denoising",
     "decode": "Decoding the pictures",
 }
+COUNTED = {
+    "picture": ("{} picture", "{} pictures"),
+    "correction": ("{} correction", "{} corrections"),
+    "model": ("{} model", "{} models"),
+    "seed": ("{} seed", "{} seeds"),
+}
 # What a status shows before there is any.
 KEYS = '<p class="oms-keys"><kbd>Ctrl</kbd> + <kbd>Enter</kbd> generates, <kbd>Esc</kbd> stops.</p>'
 # For `gr.HTML(js_on_load=…)`: a click on a button in it sends the button's data-… attributes, as text.
@@ -70,7 +76,9 @@ def about(seconds: float) -> str:
 
 
 def count(number: int, thing: str = "picture") -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+    """Such as "3 pictures". thing: one of COUNTED."""
+    one, many = COUNTED[thing]
+    return (one if number == 1 else many).format(number)
 
 
 def legend(text: str) -> str:

@@ -3,8 +3,7 @@
 (() => {
   const isNumber = element => element.matches?.('input[type=number]');
   const isOut = ({value, min, max}) => min !== '' && max !== '' && (value === '' || Number(value) < min || Number(value) > max);
-  const name = input => (input.ariaLabel ?? '').replace('number input for ', '')
-    || input.closest('label')?.querySelector('[data-testid=block-info]')?.textContent.trim() || 'This';
+  const name = input => input.closest('.block')?.querySelector('[data-testid=block-info]')?.textContent.trim() || told('This field');
   const clear = input => input.closest('.block')?.querySelector('.oms-range')?.remove();
   const say = (input, text) => {
     clear(input);
@@ -27,9 +26,9 @@
       const last = input.closest('.block').querySelector('input[type=range]')?.value ?? min;
       input.value = value === '' ? last : Number(value) < min ? min : max;
       input.dispatchEvent(new Event('input', {bubbles: true}));
-      say(input, value === '' ? `${name(input)} was empty: ${last} is kept.`
-        : `${name(input)} goes from ${min} to ${max}: ${value} became ${input.value}.`);
+      say(input, value === '' ? told('{name} was empty: {last} is kept.', {name: name(input), last})
+        : told('{name} goes from {min} to {max}: {value} became {now}.', {name: name(input), min, max, value, now: input.value}));
     } else if (step === '1' && value !== '' && !Number.isInteger(Number(value)))
-      say(input, `${name(input)} takes whole numbers: ${value} is rounded.`);
+      say(input, told('{name} takes whole numbers: {value} is rounded.', {name: name(input), value}));
   }, true);
 })();

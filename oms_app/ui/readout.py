@@ -63,10 +63,11 @@ def histogram(stats: ImageStats) -> str:
         if (height := BAR_HEIGHT * sqrt(count / top)) > 0
     )
     width = len(stats.histogram) * BAR_WIDTH
-    label = f"Histogram of lightness, black at the left, white at the right; most lies from {stats.p1:.0f} to "
+    most = f"most lies from {stats.p1:.0f} to {stats.p99:.0f}"
+    label = f"Histogram of lightness, black at the left, white at the right; {most}"
     return (
         f'<svg class="oms-histogram" viewBox="0 0 {width} {BAR_HEIGHT}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{label}{stats.p99:.0f}">{bars}</svg><div class="oms-strip" aria-hidden="true"></div>'
+        f'aria-label="{label}">{bars}</svg><div class="oms-strip" aria-hidden="true"></div>'
     )
 
 
@@ -75,10 +76,10 @@ def change(raw: ImageStats | None, oms: ImageStats | None) -> str:
     if raw is None or oms is None:
         return ""
     before, after = round(raw.lightness), round(oms.lightness)
-    word = "about as light" if abs(after - before) < 1 else "lighter" if after > before else "darker"
-    by = "" if after == before else f"{abs(after - before)} "
+    by = f"{after - before} lighter" if after > before else f"{before - after} darker"
+    by = "about as light" if after == before else by
     tint = "" if cast(raw) == cast(oms) else f", colour cast <b>{cast(raw)} → {cast(oms)}</b>"
-    return f"mean L* <b>{before} → {after}</b> <span class='oms-soft'>({by}{word} with OMS)</span>{tint}"
+    return f"mean L* <b>{before} → {after}</b> <span class='oms-soft'>({by} with OMS)</span>{tint}"
 
 
 def details(result: GenerateResult) -> tuple[str, ...]:
@@ -97,7 +98,7 @@ def details(result: GenerateResult) -> tuple[str, ...]:
 def summary(prompt: str, seed: int, details: Sequence[str], change_line: str = "") -> str:
     """The line above the pictures. change_line: from `change`."""
     first = f'<p class="oms-change">{change_line}</p>' if change_line else ""
-    quoted = f"<q>{escape(prompt if len(prompt) <= 120 else prompt[:117] + '…')}</q>"
+    quoted = f'<q translate="no">{escape(prompt if len(prompt) <= 120 else prompt[:117] + "…")}</q>'
     parts = " · ".join((quoted, f"seed <b>{seed}</b>", *map(escape, details)))
     return f'<div class="oms-summary">{first}<p>{parts}</p></div>'
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from oms_app.errors import StudioError
 from oms_app.pictures import open_picture
 from oms_app.ui.asgi import App, Message, Receive, Send, answer
+from oms_app.ui.language import translation_for
 
 MB = 10**6
 MAX_PICTURE = 64 * MB  # bytes of a picture; a PNG of MAX_PIXELS has fewer
@@ -36,9 +37,15 @@ class Uploads:
     async def take(self, visitor: str, app: App, scope: Message, receive: Receive, send: Send) -> None:
         """Passes an upload to Gradio, and deletes what it stored if it is refused."""
         limit = MAX_MODEL if self._models else MAX_PICTURE
-        announced = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        translation = translation_for(headers, {})
+
+        async def refuse(status: int, reason: str) -> None:
+            await answer(send, status, translation.text(reason) if translation else reason, plain=True)
+
+        announced = int(headers.get("content-length", 0))
         if announced > limit or not self._room(visitor, 0 if self._models else announced):
-            await answer(send, 413, _too_much(limit), plain=True)
+            await refuse(413, _too_much(limit))
             return
         start: Message = {}
         body = b""
@@ -53,7 +60,7 @@ class Uploads:
         await app(scope, receive, keep)
         refusal = self._refusal(visitor, body) if start.get("status") == 200 else None
         if refusal:
-            await answer(send, 415, refusal, plain=True)
+            await refuse(415, refusal)
             return
         await send(start)
         await send({"type": "http.response.body", "body": body})
@@ -84,9 +91,10 @@ class Uploads:
         if ending == ".safetensors" and self._models:
             return None
         if ending not in PICTURES and ending != "":
-            return f"{file.name[:60]} is not a picture: take PNG, JPEG or WebP" + (
-                ", or .safetensors for a model" if self._models else ""
-            )
+            name = file.name[:60]
+            if self._models:
+                return f"{name} is not a picture: take PNG, JPEG or WebP, or .safetensors for a model"
+            return f"{name} is not a picture: take PNG, JPEG or WebP"
         if file.stat().st_size > MAX_PICTURE:
             return _too_much(MAX_PICTURE)
         try:

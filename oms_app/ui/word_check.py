@@ -73,14 +73,17 @@ def _html(unknown: Mapping[str, tuple[str, ...]], values: CreateValues) -> str:
     for word, known in unknown.items():
         if word in wished.split():
             continue
-        chips = " ".join(_chip(one, words=word, by=one) for one in known)
-        lines.append(f"{escape(str(values.model))} does not know <b>{escape(word)}</b>{': ' if chips else ''}{chips}")
+        chips = " ".join(_chip(one, own=False, words=word, by=one) for one in known)
+        quoted = f'<b translate="no">{escape(word)}</b>'
+        lines.append(f"{escape(str(values.model))} does not know {quoted}{': ' if chips else ''}{chips}")
     if not lines:
         return ""
     items = "".join(f"<li>{line}</li>" for line in dict.fromkeys(lines))
     return f'<div role="status" aria-label="Hints on the words"><ul class="oms-words">{items}</ul></div>'
 
 
-def _chip(label: str, **data: str) -> str:
+def _chip(label: str, *, own: bool = True, **data: str) -> str:
+    """own: the label is ours, else a word of the model's."""
     attributes = " ".join(f'data-{name}="{escape(value, quote=True)}"' for name, value in data.items())
-    return f'<button type="button" {attributes}>{escape(label)}</button>'
+    kept = "" if own else ' translate="no"'
+    return f'<button type="button" {attributes}{kept}>{escape(label)}</button>'

@@ -1,0 +1,113 @@
+"""Every text of the source that a visitor may read, found in the syntax tree: what a language has to translate."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import oms_app
+from oms_app.paths import PRESETS
+
+ROOT = Path(oms_app.__file__).parent
+TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s[^<>]*)?/?>")
+SHOWN = re.compile(r"\b(?:title|aria-label|alt|placeholder)=[\"']([^\"']*)[\"']")
+PLACE = re.compile(r"\{\w*\}")
+TOLD = re.compile(r"told\('([^']+)'")
+ERRORS = ("StudioError", "ValueError", "FieldError", "library_errors", "require_finite")
+# Folders and files whose texts no visitor of the page reads.
+APART = (
+    "cli", "evaluate", "training", "bench", "measure", "output/animation.py", "output/sheets.py", "prestep/leak.py",
+    "prestep/methods.py", "prestep/schedule.py", "prestep/unet.py", "ui/api.py", "ui/protecting_headers.py",
+    "ui/request_rules.py",
+)  # fmt: skip
+# Files outside of ui/ of which every phrase may be shown, not only the messages of errors.
+WHOLE = (
+    "prompt_hints.py", "errors.py", "fields.py", "engine/encode.py", "engine/reached.py", "engine/calibration.py",
+    "engine/resolve.py", "engine/picture_settings.py", "models/memory.py", "prestep/corrections.py", "prestep/dial.py",
+)  # fmt: skip
+
+
+def templates(node: ast.AST) -> str | None:
+    """A text or an f-string with {} for its places; None for anything else."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(one.value) if isinstance(one, ast.Constant) else "{}" for one in node.values)
+    return None
+
+
+def pieces(text: str) -> Iterator[str]:
+    """What is read of a text that may be markup: between tags, and in the attributes that are spoken or shown."""
+    for tag in TAG.findall(text):
+        yield from SHOWN.findall(tag)
+    for part in TAG.split(text):
+        yield " ".join(part.split())
+
+
+def is_phrase(text: str) -> bool:
+    """Whether it looks like words for a person, rather than a name for the program."""
+    words = PLACE.sub(" ", text)
+    return bool(re.search(r"[A-Za-z]{2}", words)) and bool(
+        re.search(r"[A-Za-z,:] +[A-Za-z(]|^[A-Z][a-z]+", words.strip())
+    )
+
+
+def _strings(tree: ast.AST) -> Iterator[str]:
+    """Texts and f-strings, without docstrings and what goes to the log."""
+    skipped: set[int] = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            skipped |= {id(child) for child in ast.walk(node)}
+            continue
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            skipped |= {
+                id(one.value) for one in body if isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)
+            }
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("logger.", "re.compile", "re.fullmatch")):
+            skipped |= {id(child) for child in ast.walk(node)}
+            continue
+        if isinstance(node, ast.JoinedStr):
+            skipped |= {id(child) for child in node.values if isinstance(child, ast.Constant)}
+        if (text := templates(node)) is not None:
+            yield text
+
+
+def _errors(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS:
+            for argument in node.args:
+                yield from _strings(argument)
+
+
+def of_source() -> tuple[dict[str, str], set[str]]:
+    """Texts that must be translated, with the file of each; and all texts that may be."""
+    required: dict[str, str] = {}
+    present: set[str] = set()
+    for path in sorted(ROOT.rglob("*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        if name.startswith(APART):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        present |= {piece for text in _strings(tree) for piece in pieces(text)}
+        whole = name.startswith("ui/") or name in WHOLE
+        for text in _strings(tree) if whole else _errors(tree):
+            required |= {piece: name for piece in pieces(text) if is_phrase(piece) and piece not in required}
+    for path in ROOT.glob("ui/*.js"):
+        texts = TOLD.findall(path.read_text(encoding="utf-8"))
+        present |= set(texts)
+        required |= dict.fromkeys(texts, path.name)
+    return required, present
+
+
+def of_presets() -> set[str]:
+    """Titles and descriptions of the shipped looks, descriptions and notes of the catalogue's models."""
+    found = set()
+    for folder, names in (("looks", ("title", "description")), ("models", ("description", "note"))):
+        for path in (PRESETS / folder).glob("*.json"):
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            found |= {entry[name] for name in names if entry.get(name)}
+    return found
