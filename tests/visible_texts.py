@@ -28,6 +28,22 @@ WHOLE = (
     "prompt_hints.py", "errors.py", "fields.py", "engine/encode.py", "engine/reached.py", "engine/calibration.py",
     "engine/resolve.py", "engine/picture_settings.py", "models/memory.py", "prestep/corrections.py", "prestep/dial.py",
 )  # fmt: skip
+# Texts that are names, examples of prompts, or for programs and programmers.
+NAMES = {
+    "Complete", "Consolas", "Ctrl", "Enter", "Esc", "GIF", "LCM DreamShaper v7", "Liberation Mono", "Liberation Sans",
+    "LoRA", "Lora", "Lumen", "OMS CFG", "OMS Studio", "OMS mix", "OMS prompt B", "OffsetNoise", "Oms", "OmsReference",
+    "OmsSde", "PyTorch", "Roboto", "Segoe UI", "SignalLeak", "Stable Diffusion 1.5", "Stable Diffusion 2.1",
+    "Stable Diffusion XL 1.0", "Value error,", "Variant", "WebP", "a city", "a flower", "a forest",
+    "a house by a lake", "a vase", "an event", "dark sunset bright", "oms file", "oms-card oms-absent",
+    "oms-status oms-waiting", "solid black background", "the sea", "{} has no range",
+    "{} has other fields than components: {}", "{} ms with xformers, {} ms with PyTorch",
+    "xformers cannot be imported ({})", "xformers has no kernel for heads of {} on this GPU ({})",
+    "xformers runs only on CUDA GPUs", "attention on %s in %s: %s (%s)",
+    "a correction named {} is registered already: choose another id",
+    "{} reads a setting named {}, which is another field: rename it",
+    "{}: the option {} exists already: rename {}",
+}  # fmt: skip
+SCRIPT = re.compile(r"=>|addEventListener|defineProperty")
 
 
 def templates(node: ast.AST) -> str | None:
@@ -49,31 +65,26 @@ def pieces(text: str) -> Iterator[str]:
 
 def is_phrase(text: str) -> bool:
     """Whether it looks like words for a person, rather than a name for the program."""
+    if text in NAMES or SCRIPT.search(text):
+        return False
     words = PLACE.sub(" ", text)
     return bool(re.search(r"[A-Za-z]{2}", words)) and bool(
         re.search(r"[A-Za-z,:] +[A-Za-z(]|^[A-Z][a-z]+", words.strip())
     )
 
 
-def _strings(tree: ast.AST) -> Iterator[str]:
+def _strings(node: ast.AST) -> Iterator[str]:
     """Texts and f-strings, without docstrings and what goes to the log."""
-    skipped: set[int] = set()
-    for node in ast.walk(tree):
-        if id(node) in skipped:
-            skipped |= {id(child) for child in ast.walk(node)}
-            continue
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            skipped |= {
-                id(one.value) for one in body if isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)
-            }
-        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("logger.", "re.compile", "re.fullmatch")):
-            skipped |= {id(child) for child in ast.walk(node)}
-            continue
-        if isinstance(node, ast.JoinedStr):
-            skipped |= {id(child) for child in node.values if isinstance(child, ast.Constant)}
-        if (text := templates(node)) is not None:
-            yield text
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        if isinstance(node.func.value, ast.Name) and node.func.value.id in ("logger", "re"):
+            return
+    if (text := templates(node)) is not None:
+        yield text
+    for child in node.values if isinstance(node, ast.JoinedStr) else ast.iter_child_nodes(node):
+        if not (isinstance(node, ast.JoinedStr) and isinstance(child, ast.Constant)):
+            yield from _strings(child)
 
 
 def _errors(tree: ast.AST) -> Iterator[str]:
@@ -106,8 +117,8 @@ def of_source() -> tuple[dict[str, str], set[str]]:
 def of_presets() -> set[str]:
     """Titles and descriptions of the shipped looks, descriptions and notes of the catalogue's models."""
     found = set()
-    for folder, names in (("looks", ("title", "description")), ("models", ("description", "note"))):
+    for folder, names in (("looks", ("title", "description")), ("models", ("title", "description", "note"))):
         for path in (PRESETS / folder).glob("*.json"):
             entry = json.loads(path.read_text(encoding="utf-8"))
             found |= {entry[name] for name in names if entry.get(name)}
-    return found
+    return found - NAMES

@@ -42,10 +42,12 @@ class Calibration(Frozen):
     @property
     def expectation(self) -> str:
         """What to expect, in a sentence."""
-        text = f"brightness within {self.median_error:.1f} points in half of the pictures, {self.p90_error:.1f} in 90 %"
-        if self.slope < LOW_SLOPE:
-            text += f"; 10 points more set make it {10 * self.slope:.1f} points brighter"
-        return text + ", with the model's default settings and no LoRA"
+        low = self.slope < LOW_SLOPE
+        weak = f"; 10 points more set make it {10 * self.slope:.1f} points brighter" if low else ""
+        return (
+            f"brightness within {self.median_error:.1f} points in half of the pictures, "
+            f"{self.p90_error:.1f} in 90 %{weak}, with the model's default settings and no LoRA"
+        )
 
 
 _FILE: TypeAdapter[dict[str, Calibration]] = TypeAdapter(dict[str, Calibration])

@@ -248,6 +248,8 @@ def seed_of(value: float | None) -> float | None:
         return None
     field = REQUEST_FIELDS["seed"]
     if value is None or (isinstance(value, int | float) and value < 0):
-        what = "missing" if value is None else f"{value:g}"
-        raise StudioError(f"{field.label} is {what}: {field.permitted}, or {RANDOM} for a random one")
+        remedy = f"{field.permitted}, or {RANDOM} for a random one"
+        raise StudioError(
+            f"{field.label} is missing: {remedy}" if value is None else f"{field.label} is {value:g}: {remedy}"
+        )
     return value

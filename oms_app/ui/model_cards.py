@@ -59,7 +59,7 @@ def _card(info: ModelInfo, by_id: Mapping[str, ModelInfo], local: bool, busy: bo
     texts = "".join(f"<p>{escape(text)}</p>" for text in (info.description, info.note) if text)
     missing = [by_id[one] for one in to_fetch(by_id, info.id, whole=True) if one != info.id]
     if info.needs:
-        names = ", ".join(escape(by_id[one].title) for one in info.needs if one in by_id)
+        names = " · ".join(escape(by_id[one].title) for one in info.needs if one in by_id)
         names = names if missing else f"{names} (available)"
         texts += f"<p>One More Step needs: {names}.</p>" if info.kind == "base" else f"<p>Needs: {names}.</p>"
     buttons = _buttons(info, missing, busy) if local else ""

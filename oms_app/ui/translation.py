@@ -29,8 +29,8 @@ _SENTENCES = re.compile(r"(?<=[.!?]) (?=[A-Z0-9])")
 _LETTER = re.compile(r"[A-Za-z]")
 # Between a Chinese character and a Latin one there is a space; \0 marks the ends of what was filled in.
 _SPACE = re.compile(r"(?<=[\u4e00-\u9fff])\0(?=[A-Za-z0-9#])|(?<=[A-Za-z0-9%])\0(?=[\u4e00-\u9fff])")
-_FULL_WIDTH = "，。；：）”、"
-_NUMBER = r"[-+−]?\d[\d.,]*"
+_FULL_WIDTH = ("，", "。", "；", "：", "）", "”", "、")
+_NUMBER = r"[-+−]?\d+(?:[.,]\d+)*"
 # What is read or heard of a component: these properties, and the value of these kinds of components.
 _PROPERTIES = ("label", "info", "placeholder", "alt_text")
 _OF_VALUE = ("button", "downloadbutton")
@@ -41,6 +41,7 @@ class _Template:
     pattern: re.Pattern[str]
     translated: str
     literal: int  # characters outside of places: the more, the surer
+    longest: str  # of the parts outside of places: a text without it is not tried
 
     @classmethod
     def of(cls, english: str, translated: str) -> _Template:
@@ -51,7 +52,8 @@ class _Template:
             pattern += re.escape(before) + f"(?P<{name}>{kind})"
             literal, end = literal + len(before), place.end()
         rest = english[end:]
-        return cls(re.compile(pattern + re.escape(rest), re.DOTALL), translated, literal + len(rest))
+        longest = max(re.split(r"\{\w+\}", english), key=len)
+        return cls(re.compile(pattern + re.escape(rest), re.DOTALL), translated, literal + len(rest), longest)
 
 
 class Translation:
@@ -107,7 +109,7 @@ class Translation:
     def _within(self, text: str, quoted: Callable[[str], str]) -> str:
         before, middle, after = _edges(text)
         known = self._known(middle)
-        return quoted(f"{before if known[0] not in _FULL_WIDTH else ''}{known}{after}")
+        return quoted(f"{'' if known.startswith(_FULL_WIDTH) else before}{known}{after}")
 
     def _attribute(self, found: re.Match[str]) -> str:
         return f'{found[1]}"{self._within(unescape(found[2][1:-1]), escape)}"'
@@ -128,8 +130,8 @@ class Translation:
         if found is not None or depth > MAX_DEPTH:
             return found
         for template in self._templates:
-            for form in dict.fromkeys((text, lower)):
-                match = template.pattern.fullmatch(form)
+            for form in (text, lower) if lower != text else (text,):
+                match = template.pattern.fullmatch(form) if template.longest in form else None
                 if match and (filled := self._filled(template, match, depth)) is not None:
                     return filled
         return self._in_parts(text, depth)

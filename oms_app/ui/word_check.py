@@ -74,8 +74,8 @@ def _html(unknown: Mapping[str, tuple[str, ...]], values: CreateValues) -> str:
         if word in wished.split():
             continue
         chips = " ".join(_chip(one, own=False, words=word, by=one) for one in known)
-        quoted = f'<b translate="no">{escape(word)}</b>'
-        lines.append(f"{escape(str(values.model))} does not know {quoted}{': ' if chips else ''}{chips}")
+        name, to = escape(str(values.model)), ": " if chips else ""
+        lines.append(f'{name} does not know <b translate="no">{escape(word)}</b>{to}{chips}')
     if not lines:
         return ""
     items = "".join(f"<li>{line}</li>" for line in dict.fromkeys(lines))

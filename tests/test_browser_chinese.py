@@ -1,0 +1,97 @@
+"""The page in a Chinese browser: no English word stays in any tab, after a generation and after an error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from test_browser import PATIENCE, PROMPT, browser
+
+pytestmark = pytest.mark.browser
+__all__ = ["browser"]  # a fixture of this module too
+
+# Every text and spoken attribute that is on the screen, without what a visitor or a model wrote.
+VISIBLE = """() => {
+  const found = new Set(), walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT);
+  while (walk.nextNode()) {
+    const node = walk.currentNode, element = node.parentElement;
+    if (node.nodeType === Node.TEXT_NODE) {
+      if (!element.closest('script, style, [translate=no]') && element.checkVisibility()) found.add(node.data.trim());
+    } else if (node.checkVisibility())
+      for (const name of ['aria-label', 'alt', 'placeholder', 'title'])
+        if (!(name === 'title' && node.matches('label'))) found.add(node.getAttribute(name) ?? '');
+  }
+  return [...found];
+}"""
+# Names, units, keys, ids of models and variants, licences, and prompts inside labels.
+NAMES = re.compile(
+    r"OMS Studio|One More Step|SingDiffusion|Stable Diffusion|OpenCLIP ViT-H/14|DreamShaper|LCM-LoRA|LoRA|OMS|SDXL|SD|XL"
+    r"|Lumen|CFG|RGB|DDIM|CIE|GPU|CPU|API|GB|MB|WebP|GIF|Ctrl|Enter|Esc|Shift|Hub|diffusers|safetensors|ddim|lumen|oms"
+    r"|Apache-2.0|mit|sd|sdxl|creativeml-openrail-m|openrail|lcm|dial|raw|ΔE00|/[^ ]*|#[0-9a-f]{6}"
+)
+PROMPTS = re.compile(r"(?<=：)[a-z ]+|mountains at night")
+
+
+def english(view: Page) -> list[str]:
+    """What is on the screen in English words."""
+    texts = [PROMPTS.sub("", text) for text in view.evaluate(VISIBLE)]
+    return [text for text in texts if re.search(r"[A-Za-z]{3}", NAMES.sub("", text))]
+
+
+@pytest.fixture
+def chinese(browser: Browser, page: str) -> Iterator[Page]:
+    context = browser.new_context(locale="zh-CN", viewport={"width": 1280, "height": 800})
+    view = context.new_page()
+    view.goto(page)
+    expect(view.get_by_role("button", name="生成", exact=True)).to_be_enabled(timeout=PATIENCE)
+    yield view
+    context.close()
+
+
+def test_no_english_word_stays(chinese: Page) -> None:
+    expect(chinese.locator("html")).to_have_attribute("lang", "zh-CN")
+    expect(chinese.locator("#tune")).to_contain_text("平均亮度")
+    expect(chinese.locator(".oms-try")).to_contain_text("提示词请用英文填写")
+    expect(chinese.get_by_label("色温：数值")).to_be_visible(timeout=PATIENCE)
+    for accordion in ("各项说明", "图片设置", "将设置存为预设"):
+        chinese.get_by_role("button", name=accordion, exact=True).click()
+    assert english(chinese) == []
+    chinese.locator(PROMPT).fill("mountains")
+    chinese.get_by_role("button", name="生成", exact=True).click()
+    expect(chinese.locator("#summary")).to_contain_text("步", timeout=PATIENCE)
+    expect(chinese.get_by_role("button", name="停止")).to_be_disabled(timeout=PATIENCE)
+    assert english(chinese) == []
+    chinese.locator(PROMPT).fill("")
+    chinese.get_by_role("button", name="生成", exact=True).click()
+    expect(chinese.locator("#status")).to_contain_text("提示词为空", timeout=PATIENCE)
+    for tab in ("图库", "探索", "对比", "模型"):
+        chinese.get_by_role("tab", name=tab).click()
+        expect(chinese.get_by_role("tab", name=tab)).to_have_attribute("aria-selected", "true")
+        chinese.wait_for_timeout(1500)  # its lists and figures come after it is opened
+        assert english(chinese) == [], tab
+
+
+def test_the_first_screen_has_all_that_the_english_one_has(chinese: Page) -> None:
+    for selector in (PROMPT, "#generate", "#oms-prompt", "#oms-cfg", "#light-strength", "#raw-image", "#oms-image"):
+        box = chinese.locator(selector).bounding_box()
+        assert box is not None and box["y"] + box["height"] <= 800, selector
+
+
+@pytest.mark.parametrize(("locale", "language", "label"), [("zh-HK", "zh-CN", "生成"), ("de-DE", "en", "Generate")])
+def test_other_languages_get_a_whole_page_in_one(
+    browser: Browser, page: str, locale: str, language: str, label: str
+) -> None:
+    context = browser.new_context(locale=locale)
+    view = context.new_page()
+    view.goto(page)
+    expect(view.locator("#generate")).to_have_text(label, timeout=PATIENCE)
+    expect(view.locator("html")).to_have_attribute("lang", language)
+    view.goto(f"{page}?lang={'en' if language == 'zh-CN' else 'zh'}")
+    expect(view.locator("#generate")).not_to_have_text(label, timeout=PATIENCE)
+    view.locator(PROMPT).fill("")
+    view.locator("#generate").click()
+    says = "The prompt is empty" if language == "zh-CN" else "提示词为空"
+    expect(view.locator("#status")).to_contain_text(says, timeout=PATIENCE)
+    context.close()
