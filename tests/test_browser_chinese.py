@@ -14,7 +14,8 @@ __all__ = ["browser"]  # a fixture of this module too
 
 # Every text and spoken attribute that is on the screen, without what a visitor or a model wrote.
 VISIBLE = """() => {
-  const found = new Set(), walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT);
+  const found = new Set();
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT);
   while (walk.nextNode()) {
     const node = walk.currentNode, element = node.parentElement;
     if (node.nodeType === Node.TEXT_NODE) {
@@ -27,8 +28,8 @@ VISIBLE = """() => {
 }"""
 # Names, units, keys, ids of models and variants, licences, and prompts inside labels.
 NAMES = re.compile(
-    r"OMS Studio|One More Step|SingDiffusion|Stable Diffusion|OpenCLIP ViT-H/14|DreamShaper|LCM-LoRA|LoRA|OMS|SDXL|SD|XL"
-    r"|Lumen|CFG|RGB|DDIM|CIE|GPU|CPU|API|GB|MB|WebP|GIF|Ctrl|Enter|Esc|Shift|Hub|diffusers|safetensors|ddim|lumen|oms"
+    r"OMS Studio|One More Step|SingDiffusion|Stable Diffusion|OpenCLIP ViT-H/14|DreamShaper|LCM-LoRA|LoRA|OMS|SDXL|SD"
+    r"|XL|Lumen|CFG|RGB|DDIM|CIE|GPU|CPU|API|GB|MB|WebP|GIF|Ctrl|Enter|Esc|Shift|Hub|diffusers|safetensors|ddim|lumen|oms"
     r"|Apache-2.0|mit|sd|sdxl|creativeml-openrail-m|openrail|lcm|dial|raw|ΔE00|/[^ ]*|#[0-9a-f]{6}"
 )
 PROMPTS = re.compile(r"(?<=：)[a-z ]+|mountains at night")
@@ -56,7 +57,7 @@ def test_no_english_word_stays(chinese: Page) -> None:
     expect(chinese.locator(".oms-try")).to_contain_text("提示词请用英文填写")
     expect(chinese.get_by_label("色温：数值")).to_be_visible(timeout=PATIENCE)
     for accordion in ("各项说明", "图片设置", "将设置存为预设"):
-        chinese.get_by_role("button", name=accordion, exact=True).click()
+        chinese.get_by_text(accordion, exact=True).click()
     assert english(chinese) == []
     chinese.locator(PROMPT).fill("mountains")
     chinese.get_by_role("button", name="生成", exact=True).click()

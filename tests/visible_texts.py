@@ -77,9 +77,9 @@ def _strings(node: ast.AST) -> Iterator[str]:
     """Texts and f-strings, without docstrings and what goes to the log."""
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        if isinstance(node.func.value, ast.Name) and node.func.value.id in ("logger", "re"):
-            return
+    owner = node.func.value if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else None
+    if isinstance(owner, ast.Name) and owner.id in ("logger", "re"):
+        return
     if (text := templates(node)) is not None:
         yield text
     for child in node.values if isinstance(node, ast.JoinedStr) else ast.iter_child_nodes(node):
