@@ -150,6 +150,7 @@ def test_pictures_are_marked_compared_deleted_and_brought_back(tab: Page, home: 
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
 
 
+@pytest.mark.slow
 def test_on_a_space_a_visitor_sees_only_their_own_pictures(browser, presets: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     environment = {"OMS_HOME": str(tmp_path), "OMS_PRESETS": str(presets), "SPACE_ID": "someone/space"}
     with running_app(environment, tmp_path / "app.txt") as address:

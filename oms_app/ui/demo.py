@@ -76,6 +76,9 @@ def launch_settings() -> dict[str, Any]:
         "ssr_mode": False,
         "show_error": True,
         "quiet": True,
+        # Else Gradio, once the server has answered it, asks for the whole page too and gives up after 3 seconds, which
+        # on a busy machine are too few.
+        "_frontend": False,
     }
 
 
