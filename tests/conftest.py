@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 if TYPE_CHECKING:
@@ -116,6 +117,15 @@ def running_app(environment: dict[str, str], log: Path) -> Iterator[str]:
         finally:
             too_long.cancel()
             process.kill()
+
+
+def process_of(address: str) -> psutil.Process:
+    """The process of a `running_app`."""
+    port = int(address.rsplit(":", 1)[1])
+    (found,) = (
+        child for child in psutil.Process().children() if any(one.laddr.port == port for one in child.net_connections())
+    )
+    return found
 
 
 def make_examples(folder: Path) -> Path:

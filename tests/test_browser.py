@@ -239,6 +239,7 @@ def test_a_reload_keeps_the_settings(tab: Page) -> None:
     expect(tab.get_by_label("Negative prompt")).to_have_value("snow")
 
 
+@pytest.mark.slow
 def test_two_people_at_once_see_their_own_pictures(tab: Page, browser: Browser, page: str) -> None:
     other_context = browser.new_context()
     other = other_context.new_page()

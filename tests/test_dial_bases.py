@@ -54,6 +54,20 @@ def held(studio: Studio, request: GenerateRequest, monkeypatch: pytest.MonkeyPat
     return with_feedback
 
 
+def test_the_noise_keeps_its_mean_if_asked(studio: Studio) -> None:
+    def means(seed: int, **settings: object) -> np.ndarray:
+        variants = tuple(
+            Variant(name=str(centre), correction="dial", centre_noise=centre, **settings) for centre in (True, False)
+        )
+        request = asked("lumen").model_copy(update={"variants": variants, "seed": seed})
+        return np.stack([image.mean((0, 1)) for image in pictures(studio, request).values()])
+
+    centred, kept = np.stack([means(seed, luminance=50.0) for seed in range(4)]).transpose(1, 0, 2)
+    assert centred.std(0).mean() < kept.std(0).mean()
+    lit = means(0, light="left")
+    assert np.array_equal(*lit), "without a mean the noise keeps its own anyway"
+
+
 def test_with_a_lora(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lora = Lora(id=str(make_lora(tmp_path / "style.safetensors")))
     plain = held(studio, asked("lumen"), monkeypatch)

@@ -200,6 +200,7 @@ def _until(is_so: Any, seconds: float) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_a_base_without_module_and_judge_says_what_is_not_measured(studio: Studio, base: Path, tmp_path: Path) -> None:
     weights = base / "vae/diffusion_pytorch_model.safetensors"
     tensors = load_file(weights)

@@ -18,9 +18,8 @@ from pathlib import Path
 
 import httpx2 as httpx
 import numpy as np
-import psutil
 import pytest
-from conftest import running_app
+from conftest import process_of, running_app
 from page_client import API, Visitor, ask
 from PIL import Image
 from test_hostile_values import CLICKS, HOSTILE, plain
@@ -175,9 +174,7 @@ def test_fifty_clients_at_once(presets: Path, tmp_path: Path, capsys: pytest.Cap
     right = right_pictures(presets, tmp_path / "alone")
     memory: list[int] = []
     with running_app(environment, tmp_path / "app.txt") as address:
-        (server,) = (
-            one for one in psutil.Process().children() if any(part.endswith("app.py") for part in one.cmdline())
-        )
+        server = process_of(address)
         ask(address, "generate", prompt="sea", seed=1)
         flood = Flood(address, right)
         with subprocess.Popen([sys.executable, "-c", WATCH, address], stdout=subprocess.PIPE, text=True) as watcher:

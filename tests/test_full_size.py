@@ -32,7 +32,9 @@ def failed(rows: list[compare.Row]) -> list[compare.Row]:
     return [row for row in rows if not row.passed and "spread" not in row.measure and "0 or 255" not in row.measure]
 
 
-@pytest.mark.parametrize("case", ["sd15", "sd21", "oms", "sdxl"])
+@pytest.mark.parametrize(
+    "case", ["sd15", "oms", pytest.param("sd21", marks=pytest.mark.slow), pytest.param("sdxl", marks=pytest.mark.slow)]
+)
 def test_a_proof_passes_on_narrow_networks(place: compare.Place, case: str) -> None:
     rows = cases.CASES[case].prove(place)
     assert rows and failed(rows) == []
@@ -50,6 +52,7 @@ def test_the_single_file_paints_as_its_folder(
     assert failed(cases.single_file(place)) == []
 
 
+@pytest.mark.slow
 def test_switching_and_eviction_are_measured(place: compare.Place, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {row.measure: row.value for row in cases.switching(place)}
     assert rows["a budget for both bases: loads of the module"] == 1

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from conftest import running_app
+from conftest import process_of, running_app
 from page_client import API, Visitor, ask
 from PIL import Image
 
@@ -139,7 +138,7 @@ def test_a_look_takes_the_servers_own_picture_whatever_is_sent(server: tuple[str
 
 def test_sessions_cost_little_memory(server: tuple[str, Path]) -> None:
     """Anyone can open them by the thousand, and every call of a program is one."""
-    (process,) = (one for one in psutil.Process().children() if any(part.endswith("app.py") for part in one.cmdline()))
+    process = process_of(server[0])
     with Visitor(server[0]) as visitor:
         prepare = visitor.event("generate")
         data = visitor.values(prepare, prompt="sea")

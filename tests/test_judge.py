@@ -26,6 +26,7 @@ def test_the_classifier_is_trained_on_other_scenes_than_the_base_model() -> None
     assert subject_classifier.FIRST > HELD_OUT + 1_000_000
 
 
+@pytest.mark.slow
 def test_a_classifier_learns_in_a_few_steps_and_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject_classifier, "UNSEEN", 40)
     trained = subject_classifier.train_classifier(tmp_path / "work", tmp_path / "classifier", steps=60, count=160)

@@ -185,8 +185,11 @@ def test_the_pins_satisfy_the_declared_bounds() -> None:
 
 @pytest.mark.parametrize(
     ("command", "extras"),
-    [("generate doctor models inspect bench train", set()), ("evaluate", {"evaluate"}), ("train", {"train"})],
-    ids=["plain", "evaluate", "train"],
+    [
+        pytest.param("generate doctor models inspect bench train", set(), id="plain"),
+        pytest.param("evaluate", {"evaluate"}, id="evaluate", marks=pytest.mark.slow),
+        pytest.param("train", {"train"}, id="train", marks=pytest.mark.slow),
+    ],
 )
 def test_modules_import_with_their_extras_only(command: str, extras: set[str]) -> None:
     """A module of another extra that is imported on the way would end a command in a traceback."""

@@ -22,6 +22,7 @@ from oms_app.prestep.corrections import CORRECTIONS
 TINY = Extent(captions=14, seeds=1, light_prompts=1, light_seeds=1, fidelity=1, pair_runs=1, first_pages=1, sweeps=2)
 
 
+@pytest.mark.slow
 def test_a_small_report(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report.first_page, "start_once", lambda: 1.5)
     monkeypatch.setattr("oms_app.evaluate.quality.HALVES", 4)

@@ -84,7 +84,7 @@ def test_threads_share_loads_and_keep_the_budget() -> None:
 
     def work(seed: int) -> None:
         chance = random.Random(seed)
-        for _ in range(40):
+        for _ in range(15):
             key = chance.choice("abcdef")
             with store.use(key) as model:
                 if store.statistics().bytes_used > (3 + 4) * KILOBYTE:
@@ -101,7 +101,7 @@ def test_threads_share_loads_and_keep_the_budget() -> None:
     assert not any(thread.is_alive() for thread in threads)
     assert failures == []
     statistics = store.statistics()
-    assert statistics.hits + statistics.misses == 160
+    assert statistics.hits + statistics.misses == 60
     assert statistics.misses == len(loader.loads)
     assert statistics.bytes_used <= 3 * KILOBYTE
 

@@ -10,9 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
-from conftest import running_app
+from conftest import process_of, running_app
 from gradio_client import Client
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -99,9 +98,7 @@ def test_20_clients_at_once_get_their_own_pictures(presets: Path, tmp_path: Path
     alone = Studio(presets=presets, device="cpu", home=tmp_path / "alone")
     environment = {"OMS_PRESETS": str(presets), "OMS_HOME": str(tmp_path / "served")}
     with running_app(environment, tmp_path / "app.txt") as address:
-        (server,) = (
-            child for child in psutil.Process().children() if any(part.endswith("app.py") for part in child.cmdline())
-        )
+        server = process_of(address)
 
         def ask(client: int) -> float:
             studio, worst = Client(address, verbose=False), 0.0

@@ -282,6 +282,7 @@ def test_from_pictures_to_a_module_that_paints(
     assert "was begun with size 'S', not 'B': give another --out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_stopped_encoding_goes_on_and_the_light_is_learned(
     presets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -183,6 +183,13 @@ def _fields(*names: str) -> tuple[RequestField, ...]:
 
 
 DIAL = "dial"
+_CENTRE_NOISE = RequestField(
+    "centre_noise",
+    bool,
+    "Centre the noise",
+    "With a mean brightness or a tint, the noise loses the mean of each channel, which varies from seed to seed.",
+    default=True,
+)
 _OMS_SETTINGS = _fields("prompt", "prompt_b", "mix", "guidance_scale", "module", "force")
 
 register(CorrectionSpec("raw", "Raw", "The unchanged noise, as in the stock sampler.", _method("Raw")))
@@ -257,7 +264,8 @@ register(
         "Sets mean brightness, tint and direction of light by number: One More Step, then feedback in the first steps.",
         _dial,
         _OMS_SETTINGS
-        + _fields("luminance", "tint", "tint_strength", "warmth", "light", "light_strength", "light_angle", "spread"),
+        + _fields("luminance", "tint", "tint_strength", "warmth", "light", "light_strength", "light_angle", "spread")
+        + (_CENTRE_NOISE,),
         "oms",
         has_x0=True,
         without_model=True,

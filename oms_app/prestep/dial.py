@@ -258,8 +258,8 @@ class Dial(Oms):
 
     Without an OMS module x̂0 is a flat picture of the target's colour, or grey if that depends on the picture's own
     colour, which is unknown then; at zero terminal SNR nothing leaks, and feedback is all there is.
-    centre: whether the noise loses its channel means. spread: how much of a sample of the low frequencies' deviation
-    (spread.py) is added to x̂0.
+    centre_noise: whether the noise loses its channel means when a mean is set. spread: how much of a sample of the low
+    frequencies' deviation (spread.py) is added to x̂0.
     """
 
     luminance: float | None = None
@@ -270,7 +270,7 @@ class Dial(Oms):
     light_strength: float = 0.5
     light_angle: float = 0.0
     spread: float = 0.0
-    centre: bool = True
+    centre_noise: bool = True
 
     @property
     def target(self) -> Target:
@@ -287,7 +287,7 @@ class Dial(Oms):
         if start.predict is None and (target.is_free or start.alpha_bar == 0):
             return start.x_s
         x_s = start.x_s
-        if self.centre and target.sets_mean:
+        if self.centre_noise and target.sets_mean:
             x_s = x_s - x_s.mean((2, 3), keepdim=True)
         return ode_step(self.x0(start), x_s, start.alpha_bar)
 

@@ -78,6 +78,9 @@ def launch_settings() -> dict[str, Any]:
         "show_error": True,
         "i18n": gr.I18n(en=gradio_compat.ENGLISH, **{one.code: dict(one.gradio) for one in translations().values()}),
         "quiet": True,
+        # Else Gradio, once the server has answered it, asks for the whole page too and gives up after 3 seconds, which
+        # on a busy machine are too few.
+        "_frontend": False,
     }
 
 

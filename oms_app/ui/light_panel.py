@@ -54,7 +54,8 @@ class LightPanel:
                 self._build_more(found)
                 self._expected = gr.HTML("", elem_id="expected")
                 with gr.Accordion("What these do", open=False, elem_id="light-help"):
-                    gr.HTML(markup.definitions((field.label, field.help) for field in CORRECTIONS[DIAL].options))
+                    shown = [field for field in CORRECTIONS[DIAL].options if field.name in VARIANT_FIELDS]
+                    gr.HTML(markup.definitions((field.label, field.help) for field in shown))
 
     def _build_words(self, found: dict[str, Component], first: Variant) -> None:
         with gr.Row(elem_id="oms-words"):
