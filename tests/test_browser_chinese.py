@@ -22,7 +22,7 @@ VISIBLE = """() => {
       if (!element.closest('script, style, [translate=no]') && element.checkVisibility()) found.add(node.data.trim());
     } else if (node.checkVisibility())
       for (const name of ['aria-label', 'alt', 'placeholder', 'title'])
-        if (!(name === 'title' && node.matches('label'))) found.add(node.getAttribute(name) ?? '');
+        if (!(name === 'title' && node.closest('label, fieldset'))) found.add(node.getAttribute(name) ?? '');
   }
   return [...found];
 }"""
@@ -32,7 +32,7 @@ NAMES = re.compile(
     r"|XL|Lumen|CFG|RGB|DDIM|CIE|GPU|CPU|API|GB|MB|WebP|GIF|Ctrl|Enter|Esc|Shift|Hub|diffusers|safetensors|ddim|lumen|oms"
     r"|Apache-2.0|mit|sd|sdxl|creativeml-openrail-m|openrail|lcm|dial|raw|ΔE00|/[^ ]*|#[0-9a-f]{6}"
 )
-PROMPTS = re.compile(r"(?<=：)[a-z ]+|(?<=提示词 )[a-z ]+|“[a-z ]+”|mountains at night|oms calibrate")
+PROMPTS = re.compile(r"(?<=：)[a-z ]+|(?<=提示词 )[a-z ]+|“[a-z ]+”|mountains(?: at night)?|oms calibrate")
 
 
 def english(view: Page) -> list[str]:
