@@ -76,7 +76,7 @@ def _buttons(info: ModelInfo, missing: Sequence[ModelInfo], busy: bool) -> str:
     offered: list[tuple[str, str]] = []
     whole = sum(one.size or 0 for one in missing)
     if not info.available and not info.own:
-        offered.append(("fetch", f"Download · {size(info.size or 0)}"))
+        offered.append(("fetch", " · ".join(("Download", size(info.size or 0)))))
         whole += info.size or 0
     if missing and (info.available or offered):
         what = "One More Step" if info.kind == "base" else "what it needs"
