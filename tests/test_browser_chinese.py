@@ -28,7 +28,8 @@ VISIBLE = """() => {
 }"""
 # Names, units, keys, ids of models and variants, licences, and prompts inside labels.
 NAMES = re.compile(
-    r"OMS Studio|LCM DreamShaper v7|One More Step|SingDiffusion|Stable Diffusion|OpenCLIP ViT-H/14|DreamShaper|LCM-LoRA|LoRA|OMS|SDXL|SD"
+    r"OMS Studio|LCM DreamShaper v7"
+    r"|One More Step|SingDiffusion|Stable Diffusion|OpenCLIP ViT-H(?:/14)?|LCM-LoRA|LoRA|OMS|SDXL|SD"
     r"|XL|Lumen|CFG|RGB|DDIM|CIE|GPU|CPU|API|GB|MB|WebP|GIF|Ctrl|Enter|Esc|Shift|Hub|diffusers|safetensors|ddim|lumen|oms"
     r"|Apache-2.0|mit|sd|sdxl|creativeml-openrail-m|openrail|lcm|dial|raw|ΔE00|/[^ ]*|#[0-9a-f]{6}"
 )
