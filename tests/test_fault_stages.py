@@ -72,7 +72,7 @@ class Page:
         job = PictureJob([GenerateRequest(prompt="sea", seed=seed)], self._controls, show)
         run = input_errors._phrased(self._runner.run, [], strangers=False)  # as every event of the page
         try:
-            updates = list(run(job, cast(gr.Request, SimpleNamespace(session_hash="visitor"))))
+            updates = list(run(job, cast(gr.Request, SimpleNamespace(session_hash="of the fault tests"))))
         except gr.Error as error:
             return [], str(error)
         job.show()

@@ -58,7 +58,7 @@ def test_from_the_handler_to_the_pipeline(presets: Path, tmp_path: Path, monkeyp
 
     monkeypatch.setattr(StableDiffusionPipeline, "__call__", recording)
     runner, controls = asyncio.run(build(service))
-    session = cast(gr.Request, SimpleNamespace(session_hash="visitor"))
+    session = cast(gr.Request, SimpleNamespace(session_hash="of the frames test"))
     job = PictureJob([GenerateRequest(prompt="sea", seed=1)], controls, lambda results: {})
     *_, last = runner.run(job, session)
     assert runner.finished in last and len(seen) == 1
