@@ -28,6 +28,7 @@ from oms_app.output.png import read_any
 from oms_app.schema import GenerateResult
 from oms_app.ui import input_errors
 from oms_app.ui.generation import JobRunner, PictureJob
+from oms_app.ui.listeners import LISTENERS
 from oms_app.ui.run_controls import RunControls
 
 STAGES: dict[str, tuple[Any, str]] = {
@@ -105,6 +106,7 @@ PAIRS = [
 def test_after_a_fault_the_next_request_works(
     page: Page, stage: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(LISTENERS, "active", False)  # an app of another test in this process may have set it
     folder = page.service.pictures
     engine = page.service.start().result()
     engine.forget()
