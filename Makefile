@@ -5,7 +5,7 @@ PYTHON ?= python3
 PY := $(VENV)/bin/python
 APP_ARGS ?=
 
-.PHONY: app test check lint docs lock reference sbom prove-full-size screenshots stress wheel
+.PHONY: app audit test check lint docs lock reference sbom prove-full-size screenshots stress wheel
 
 app: $(VENV)/.installed
 	$(PY) app.py $(APP_ARGS)
@@ -34,6 +34,11 @@ lock: $(VENV)/.installed-dev
 
 sbom: $(VENV)/.installed-dev
 	$(PY) -m dev.distributions sbom
+
+# Known vulnerabilities of what requirements.lock lists, from PyPI's database.
+audit: $(VENV)/.installed-dev
+	$(PY) -m pip install --quiet pip-audit
+	$(PY) -m pip_audit --requirement requirements.lock --require-hashes --disable-pip --progress-spinner off
 
 wheel: $(VENV)/.installed-dev
 	$(PY) -m pip wheel --no-build-isolation --no-deps --wheel-dir dist .

@@ -1,4 +1,4 @@
-"""Pictures as an animation: there and back, every frame as it was in the WebP, no file replaced."""
+"""Pictures as an animation: forwards and backwards, every frame as it was in the WebP, no file replaced."""
 
 from __future__ import annotations
 

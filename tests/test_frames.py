@@ -18,6 +18,7 @@ from diffusers import StableDiffusionPipeline
 from oms_app import GenerateRequest
 from oms_app.engine.service import StudioService
 from oms_app.ui.generation import JobRunner, PictureJob
+from oms_app.ui.listeners import LISTENERS
 from oms_app.ui.run_controls import RunControls
 
 PACKAGE = ROOT / "oms_app"
@@ -57,8 +58,9 @@ def test_from_the_handler_to_the_pipeline(presets: Path, tmp_path: Path, monkeyp
         return call(self, *arguments, **settings)
 
     monkeypatch.setattr(StableDiffusionPipeline, "__call__", recording)
+    monkeypatch.setattr(LISTENERS, "active", False)  # an app of another test in this process may have set it
     runner, controls = asyncio.run(build(service))
-    session = cast(gr.Request, SimpleNamespace(session_hash="visitor"))
+    session = cast(gr.Request, SimpleNamespace(session_hash="of the frames test"))
     job = PictureJob([GenerateRequest(prompt="sea", seed=1)], controls, lambda results: {})
     *_, last = runner.run(job, session)
     assert runner.finished in last and len(seen) == 1

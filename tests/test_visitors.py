@@ -56,14 +56,21 @@ def test_each_picture_is_deleted_after_an_hour(tmp_path: Path) -> None:
     here.delete(thrown.name)
     (thrown,) = (here.folder / ".history/deleted").glob("*.png")
     (sheet := tmp_path / "1-sheet.png").write_bytes(b"x")
-    for path in (old, thrown, sheet, save(left, "of a visitor who left"), left.folder):
+    (sweep := tmp_path / "1-sweep.webp").write_bytes(b"x")
+    damaged = tmp_path / "damaged/.history"  # listed first or last, it must not keep the others
+    damaged.mkdir(parents=True)
+    (damaged / "index.sqlite3").mkdir()
+    of_damaged = damaged.parent / keep(damaged.parent, "damaged", variants=(OMS,))[0]
+    for path in (of_damaged, old, thrown, sheet, sweep, save(left, "of a visitor who left"), left.folder):
         os.utime(path, (time.time() - KEPT - 60,) * 2)
     save(here, "new")
     visitors.delete_in_background(interval=0.05)
     until = time.monotonic() + 20
-    while any(path.exists() for path in (left.folder, old, thrown, sheet)) and time.monotonic() < until:
+    while (
+        any(path.exists() for path in (left.folder, old, thrown, sheet, sweep, of_damaged)) and time.monotonic() < until
+    ):
         time.sleep(0.02)
-    assert not any(path.exists() for path in (left.folder, old, thrown, sheet))
+    assert not any(path.exists() for path in (left.folder, old, thrown, sheet, sweep, of_damaged))
     assert [one.prompt for one in here.find().pictures] == ["new"] and left.find().total == 0
     with closing(sqlite3.connect(here.folder / ".history/index.sqlite3")) as index:
         assert index.execute("SELECT count(*) FROM thumbnails").fetchone() == (0,)

@@ -34,8 +34,8 @@ def encode(planned: Planned, cache: ByteCache[Embedding]) -> Encoded:
 
 
 def text_notes(resolved: Resolved) -> list[str]:
-    """What the user should know of the texts: unknown words, syntax that
-    is not read, ignored settings, text beyond the encoder's limit."""
+    """What the user should know of the texts: unknown words, syntax that is not read, ignored settings, text beyond the
+    encoder's limit."""
     request, entry, base = resolved.request, resolved.request.entry, resolved.base
     notes: list[str] = []
     encoders = {request.prompt: base.text, request.negative_prompt: base.text}

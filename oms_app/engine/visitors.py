@@ -68,24 +68,30 @@ class Visitors:
                 time.sleep(interval)
                 try:
                     self.delete_old()
-                except (OSError, StudioError) as error:
+                except OSError as error:
                     logger.warning("old pictures were not deleted: %s", type(error).__name__)
 
         if self.private:
             threading.Thread(target=work, name="old pictures", daemon=True).start()
 
     def delete_old(self) -> None:
-        """Deletes the pictures that are older than KEPT, deleted ones that can be brought back too, and all of a
-        visitor who has made none since. Raises OSError and StudioError."""
+        """Deletes the files that are older than KEPT, deleted pictures that can be brought back too, and all of a
+        visitor who has made none since. A folder in which this fails does not keep the others. Raises OSError."""
         oldest = time.time() - KEPT
         for folder in (self.pictures, *(one for one in self.pictures.iterdir() if one.is_dir())):
-            if folder != self.pictures and folder.stat().st_mtime < oldest:
-                shutil.rmtree(folder, ignore_errors=True)
-                continue
-            kept = (*folder.glob("*.png"), *(folder / ".history/deleted").glob("*.png"))
-            old = [path for path in kept if path.stat().st_mtime < oldest]
-            for path in old:
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
-            if old and folder != self.pictures:
-                History(folder).refresh()  # else its index keeps their thumbnails and prompts
+            try:
+                self._delete_in(folder, oldest)
+            except (OSError, StudioError) as error:
+                logger.warning("old pictures of a folder were not deleted: %s", type(error).__name__)
+
+    def _delete_in(self, folder: Path, oldest: float) -> None:
+        if folder != self.pictures and folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        kept = (*folder.iterdir(), *(folder / ".history/deleted").glob("*"))
+        old = [path for path in kept if path.is_file() and path.stat().st_mtime < oldest]
+        for path in old:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+        if old and folder != self.pictures:
+            History(folder).refresh()  # else its index keeps their thumbnails and prompts

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from oms_app.errors import StudioError
-from oms_app.models.reading import Header, Stamp, read_header, stamp_of
+from oms_app.models.reading import Stamp, read_header, stamp_of
+from oms_app.models.safetensors_header import Header
 
 Family = Literal["sd15", "sd21", "sdxl"]
 NATIVE: dict[Family, int] = {"sd15": 512, "sd21": 768, "sdxl": 1024}  # pixels a side

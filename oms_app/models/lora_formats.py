@@ -16,7 +16,8 @@ from typing import Any
 
 from oms_app.errors import StudioError
 from oms_app.models.file_kinds import INTEGER_TYPES, TITLES, identify
-from oms_app.models.reading import Header, TensorInfo, read_header, read_json, weight_files
+from oms_app.models.reading import read_header, read_json, weight_files
+from oms_app.models.safetensors_header import Header, TensorInfo
 
 # Endings of tensors' names, and the role that the tensor has for its module. The first that matches counts.
 _ROLES: tuple[tuple[str, str], ...] = (

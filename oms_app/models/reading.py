@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from oms_app.errors import StudioError, one_line
+from oms_app.models.safetensors_header import Header, parse_header
 
 # How files begin that are often found under the name of a safetensors file.
 _CONTENTS = {
@@ -24,22 +22,6 @@ _CONTENTS = {
 MAX_TENSORS = 50_000  # of a file; SDXL has 2,500 and a LoRA of it 8,000
 MAX_TEXT = 64 * 2**20  # bytes of a JSON file: tokenizers have some
 Stamp = tuple[tuple[str, int, int, int], ...]
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """dtype: as safetensors names it, such as "F16" or "F8_E4M3"."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Header:
-    """The contents of a safetensors file, without the values."""
-
-    tensors: dict[str, TensorInfo]
-    metadata: dict[str, str]
 
 
 def is_safetensors(path: Path) -> bool:
@@ -62,13 +44,11 @@ def read_header(path: Path) -> Header:
 @lru_cache(maxsize=64)
 def _header(path: Path, stamp: Stamp) -> Header:
     try:
-        with safe_open(path, framework="numpy") as file:
-            if len(file.keys()) > MAX_TENSORS:
-                raise ValueError(f"it has {len(file.keys()):,} tensors, more than {MAX_TENSORS:,}")
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            tensors = {name: TensorInfo(one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
-            return Header(tensors, dict(file.metadata() or {}))
-    except (OSError, SafetensorError, ValueError) as error:
+        header = parse_header(path)
+        if len(header.tensors) > MAX_TENSORS:
+            raise ValueError(f"it has {len(header.tensors):,} tensors, more than {MAX_TENSORS:,}")
+        return header
+    except (OSError, ValueError) as error:
         what = _content_of(path) or f"cannot be read as safetensors ({one_line(error)})"
         raise StudioError(f"{path} {what}: download it again") from error
 

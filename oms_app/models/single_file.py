@@ -23,7 +23,8 @@ from oms_app.models.failures import library_errors
 from oms_app.models.file_kinds import SCALE_ENDINGS, SUPPORTED, TITLES, UNET, VAE, Family, family_of, identify
 from oms_app.models.ldm_names import OPEN_CLIP_EDGES, clip_name, open_clip_name, unet_names, vae_names
 from oms_app.models.prediction import prediction_type
-from oms_app.models.reading import Header, read_header, read_json
+from oms_app.models.reading import read_header, read_json
+from oms_app.models.safetensors_header import Header
 from oms_app.models.tensor_files import TensorFile
 from oms_app.models.tokenizers import clip_tokenizer
 from oms_app.paths import PRESETS

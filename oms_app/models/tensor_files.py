@@ -6,7 +6,7 @@ error, and no more than the tensors themselves is in memory.
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +14,7 @@ from types import TracebackType
 import torch
 
 from oms_app.errors import StudioError
-from oms_app.models.reading import read_header
+from oms_app.models.reading import read_header, stamp_of
 
 TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
@@ -28,19 +28,12 @@ class TensorFile:
     """A file whose header is right. Raises StudioError if it cannot be read as safetensors."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._header = path, read_header(path)
+        self._path, stamp, self._header = path, stamp_of(path), read_header(path)
         self._file = path.open("rb", buffering=0)
-        length = int.from_bytes(self._file.read(8), "little")
-        self._start = 8 + length
-        try:
-            self._places = {
-                name: tuple(one["data_offsets"])
-                for name, one in json.loads(self._file.read(length)).items()
-                if name != "__metadata__"
-            }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:  # replaced since the header was checked
+        stat = os.fstat(self._file.fileno())
+        if stamp != ((path.name, stat.st_size, stat.st_mtime_ns, stat.st_ino),):  # replaced since its header was read
             self._file.close()
-            raise self._truncated() from error
+            raise self._truncated()
 
     def __enter__(self) -> TensorFile:
         return self
@@ -59,11 +52,8 @@ class TensorFile:
         tensor = torch.empty(info.shape, dtype=TYPES[info.dtype])
         if not tensor.numel():
             return tensor
-        begin, end = self._places.get(name, (0, 0))
         view = memoryview(tensor.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
-        if end - begin != len(view):
-            raise self._truncated()
-        self._file.seek(self._start + begin)
+        self._file.seek(info.begin)
         while view:
             count = self._file.readinto(view)
             if not count:

