@@ -37,7 +37,7 @@ from oms_app.ui.grids import (
     Grid,
     to_grid,
 )
-from oms_app.ui.markup import about
+from oms_app.ui.markup import about, own
 
 LOOKS = [look for look, _ in LookLibrary().looks()]
 _FIELDS: dict[str, Any] = {
@@ -108,7 +108,7 @@ def run(service: Any, grid: Grid) -> tuple[GridResult, str]:
 
 def test_every_oms_prompt_is_a_row_that_is_one_request() -> None:
     grid = ask()
-    assert grid.row_labels == ("dark", "light") and grid.column_labels == (
+    assert grid.row_labels == (own("dark"), own("light")) and grid.column_labels == (
         "raw",
         "OMS CFG 0.5",
         "OMS CFG 1",
@@ -129,7 +129,7 @@ def test_the_slider_goes_along_the_row_and_the_seed_down() -> None:
     assert [v.mix for v in grid.requests[0].variants] == [0.0, 0.0, 0.5, 1.0]
     assert {v.prompt_b for v in grid.requests[0].variants[1:]} == {"mountains"}, "an empty end means the main prompt"
     assert grid.row_labels == ("seed 7", "seed 8")
-    assert grid.column_labels == ("raw", "dark", "50\u00a0%", "mountains")
+    assert grid.column_labels == ("raw", own("dark"), "50\u00a0%", own("mountains"))
 
 
 def test_looks_by_models_have_a_request_for_each_cell() -> None:
@@ -267,7 +267,7 @@ def test_any_two_settings_make_a_grid(studio: Studio) -> None:
     ]  # fmt: skip
     grid = ask(kind=TWO_FIELDS, row_field="variant correction", row_values="raw, oms", column_field="request prompt",
                column_values="sea, at night\nhills")  # fmt: skip
-    assert grid.column_labels == ("sea, at night", "hills")
+    assert grid.column_labels == (own("sea, at night"), own("hills"))
     result, _ = run(Service(studio), grid)
     assert result.finished == 4
 

@@ -97,6 +97,10 @@ def test_every_text_of_the_page_as_it_opens_is_chinese(late: StudioService, chin
          "正在下载 <X>：1.5 GB，共 3.0 GB，剩余约 40 秒。请勿关闭本页。"),
         ("Oms: no OMS module of the latent domain of 'x' is on this machine", "Oms：本机没有 'x' 潜空间域的OMS 模块"),
         ("1 to 3 of 3 pictures. Saved in /home/me", "3 张图片，显示第 1 到 3。保存于 /home/me"),
+        ("Mean brightness 20 %", "平均亮度 20%"),
+        ("Light left", "光线 左"),
+        ("Model \u2068night\u2069, Warmth -0.5, mean L* 20: open in Create",
+         "模型 \u2068night\u2069，色温 -0.5，平均 L* 20：在“创作”中打开"),
         ("a text that nobody wrote", "a text that nobody wrote"),
         ("Steps is 0: do something that nobody wrote", "Steps is 0: do something that nobody wrote"),
     ],
@@ -109,6 +113,9 @@ def test_markup_keeps_what_a_visitor_wrote(chinese: Translation) -> None:
     html = '<p title="Zoom in"><q translate="no">Night &amp; &lt;Fog&gt;</q> · seed <b>5</b> · 20 steps</p>'
     assert chinese.markup(html) == (
         '<p title="放大"><q translate="no">Night &amp; &lt;Fog&gt;</q> · 种子 <b>5</b> · 20 步</p>'
+    )
+    assert chinese.markup('<p title="Open: \u2068night · no\u2069 · raw · seed 5">\u2068Night\u2069</p>') == (
+        '<p title="打开：\u2068night · no\u2069 · 原图 · 种子 5">\u2068Night\u2069</p>'
     )
     assert chinese.markup('<img alt="A &quot;x&quot;">') == '<img alt="A &quot;x&quot;">', "escaped again"
 

@@ -11,6 +11,7 @@ from oms_app.errors import StudioError
 from oms_app.fields import CORRECTION_FIELD, LORA_FIELDS, REQUEST_FIELDS, VARIANT_FIELDS, RequestField
 from oms_app.prestep.corrections import CORRECTIONS
 from oms_app.schema import GenerateRequest, Lora, Variant, one_more_step, variant_of
+from oms_app.ui import markup
 
 REQUEST, VARIANT, LORA = "request", "variant", "lora"  # what a field belongs to
 LINES = {"prompt", "negative_prompt", "prompt_b"}  # fields whose values may contain commas
@@ -49,8 +50,11 @@ class Axis:
             raise StudioError(f"{self.field.label} has the value {word[:40]!r}: write numbers") from error
 
     def label(self, value: Any) -> str:
+        if self.name in LINES:
+            return markup.own(value)
         shown = f"{value:g}" if isinstance(value, float) else {True: "yes", False: "no"}.get(value, str(value))
-        return shown if self.name in LINES else f"{self.field.label.partition(' (')[0]} {shown}"
+        shown = markup.own(shown) if self.field.kind is str and self.name != "light" else shown  # ids, but sides
+        return f"{self.field.label.partition(' (')[0]} {shown}"
 
 
 def _axes() -> Mapping[str, Axis]:

@@ -15,7 +15,7 @@ from oms_app.engine.service import StudioService
 from oms_app.models.catalog import Defaults
 from oms_app.paths import EMBEDDED
 from oms_app.schema import RAW, Variant, one_more_step, variant_of
-from oms_app.ui import gradio_compat
+from oms_app.ui import gradio_compat, markup
 from oms_app.ui.form import CreateValues
 from oms_app.ui.live_previews import data_url
 from oms_app.ui.result_view import Picture, ShownResult
@@ -88,7 +88,8 @@ def cards(examples: Sequence[Example]) -> str:
     buttons = []
     for index, example in enumerate(examples):
         oms, luminance = example.variant.prompt, example.variant.luminance
-        label = f"Example: {example.prompt}, OMS prompt {oms}" if oms else f"Example: {example.prompt}"
+        label = f"Example: {markup.own(example.prompt)}"
+        label = f"{label}, OMS prompt {markup.own(oms)}" if oms else label
         label = escape(label if luminance is None else f"{label}, mean brightness {luminance:g} %", quote=True)
         pictures = "".join(f'<img alt="" src="{_thumbnail(path)}">' for path in (example.raw, example.oms))
         buttons.append(

@@ -258,7 +258,10 @@ class ExploreTab(SendingTab):
         if not result.finished:
             return {}
         try:
-            path = self._service.save_sheet(result.for_sheet(), result.grid.row_labels, result.grid.column_labels)
+            labels = [
+                [*map(markup.without_isolates, one)] for one in (result.grid.row_labels, result.grid.column_labels)
+            ]
+            path = self._service.save_sheet(result.for_sheet(), *labels)
         except StudioError as error:
             return {self._controls.status: markup.alert(f"the sheet is not saved: {error}")}
         return {self._sheet: gr.update(value=path, interactive=True)}

@@ -92,11 +92,11 @@ def _cell(result: GridResult, row: int, column: int) -> str:
         return (
             f'<td><div class="oms-cell oms-failed" role="note" title="{reason}" tabindex="0"><p>{reason}</p></div></td>'
         )
-    lightness = f"L* {cell.image.stats.lightness:.0f}"
+    lightness = f"{cell.image.stats.lightness:.0f}"
     brightness = [one.text.partition(", ")[2] for one in cell.image.reached if one.what == "brightness"]
     got = "".join(f", {one.text}" for one in cell.image.reached)
-    label = escape(f"{labels}, mean {lightness}{got}: open in Create", quote=True)
-    caption = brightness[0] if brightness else lightness
+    label = escape(f"{labels}, mean L* {lightness}{got}: open in Create", quote=True)
+    caption = brightness[0] if brightness else f"L* {lightness}"
     return (
         f'<td><button type="button" data-row="{row}" data-column="{column}" aria-label="{label}" title="{label}">'
         f'<img class="oms-cell" alt="" src="{cell.url}"><span class="oms-caption">{caption}</span></button></td>'

@@ -19,7 +19,7 @@ from oms_app.light import LIGHTS
 from oms_app.looks import Look
 from oms_app.prestep.corrections import DIAL
 from oms_app.schema import RAW, GenerateRequest, Lora, Variant, draw_seed
-from oms_app.ui import axes
+from oms_app.ui import axes, markup
 from oms_app.ui.form import require_model, seed_of
 
 PROMPT_BY_CFG = "OMS prompt × OMS CFG"
@@ -103,6 +103,8 @@ class GridPart:
 
 @dataclass(frozen=True)
 class Grid:
+    """row_labels, column_labels: what visitors wrote in them is marked (markup.own)."""
+
     rows: tuple[tuple[GridPart, ...], ...]
     row_labels: tuple[str, ...]
     column_labels: tuple[str, ...]
@@ -191,7 +193,7 @@ def _prompts(values: ExploreValues) -> Grid:
         _row(base, [_oms(f"oms {scale:g}", prompt=prompt, guidance_scale=scale) for scale in scales])
         for prompt in prompts
     )
-    return Grid(rows, tuple(prompts), ("raw", *(f"OMS CFG {scale:g}" for scale in scales)))
+    return Grid(rows, tuple(map(markup.own, prompts)), ("raw", *(f"OMS CFG {scale:g}" for scale in scales)))
 
 
 def _slider(values: ExploreValues) -> Grid:
@@ -207,7 +209,8 @@ def _slider(values: ExploreValues) -> Grid:
     numbers = [base.seed + i for i in range(seeds)]
     rows = tuple(_row(base.model_copy(update={"seed": number}), variants) for number in numbers)
     between = [f"{variant.mix:.0%}".replace("%", "\u00a0%") for variant in variants[1:-1]]
-    return Grid(rows, tuple(f"seed {number}" for number in numbers), ("raw", left, *between, right))
+    labels = ("raw", markup.own(left), *between, markup.own(right))
+    return Grid(rows, tuple(f"seed {number}" for number in numbers), labels)
 
 
 def _sweep(values: ExploreValues) -> Grid:
@@ -234,8 +237,8 @@ def _sweep(values: ExploreValues) -> Grid:
     numbers = [base.seed + i for i in range(seeds)]
     rows = tuple(_row(base.model_copy(update={"seed": number}), variants) for number in numbers)
     short = field.label.partition(" (")[0]
-    unit = "\u00a0%" if field.unit == "percent" else ""
-    labels = [f"{short} {value:g}{unit}" if isinstance(value, float) else f"{short} {value}" for value in found]
+    labels = [f"{short} {value:g}" if isinstance(value, float) else f"{short} {value}" for value in found]
+    labels = [f"{label}\u00a0%" for label in labels] if field.unit == "percent" else labels
     return Grid(rows, tuple(f"seed {number}" for number in numbers), ("raw", *labels))
 
 

@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from oms_app.fields import CORRECTION_FIELD, LORA_FIELDS, REQUEST_FIELDS, VARIANT_FIELDS
+from oms_app.ui import markup
 
 if TYPE_CHECKING:
     from oms_app.output.history import SavedPicture
@@ -86,7 +87,8 @@ def differences(left: Mapping[str, str], right: Mapping[str, str]) -> str:
 
 def _title(one: SavedPicture) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.time))
-    return _quoted(" · ".join((one.prompt[:120], one.variant, f"seed {one.seed}", one.model, when)))
+    prompt, model = markup.own(one.prompt[:120]), markup.own(one.model)
+    return _quoted(" · ".join((prompt, one.variant, f"seed {one.seed}", model, when)))
 
 
 def _picture(thumbnail: bytes | None) -> str:

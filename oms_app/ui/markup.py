@@ -96,5 +96,16 @@ def heading(text: str) -> str:
     return f'<h2 class="oms-heading">{escape(text)}</h2>'
 
 
+def own(text: str) -> str:
+    """What a visitor wrote, or a name, inside a longer text: between Unicode's isolates, so that it is not translated
+    and its direction of writing does not affect the rest."""
+    return f"\u2068{without_isolates(text)}\u2069"
+
+
+def without_isolates(text: str) -> str:
+    """The plain text."""
+    return text.translate({0x2068: None, 0x2069: None})
+
+
 def _sentence(message: str) -> str:
     return message[:1].upper() + message[1:]

@@ -3,7 +3,8 @@
 The source is written in English, and the English text is the key. A key with {places} stands for every text that fits
 it: a lower-case place is kept as it is, such as a path or what a visitor wrote; one of a single letter is a number;
 `{word}` is one word; an UPPER-CASE place is a text that is translated too, and the key fits only if it can be; {FIELD}
-is a text that is a key itself. Texts without a translation stay English.
+is a text that is a key itself. What stands between Unicode's isolates (markup.own) is kept. Texts without a translation
+stay English.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ _SPOKEN = re.compile(r"""((?<=\s)(?:title|aria-label|alt|placeholder)=)("[^"]*"|
 _EDGES = re.compile(r"^([\s·]*)(.*?)([\s·]*)$", re.DOTALL)
 _SENTENCES = re.compile(r"(?<=[.!?]) (?=[A-Z0-9])")
 _LETTER = re.compile(r"[A-Za-z]")
+_WORDS = re.compile("[A-Za-z\ue000-\uf8ff]")
+_KEPT = re.compile("\u2068[^\u2069]*\u2069")
+_STAND_IN = 0xE000  # the first of the characters that stand for what is kept: of Unicode's private use area
 # Between a Chinese character and a Latin one there is a space; \0 marks the ends of what was filled in.
 _SPACE = re.compile(r"(?<=[\u4e00-\u9fff])\0(?=[A-Za-z0-9#])|(?<=[A-Za-z0-9%])\0(?=[\u4e00-\u9fff])")
 _FULL_WIDTH = ("，", "。", "；", "：", "）", "”", "、")
@@ -48,7 +52,7 @@ class _Template:
         pattern, literal, end = "", 0, 0
         for place in PLACE.finditer(english):
             name, before = place[1], english[end : place.start()]
-            kind = _NUMBER if len(name) == 1 else r"\S+" if name == "word" else ".*?"
+            kind = _NUMBER if len(name) == 1 else r"\S+" if name.lower() == "word" else ".*?"
             pattern += re.escape(before) + f"(?P<{name}>{kind})"
             literal, end = literal + len(before), place.end()
         rest = english[end:]
@@ -117,7 +121,10 @@ class Translation:
     def _known(self, text: str) -> str:
         if len(text) > MAX_TEXT:  # a prompt, or one of our own longer explanations
             return self._exact.get(text, text)
-        return self._cached(" ".join(text.split()), 0) or text
+        kept = dict(enumerate(_KEPT.findall(text), _STAND_IN))
+        stand_ins = map(chr, kept)
+        known = self._cached(" ".join(_KEPT.sub(lambda _: next(stand_ins), text).split()), 0)
+        return known.translate(kept) if known else text
 
     def _find(self, text: str, depth: int) -> str | None:
         """None if it has no translation."""
@@ -143,7 +150,7 @@ class Translation:
                 before, middle, after = _edges(value)
                 exact = self._inside.get(middle.casefold())
                 found = exact if name == "FIELD" else self._find(middle, depth + 1)
-                if found is None or not _LETTER.search(middle):
+                if found is None or not _WORDS.search(middle):
                     return None
                 values[name] = f"{before}{found}{after}"
         filled = PLACE.sub(lambda place: f"\0{values[place[1]]}\0", template.translated)

@@ -67,7 +67,7 @@ def _html(unknown: Mapping[str, tuple[str, ...]], values: CreateValues) -> str:
     for text in _texts(values):
         if wish := prompt_hints.light_wish(text):
             words, side = wish
-            lines.append(f"“{escape(words)}”: {_chip(f'set the light to {side}', words=words, side=side)}")
+            lines.append(f"“{escape(markup.own(words))}”: {_chip(f'set the light to {side}', words=words, side=side)}")
         lines += [escape(said) for said in prompt_hints.unread_syntax(text)]
     wished = " ".join(wish[0].lower() for text in _texts(values) if (wish := prompt_hints.light_wish(text)))
     for word, known in unknown.items():
