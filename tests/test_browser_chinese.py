@@ -35,7 +35,7 @@ NAMES = re.compile(
     r"|XL|Lumen|CFG|RGB|DDIM|CIE|GPU|CPU|API|GB|MB|WebP|GIF|Ctrl|Enter|Esc|Shift|Hub|diffusers|safetensors|ddim|lumen|oms"
     r"|Apache-2.0|mit|sd|sdxl|creativeml-openrail-m|openrail|lcm|dial|raw|ΔE00|/[^ ]*|#[0-9a-f]{6}"
 )
-TYPED = re.compile(r"mountains at night|oms calibrate")
+TYPED = re.compile(r"mountains at night|pitch black|oms calibrate")
 
 
 def english(view: Page) -> list[str]:

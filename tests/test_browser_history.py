@@ -15,6 +15,8 @@ from foreign_samples import a1111_jpeg, comfyui
 from playwright.sync_api import Page, expect
 from test_browser import PATIENCE, PROMPT, browser, opened
 
+from oms_app.ui.markup import own
+
 pytestmark = pytest.mark.browser
 __all__ = ["browser"]  # a fixture of this module too
 
@@ -44,7 +46,7 @@ def generate(view: Page, prompt: str, oms_prompt: str = "") -> None:
     view.locator("#generate").click()
     expect(view.locator("#summary")).to_contain_text(prompt, timeout=PATIENCE)
     expect(view.locator("#generate")).to_be_enabled()
-    expect(view.locator("#history-strip [aria-current]")).to_have_attribute("title", re.compile(f"^{prompt} ·"))
+    expect(view.locator("#history-strip [aria-current]")).to_have_attribute("title", re.compile(f"^{own(prompt)} ·"))
 
 
 def gallery(view: Page) -> None:
