@@ -200,6 +200,11 @@ def test_the_pictures_are_seen_while_they_are_painted(tab: Page) -> None:
     tab.get_by_role("button", name="Generate").click()
     for name in ("raw", "oms", "plain"):
         expect(tab.locator(f"#{name}-live img")).to_be_visible(timeout=PATIENCE)
+    tab.get_by_role("button", name="Zoom in").click()
+    for name in ("raw", "oms", "plain"):
+        live, under = (place(tab.locator(f"#{name}-{what} img")) for what in ("live", "image"))
+        assert live == pytest.approx(under, abs=1), "a preview is zoomed as the picture under it"
+    tab.get_by_role("button", name="Fit").click()
     assert [place(panel) for panel in panels] == places, "a panel jumps"
     expect(tab.locator("#status")).to_contain_text(re.compile(r"step \d+ of 100"))
     expect(tab.locator("#summary")).to_contain_text("mountains at night", timeout=PATIENCE)

@@ -32,7 +32,12 @@ def address(presets: Path, home: Path, tmp_path_factory: pytest.TempPathFactory)
     world = tmp_path_factory.mktemp("explore") / "world"
     shutil.copytree(presets.parents[1], world)
     make_examples(world / "assets/lumen/examples")
-    environment = {"OMS_HOME": str(home), "OMS_PRESETS": str(make_refused(world / "presets/models"))}
+    models = make_refused(world / "presets/models")
+    shutil.rmtree(world / "assets/flow/oms/oms_spread")
+    flow = json.loads((models / "flow.json").read_text())
+    flow["defaults"] |= {"width": 96, "num_inference_steps": 7, "scheduler": "euler"}
+    (models / "flow.json").write_text(json.dumps(flow))
+    environment = {"OMS_HOME": str(home), "OMS_PRESETS": str(models)}
     with running_app(environment, tmp_path_factory.mktemp("log") / "app.txt") as found:
         yield found
 
@@ -167,6 +172,9 @@ def test_a_grid_of_seeds_and_one_of_any_two_settings(tab: Page) -> None:
     expect(tab.locator("#luminance input[type=number]")).to_have_value("80")
     expect(tab.locator("#warmth input[type=number]")).to_have_value("1")
     assert picture(tab, "oms").size == (72, 64)
+    expect(tab.get_by_role("button", name="Difference")).to_be_disabled()  # the raw one is not there
+    tab.locator("#examples button").first.click()
+    expect(tab.get_by_role("button", name="Difference")).to_be_enabled()
 
 
 def test_a_grid_that_is_too_large_is_refused(tab: Page) -> None:
@@ -174,6 +182,32 @@ def test_a_grid_that_is_too_large_is_refused(tab: Page) -> None:
     tab.locator("#explore-prompts textarea").fill("\n".join(f"night {i}" for i in range(20)))
     tab.get_by_role("button", name="Generate grid").click()
     expect(tab.locator("#explore-status").get_by_role("alert")).to_contain_text("a grid has at most 48")
+
+
+def test_a_model_comes_with_its_settings_and_is_undone_with_them(tab: Page) -> None:
+    def shows(model: str, width: int, steps: int) -> None:
+        expect(tab.locator("#model input")).to_have_value(model)
+        expect(tab.get_by_label("Width").first).to_have_value(str(width))
+        expect(tab.locator("#steps input")).to_have_value(str(steps))
+
+    tab.get_by_role("button", name="Picture settings").first.click()
+    tab.get_by_label("Width").first.fill("80")
+    tab.wait_for_function("() => JSON.parse(settingsHistory.now ?? '[]').includes(80)")
+    past = tab.evaluate("settingsHistory.past.length")
+    spread = tab.locator("#spread input[type=range]")
+    expect(spread).to_be_enabled()
+    tab.locator("#model input").click()
+    tab.get_by_role("option", name="Flow").click()
+    shows("Flow", 96, 7)
+    expect(spread).to_be_disabled()
+    expect(tab.locator("#spread")).to_contain_text("No OMS module for flow has a spread head.")
+    tab.wait_for_function("past => settingsHistory.past.length > past", arg=past)
+    assert tab.evaluate("settingsHistory.past.length") == past + 1, "model and settings are one step"
+    tab.locator("#undo").click()
+    shows("Tiny", 80, 4)
+    expect(spread).to_be_enabled()
+    tab.wait_for_timeout(500)  # nothing comes after it
+    shows("Tiny", 80, 4)
 
 
 def test_prompt_seed_and_model_go_to_the_other_tabs_and_back(tab: Page) -> None:
@@ -207,5 +241,10 @@ def test_prompt_seed_and_model_go_to_the_other_tabs_and_back(tab: Page) -> None:
     expect(tab.locator("#model input")).to_have_value(chosen)
     tab.locator("#oms-cfg input[type=number]").fill("2")
     tab.locator("#create-to-compare").click()
+    is_open("Compare")
+    expect(tab.locator("#compare-models input:checked")).to_have_count(1)
+    expect(tab.locator("#compare-models").get_by_label(chosen)).to_be_checked()
     tab.locator("#compare-to-create").click()
+    is_open("Create")
+    expect(tab.locator("#model input")).to_have_value(chosen)
     expect(tab.locator("#oms-cfg input[type=number]")).to_have_value("2")  # what is not sent stays

@@ -72,3 +72,8 @@ def test_looks_and_the_view_go_by_the_arrow_keys(tab: Page) -> None:
     tab.get_by_role("button", name="Difference").focus()
     tab.keyboard.press("ArrowLeft")
     expect(tab.get_by_role("button", name="Full screen")).to_be_focused()
+    tab.get_by_role("button", name="Zoom in").focus()
+    tab.keyboard.press("Enter")
+    tab.keyboard.press("Shift+ArrowRight")
+    expect(tab.get_by_role("button", name="Zoom in")).to_be_focused()
+    assert float(tab.evaluate("getComputedStyle(document.querySelector('#pictures')).getPropertyValue('--x')")) < 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import running_app
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 from test_browser import PATIENCE, browser, opened
 
 from oms_app import GenerateRequest, Studio, Variant
@@ -87,9 +87,19 @@ def test_the_picture_follows_a_control_and_is_not_saved(browser: Browser, tmp_pa
         expect(draft).to_be_hidden()
         assert under.get_attribute("src") not in (first, last)
         assert len(list((tmp_path / "home/pictures").glob("*.png"))) == 2
+        updating = view.locator("#pictures.oms-updating")
+        held: list[Route] = []
+        view.route("**/run/predict", held.append)
+        strength.press("ArrowRight")
+        expect(updating).to_have_count(1)
+        view.unroute("**/run/predict")
+        for route in held:
+            route.fulfill(status=500, json={"error": "it failed"})
+        expect(updating).to_have_count(0)
+        expect(draft).to_be_hidden()
         view.get_by_label("Live").uncheck()
         strength.press("ArrowRight")
         expect(view.locator("#light img")).to_be_visible()
         view.wait_for_timeout(2_000)
         expect(draft).to_be_hidden()
-        expect(view.locator("#pictures.oms-updating")).to_have_count(0)
+        expect(updating).to_have_count(0)

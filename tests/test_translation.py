@@ -15,6 +15,7 @@ import visible_texts
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oms_app.models import file_kinds, folder_kinds, reading
 from oms_app.ui import input_errors
 from oms_app.ui.demo import create_demo, own_scripts
 from oms_app.ui.language import language_of, translation_for
@@ -107,6 +108,21 @@ def test_every_text_of_the_page_as_it_opens_is_chinese(late: StudioService, chin
 )  # fmt: skip
 def test_messages_are_found_by_their_templates(chinese: Translation, english: str, expected: str) -> None:
     assert chinese.text(english).replace(" ", "") == expected.replace(" ", "")
+
+
+def test_kinds_of_refused_models_are_named_in_chinese(chinese: Translation) -> None:
+    english = re.compile(r"\b(?!diffusers\b|safetensors\b)[a-z]{2,}\b")
+    files = [title for _, title in (*file_kinds._OTHERS, *file_kinds._PARTS)] + list(file_kinds._INPUTS.values())
+    folders = [title for _, title in (*folder_kinds._OTHERS, *folder_kinds._KINDS)]
+    said = [f"/m/x is {title}: {file_kinds.SUPPORTED}, from whole checkpoints" for title in files]
+    said += [f"/m/x is a P ({title}): this version runs P folders; {file_kinds.SUPPORTED}" for title in folders]
+    said += [f"/m/x is {title}" for title in folder_kinds._FORMATS.values()]
+    for message in said:
+        assert not english.search(chinese.text(message).removeprefix("/m/x ")), message
+    for content in reading._CONTENTS.values():
+        assert content not in chinese.text(f"/m/x {content}: download it again")
+    message = "/m/x is only a VAE; it contains no UNet in Stable Diffusion's layout: " + file_kinds.SUPPORTED
+    assert chinese.text(f"{message}, from whole checkpoints").startswith("/m/x 是单独的 VAE，它不含 Stable Diffusion")
 
 
 def test_markup_keeps_what_a_visitor_wrote(chinese: Translation) -> None:

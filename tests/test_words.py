@@ -12,6 +12,7 @@ from test_browser import PATIENCE, PROMPT, browser, tab
 from oms_app import GenerateRequest, Studio, prompt_hints
 from oms_app.models.text import unknown_words
 from oms_app.paths import EMBEDDED_FOLDER
+from oms_app.ui import vocabulary
 
 __all__ = ["browser", "tab"]  # fixtures of this module too
 VOCABULARY = frozenset(json.loads((EMBEDDED_FOLDER / "vocabulary.json").read_text(encoding="utf-8"))["words"])
@@ -91,6 +92,16 @@ def test_unknown_words_are_listed_while_typing_and_a_click_takes_a_known_one(tab
     prompt.fill("hills, light from the left")
     words.get_by_role("button", name="set the light to left").click()
     expect(prompt).to_have_value("hills")
+    known, oms_prompt = tab.locator("#vocabulary"), tab.locator("#oms-prompt").get_by_role("textbox")
+    known.get_by_text("Known words").click()
+    known.get_by_role("button", name="snow", exact=True).click()
+    expect(prompt).to_have_value("hills snow")
+    expect(tab.locator("#words li")).to_have_count(0)
+    oms_prompt.fill("dark")
+    known.get_by_role("button", name="blue", exact=True).click()
+    expect(oms_prompt).to_have_value("dark blue")
+    shown = set(known.get_by_role("button").all_inner_texts())
+    assert shown == VOCABULARY - vocabulary.GROUPS["little"], "all but the little words"
     expect(tab.locator("#light-pad").get_by_label("Left")).to_be_checked()
     prompt.fill("(hills:1.3)")
     expect(words).to_contain_text("are not read")

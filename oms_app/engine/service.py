@@ -27,6 +27,7 @@ from oms_app.errors import StudioError
 from oms_app.looks import LookLibrary
 from oms_app.models import user_models
 from oms_app.models.catalog import Entry, ModelInfo, open_catalog
+from oms_app.models.reading import read_vocabulary
 from oms_app.output import png
 from oms_app.output.animation import save_animation
 from oms_app.output.history import History, Query, light_of
@@ -190,11 +191,13 @@ class StudioService:
         """How exactly a base obeys the dial's brightness; None if nobody measured it. Does not wait for the engine."""
         return expected(model_id, self._engine["home"])
 
+    def has_spread_head(self, model_id: str) -> bool:
+        """Whether Spread works with a base. Does not wait for the engine."""
+        entry = self._catalog.entries.get(model_id)
+        return entry is not None and self._catalog.has_spread_head(entry)
+
     def vocabulary(self, model_id: str) -> list[str]:
         """The words that a model with a small vocabulary knows, in order; empty for models that read any word."""
-        self.start().result()
-        from oms_app.models.loading import read_vocabulary  # imports torch
-
         return sorted(read_vocabulary(self._catalog.folder(self._catalog.entries[model_id])))
 
     def statistics(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ from oms_app.engine.worker import CallerThread, Worker
 from oms_app.errors import Stopped, StudioError, one_line
 from oms_app.models.catalog import Catalog, ModelInfo, open_catalog
 from oms_app.models.failures import is_out_of_memory
-from oms_app.models.loading import ModelKey, choose_device, expected_bytes, load, read_vocabulary
+from oms_app.models.loading import ModelKey, choose_device, expected_bytes, load
 from oms_app.models.memory import (
     OOM_NOTES,
     OomFallback,
@@ -58,6 +58,7 @@ from oms_app.models.memory import (
     share_one_arena,
     size_on_disk,
 )
+from oms_app.models.reading import read_vocabulary
 from oms_app.models.store import Store, StoreStatistics
 from oms_app.models.text import Embedding, unknown_words
 from oms_app.paths import user_folder

@@ -23,6 +23,7 @@ MARKER = "download.json"  # in a folder whose download is complete
 MAX_OWN = 2_000  # models of the user's own
 OWN = "own.json"  # the user's own models, in the folder of downloads: entries with an absolute folder or file
 Kind = Literal["base", "oms", "singdiffusion", "signal_leak", "lora", "text"]
+SPREAD_FOLDER = "oms_spread"  # of an OMS module's spread head (spread_files.py), in the module's folder
 OWN_KINDS: tuple[Kind, ...] = ("base", "oms", "lora")
 # Of a VAE's scaling_factor: what a folder's latents most likely are. If a module has a fingerprint, that decides.
 SCALES = {0.18215: "sd", 0.13025: "sdxl"}
@@ -201,6 +202,14 @@ class Catalog:
             return entry.needs
         module = min(fitting, key=lambda one: not self.available(one))
         return (*entry.needs, module.id, *module.needs)
+
+    def has_spread_head(self, base: Entry) -> bool:
+        """Whether an OMS module that the base can get has a spread head, going by the names of latent domains."""
+        modules = [self.folder(base) / "oms"]
+        if not (modules[0] / "model_index.json").is_file():
+            fitting = (one for one in self.entries.values() if one.kind == "oms" and base.domain in (None, one.domain))
+            modules = [self.folder(one) for one in fitting if self.available(one)]
+        return any((module / SPREAD_FOLDER).is_dir() for module in modules)
 
     def ids(self, kind: Kind) -> list[str]:
         return [entry.id for entry in self.entries.values() if entry.kind == kind]

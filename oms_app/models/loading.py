@@ -23,7 +23,7 @@ from oms_app.models.folders import load_folder
 from oms_app.models.lora import Adapters, fuse_loras
 from oms_app.models.lora_formats import lora_files
 from oms_app.models.memory import Bytes, MemoryMode, place, size_on_disk, slow_precision_note
-from oms_app.models.reading import Stamp, read_json, stamp_of, weight_files
+from oms_app.models.reading import Stamp, read_json, read_vocabulary, stamp_of, weight_files
 from oms_app.models.single_file import load_single_file, unread_tensors
 from oms_app.models.tensor_files import read_tensors
 from oms_app.models.text import SdxlTextEncoder, TextEncoder, encoder_key, load_encoder
@@ -235,15 +235,3 @@ def load_statistics(folder: Path) -> LoadedLeak:
         if not torch.isfinite(tensor).all():
             raise StudioError(f"{path}: {name} contains values that are not finite; restore it")
     return LoadedLeak(leak, domains.read(folder))
-
-
-def read_vocabulary(folder: Path) -> frozenset[str]:
-    """The words that a small model knows, from vocabulary.json; empty for models that read any word."""
-    path = folder / "vocabulary.json"
-    if not path.is_file():
-        return frozenset()
-    words = read_json(path).get("words")
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise StudioError(f"{path} must contain {{'words': [text, …]}}: restore it")
-    # A vocabulary may list phrases ("pitch black"); what is looked up is single words.
-    return frozenset(part for word in words for part in word.lower().split())

@@ -104,3 +104,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise StudioError(f"{path} contains no JSON object: restore it")
     return value
+
+
+def read_vocabulary(folder: Path) -> frozenset[str]:
+    """The words that a small model knows, from vocabulary.json; empty for models that read any word."""
+    path = folder / "vocabulary.json"
+    if not path.is_file():
+        return frozenset()
+    words = read_json(path).get("words")
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise StudioError(f"{path} must contain {{'words': [text, …]}}: restore it")
+    # A vocabulary may list phrases ("pitch black"); what is looked up is single words.
+    return frozenset(part for word in words for part in word.lower().split())

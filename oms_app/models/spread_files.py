@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save
 
 from oms_app.errors import StudioError
+from oms_app.models.catalog import SPREAD_FOLDER
 from oms_app.models.reading import read_header, read_json
 from oms_app.models.tensor_files import read_tensors
 from oms_app.paths import atomic_write
 from oms_app.prestep.spread import SpreadConfig, SpreadHead
 
-FOLDER = "oms_spread"
 REMEDY = "restore it, or train it again with train oms --spread"
 
 
@@ -40,8 +40,8 @@ class _Config(BaseModel):
 def write(module: Path, head: SpreadHead) -> None:
     """Writes a head into the folder of its OMS module, in place of an earlier one. Raises OSError."""
     tensors = {name: value.detach().half().contiguous().cpu() for name, value in head.state_dict().items()}
-    atomic_write(module / FOLDER / "model.safetensors", save(tensors))
-    atomic_write(module / FOLDER / "config.json", json.dumps(asdict(head.config), indent=2) + "\n")
+    atomic_write(module / SPREAD_FOLDER / "model.safetensors", save(tensors))
+    atomic_write(module / SPREAD_FOLDER / "config.json", json.dumps(asdict(head.config), indent=2) + "\n")
 
 
 def read(module: Path, *, text_width: int, channels: int) -> SpreadHead | None:
@@ -49,7 +49,7 @@ def read(module: Path, *, text_width: int, channels: int) -> SpreadHead | None:
 
     text_width, channels: the module's own. Raises StudioError if the head is not valid, or of another module's sizes.
     """
-    folder = module / FOLDER
+    folder = module / SPREAD_FOLDER
     if not folder.is_dir():
         return None
     try:

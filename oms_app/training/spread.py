@@ -22,7 +22,8 @@ from tqdm.auto import tqdm
 
 from oms_app.errors import StudioError
 from oms_app.models import spread_files
-from oms_app.models.loading import OWN_ENCODER, LoadedModule, load_module, read_vocabulary
+from oms_app.models.loading import OWN_ENCODER, LoadedModule, load_module
+from oms_app.models.reading import read_vocabulary
 from oms_app.models.text import TextEncoder, load_encoder
 from oms_app.paths import atomic_path
 from oms_app.prestep.spread import SpreadConfig, SpreadHead, deviation_of, pool

@@ -9,7 +9,18 @@ import gradio as gr
 
 from oms_app.engine.service import StudioService
 from oms_app.schema import OMS, GenerateResult
-from oms_app.ui import controls, drafts, examples, gradio_compat, markup, readout, restore, saved_settings, word_check
+from oms_app.ui import (
+    controls,
+    drafts,
+    examples,
+    gradio_compat,
+    markup,
+    readout,
+    restore,
+    saved_settings,
+    vocabulary,
+    word_check,
+)
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import CREATE_FIELDS, CreateValues
@@ -62,6 +73,7 @@ class CreateTab(SendingTab):
         opens = self._examples[0] if self._examples else None
         with gr.Row(elem_id="layout", equal_height=False):
             with gr.Column(elem_id="ask", min_width=0):
+                self._vocabulary = vocabulary.build()
                 found["prompt"] = controls.text(
                     CREATE_FIELDS["prompt"],
                     value=opens.prompt if opens else "",
@@ -137,6 +149,7 @@ class CreateTab(SendingTab):
         self._sweep.connect(self.fields, self._open_of_sweep, self.outputs)
         drafts.connect(self._light.live, self.fields, self._service, self._view)
         word_check.connect(self._words, self.fields, self._service)
+        vocabulary.connect(page.demo, self._vocabulary, self.fields, self._service)
         self._undo.connect(page.demo, self.fields)
         self._seed.connect()
         self._models.connect({name: self.fields[name] for name in MODEL_FIELDS})

@@ -80,6 +80,7 @@ def connect(switch: gr.Checkbox, fields: FieldSet[CreateValues], service: Studio
     drafted = gr.on(
         [fields[name].input for name in FIELDS], update, inputs, draft, trigger_mode="always_last", js=MARK, **QUICK
     )
+    drafted.failure(None, None, None, js=CLEAR, **QUICK)  # the page says why
     shown = drafted.then(None, None, None, js=SHOW, **QUICK)
     shown.then(finish, inputs, [draft, view.oms_figures], **QUICK).then(None, None, None, js=SHOW, **QUICK)
     view.summary.change(None, None, None, js=CLEAR, **QUICK)

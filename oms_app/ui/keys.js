@@ -19,12 +19,12 @@ document.addEventListener('keydown', event => {
 const GROUPS = '.oms-looks, .oms-recent, .oms-examples, .oms-view-bar, #sweep .oms-grid, fieldset:has(input[type=radio])';
 const members = element => {
   if (!element?.matches?.('button, input[type=radio]')) return [];
-  return [...element.closest(GROUPS)?.querySelectorAll(element.matches('button') ? 'button' : 'input[type=radio]') ?? []];
+  return [...element.closest(GROUPS)?.querySelectorAll(element.matches('button') ? 'button:enabled' : 'input[type=radio]') ?? []];
 };
 document.addEventListener('keydown', event => {
   const group = members(event.target);
   if (!group.length || event.altKey || event.ctrlKey || event.metaKey) return;
-  const move = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
+  const move = !event.shiftKey && {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
   if (move) {
     const next = group[(group.indexOf(event.target) + move + group.length) % group.length];
     event.preventDefault();

@@ -144,15 +144,25 @@ class LightPanel:
         )
         fields["light"].change(lambda light: gr.update(visible=light in SIDES), fields["light"], self._turn, **QUICK)
         fields["oms_on"].change(lambda on: gr.update(visible=bool(on)), fields["oms_on"], self._settings, **QUICK)
-        gr.on([demo.load, fields["model"].change], self._expect, fields["model"], self._expected, **QUICK)
+        spread = fields["spread"]
+        gr.on(
+            [demo.load, fields["model"].change],
+            self._expect,
+            [fields["model"], spread],
+            [self._expected, spread],
+            **QUICK,
+        )
 
-    def _expect(self, model: Any) -> str:
-        """How exactly the model obeys the dials, as measured."""
+    def _expect(self, model: Any, spread: Any) -> tuple[str, Any]:
+        """How exactly the model obeys the dials, as measured; and its slider of spread, which no module may have."""
         if not model:
-            return ""
+            return "", gr.skip()
         measured = self._service.calibration(str(model))
-        return markup.legend(
+        expected = (
             f"Measured with {model}: {measured.expectation}."
             if measured
             else f"How exactly {model} obeys has not been measured: run oms calibrate {model}."
         )
+        reason = "" if self._service.has_spread_head(str(model)) else f"No OMS module for {model} has a spread head."
+        slider = gr.update(interactive=not reason or bool(spread), info=reason or None)  # what is set can be set to 0
+        return markup.legend(expected), slider

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,10 @@ def options(infos: Sequence[ModelInfo]) -> list[tuple[str, str]]:
     return [(info.title, info.id) for info in infos]
 
 
+def _defaults_by_id(infos: Sequence[ModelInfo]) -> dict[str, Any]:
+    return {info.id: info.defaults.model_dump() for info in infos if info.defaults}
+
+
 class ModelChoice:
     """One base model and, with `loras`, its LoRAs and their strength. prefix: of the element ids."""
 
@@ -37,6 +42,7 @@ class ModelChoice:
     def build(self, info: str = "Changing it sets size, steps, scheduler and CFG to the model's defaults.") -> None:
         """Creates the components inside the current column."""
         models = available_models(self._service, "base")
+        self._defaults_table = gr.JSON(_defaults_by_id(models), visible="hidden")
         self.model = controls.choice(
             REQUEST_FIELDS["model"], choices=options(models), value=models[0].id if models else None, info=info,
             elem_id=f"{self._prefix}model",
@@ -46,17 +52,19 @@ class ModelChoice:
             self.loras, self.lora_scale = self._loras.loras, self._loras.scale
 
     def connect(self, fields: Mapping[str, Component]) -> None:
-        """A new choice of the visitor sets these fields to the model's defaults. fields: by their names in Defaults."""
+        """A new choice of the visitor sets these fields to the model's defaults. fields: by their names in Defaults.
+
+        In the browser, so that the choice and its defaults are one step of Undo.
+        """
         self._of_model = fields
-        self.model.input(
-            lambda model: self._defaults_of(model), self.model, [self.model, *self._of_model.values()], **QUICK
-        )
+        components = list(fields.values())
+        names = json.dumps(list(fields))
+        js = f"(table, model, ...now) => {names}.map((name, i) => table[model]?.[name] ?? now[i])"
+        self.model.input(None, [self._defaults_table, self.model, *components], components, js=js, **QUICK)
 
     def _defaults_of(self, model: str) -> Updates:
         defaults = self.defaults(model)
-        if defaults is None:
-            return {self.model: gr.skip()}
-        return {field: getattr(defaults, name) for name, field in self._of_model.items()}
+        return {field: getattr(defaults, name) for name, field in self._of_model.items()} if defaults else {}
 
     @property
     def chosen_with(self) -> list[Component]:
@@ -79,14 +87,17 @@ class ModelChoice:
     @property
     def lists(self) -> list[Component]:
         """The components that `refresh` updates."""
-        return [self.model, *(self._loras.lists if self._loras else [])]
+        return [self.model, self._defaults_table, *(self._loras.lists if self._loras else [])]
 
     def refresh(self, chosen: Mapping[Component, Any]) -> Updates:
         """See `Tab.refresh`."""
         models = available_models(self._service, "base")
         ids = [info.id for info in models]
         model = chosen[self.model] if chosen[self.model] in ids else next(iter(ids), None)
-        updates = {self.model: gr.update(choices=options(models), value=model)}
+        updates = {
+            self.model: gr.update(choices=options(models), value=model),
+            self._defaults_table: _defaults_by_id(models),
+        }
         return {**updates, **(self._loras.refresh(chosen) if self._loras else {})}
 
 

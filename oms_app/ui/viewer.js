@@ -3,6 +3,7 @@
 const all = element.closest('#pictures'), frame = element.querySelector('.oms-view-frame');
 const divider = element.querySelector('input'), percent = element.querySelector('output');
 const raw = element.querySelector('.oms-view-raw img'), oms = element.querySelector('.oms-view-oms img');
+const difference = element.querySelector('[data-do=difference]');
 const MOST = 16;  // times as large as fits
 let scale = 1, x = 0, y = 0;  // 1: it fits. x, y: moved by so many of the picture's widths and heights
 
@@ -15,7 +16,11 @@ const follow = () => {
   show(raw, all.querySelector('#raw-image img'));
   const draft = all.classList.contains('oms-draft') && all.querySelector('#draft img');
   show(oms, draft || all.querySelector('#oms-image img'));
-  frame.classList.toggle('oms-both', !raw.parentElement.hidden && !oms.parentElement.hidden);
+  const both = !raw.parentElement.hidden && !oms.parentElement.hidden;
+  if (both === !difference.disabled) return;
+  frame.classList.toggle('oms-both', both);
+  difference.disabled = !both;
+  if (!both && frame.classList.contains('oms-difference')) actions.difference(difference);
 };
 new MutationObserver(follow).observe(
   all, {subtree: true, childList: true, attributes: true, attributeFilter: ['src', 'class']});

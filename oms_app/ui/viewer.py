@@ -11,7 +11,7 @@ KEYS = "+ and − zoom, 0 fits, 1 shows pixel by pixel, Shift and the arrow keys
 HTML = f"""
 <div class="oms-viewer">
 <div class="oms-view-bar" role="toolbar" aria-label="View">
-<button type="button" data-do="difference" aria-pressed="false"
+<button type="button" data-do="difference" aria-pressed="false" disabled
  title="How far the two pictures differ in each colour: black where they are the same">Difference</button>
 <span></span>
 <button type="button" data-do="fit" title="The whole picture, at most twice its size (key 0)">Fit</button>
@@ -28,6 +28,7 @@ HTML = f"""
 <div class="oms-view-oms" hidden><img alt="" draggable="false"></div>
 <span class="oms-view-name oms-of-raw" aria-hidden="true">Raw</span>
 <span class="oms-view-name oms-of-oms" aria-hidden="true">With OMS</span>
+<span class="oms-view-name oms-view-updating" aria-hidden="true">updating</span>
 <input type="range" min="0" max="100" value="50" aria-label="Divider: raw at its left, with OMS at its right. {KEYS}">
 <div class="oms-view-line" aria-hidden="true"></div>
 </div>
