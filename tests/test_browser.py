@@ -190,7 +190,7 @@ def test_the_light_is_shown_while_a_control_moves(tab: Page) -> None:
 
 def test_the_pictures_are_seen_while_they_are_painted(tab: Page) -> None:
     short(tab)
-    tab.locator("#steps input").fill("100")
+    tab.locator("#steps input").fill("60")
     tab.locator(PROMPT).fill("mountains at night")
     tab.locator("#oms-cfg input[type=number]").fill("2")
     tab.get_by_label("Show OMS without CFG too").check()
@@ -200,13 +200,13 @@ def test_the_pictures_are_seen_while_they_are_painted(tab: Page) -> None:
     tab.get_by_role("button", name="Generate").click()
     for name in ("raw", "oms", "plain"):
         expect(tab.locator(f"#{name}-live img")).to_be_visible(timeout=PATIENCE)
+    expect(tab.locator("#status")).to_contain_text(re.compile(r"step \d+ of 60"))
     tab.get_by_role("button", name="Zoom in").click()
     for name in ("raw", "oms", "plain"):
         live, under = (place(tab.locator(f"#{name}-{what} img")) for what in ("live", "image"))
         assert live == pytest.approx(under, abs=1), "a preview is zoomed as the picture under it"
     tab.get_by_role("button", name="Fit").click()
     assert [place(panel) for panel in panels] == places, "a panel jumps"
-    expect(tab.locator("#status")).to_contain_text(re.compile(r"step \d+ of 100"))
     expect(tab.locator("#summary")).to_contain_text("mountains at night", timeout=PATIENCE)
     for name in ("raw", "oms", "plain"):
         expect(tab.locator(f"#{name}-live img")).to_be_hidden()  # it has faded

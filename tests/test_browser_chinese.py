@@ -72,10 +72,16 @@ def test_no_english_word_stays(chinese: Page) -> None:
     chinese.locator(PROMPT).fill("")
     chinese.get_by_role("button", name="生成", exact=True).click()
     expect(chinese.locator("#status")).to_contain_text("提示词为空", timeout=PATIENCE)
-    for tab in ("图库", "探索", "对比", "模型"):
+    # Lists and figures of a tab come after it is opened.
+    filled = {
+        "图库": "#gallery-cards li",
+        "探索": "#explore-plan:has-text('张图片')",
+        "对比": "#compare-models input",
+        "模型": "#statistics progress:not([max='1'])",
+    }
+    for tab, selector in filled.items():
         chinese.get_by_role("tab", name=tab).click()
-        expect(chinese.get_by_role("tab", name=tab)).to_have_attribute("aria-selected", "true")
-        chinese.wait_for_timeout(1500)  # its lists and figures come after it is opened
+        expect(chinese.locator(selector).first).to_be_visible()
         assert english(chinese) == [], tab
 
 

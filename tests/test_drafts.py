@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import running_app
-from playwright.sync_api import Browser, Route, expect
-from test_browser import PATIENCE, browser, opened
+from playwright.sync_api import Page, Route, expect
+from test_browser import PATIENCE, browser, tab
 
 from oms_app import GenerateRequest, Studio, Variant
 from oms_app.engine import drafts
@@ -19,7 +18,7 @@ from oms_app.engine.service import StudioService
 from oms_app.paths import EMBEDDED_FOLDER
 from oms_app.schema import GenerateResult
 
-__all__ = ["browser"]  # a fixture of this module too
+__all__ = ["browser", "tab"]  # fixtures of this module too
 DARK = Variant(name="oms", correction="oms", prompt="night")
 REQUEST = GenerateRequest(prompt="city", seed=8, variants=(DARK,))
 
@@ -66,40 +65,38 @@ def test_a_draft_makes_way_for_a_request(late: StudioService) -> None:
 
 
 @pytest.mark.browser
-def test_the_picture_follows_a_control_and_is_not_saved(browser: Browser, tmp_path: Path) -> None:
-    with (
-        running_app({"OMS_HOME": str(tmp_path / "home")}, tmp_path / "app.txt") as address,
-        opened(browser, address, 1280, 800) as view,
-    ):
-        expect(view.get_by_label("Live")).to_be_checked()
-        under = view.locator(".oms-view-oms img")
-        first = under.get_attribute("src")
-        strength = view.locator("#oms-cfg input[type=range]")
-        strength.press("ArrowRight")
-        draft = view.locator("#draft img")
-        expect(draft).to_be_visible(timeout=PATIENCE)
-        expect(view.locator("#draft")).to_contain_text("not saved: press Generate", timeout=PATIENCE)
-        last = draft.get_attribute("src")
-        assert last is not None and under.get_attribute("src") == last and last.startswith("data:image/png")
-        assert not list((tmp_path / "home/pictures").glob("*.png")), "drafts are not saved"
-        view.locator("#generate").click()
-        expect(view.locator("#summary")).to_contain_text("20 steps", timeout=PATIENCE)
-        expect(draft).to_be_hidden()
-        assert under.get_attribute("src") not in (first, last)
-        assert len(list((tmp_path / "home/pictures").glob("*.png"))) == 2
-        updating = view.locator("#pictures.oms-updating")
-        held: list[Route] = []
-        view.route("**/run/predict", held.append)
-        strength.press("ArrowRight")
-        expect(updating).to_have_count(1)
-        view.unroute("**/run/predict")
-        for route in held:
-            route.fulfill(status=500, json={"error": "it failed"})
-        expect(updating).to_have_count(0)
-        expect(draft).to_be_hidden()
-        view.get_by_label("Live").uncheck()
-        strength.press("ArrowRight")
-        expect(view.locator("#light img")).to_be_visible()
-        view.wait_for_timeout(2_000)
-        expect(draft).to_be_hidden()
-        expect(updating).to_have_count(0)
+def test_the_picture_follows_a_control_and_is_not_saved(tab: Page) -> None:
+    began = time.time()
+    expect(tab.get_by_label("Live")).to_be_checked()
+    under, draft = tab.locator(".oms-view-oms img"), tab.locator("#draft img")
+    expect(under).to_be_visible()
+    first = under.get_attribute("src")
+    strength = tab.locator("#oms-cfg input[type=range]")
+    strength.press("ArrowRight")
+    expect(draft).to_be_visible(timeout=PATIENCE)
+    expect(tab.locator("#draft")).to_contain_text("not saved: press Generate", timeout=PATIENCE)
+    last = draft.get_attribute("src")
+    assert last is not None and under.get_attribute("src") == last and last.startswith("data:image/png")
+    tab.locator("#generate").click()
+    expect(tab.locator("#summary")).to_contain_text("20 steps", timeout=PATIENCE)
+    expect(draft).to_be_hidden()
+    assert under.get_attribute("src") not in (first, last)
+    folder = Path(tab.locator("#history-strip").inner_text().partition("Saved in ")[2].strip())
+    saved = [path for path in folder.glob("*.png") if path.stat().st_mtime >= began]
+    assert len(saved) == 2, "drafts are not saved"
+    updating = tab.locator("#pictures.oms-updating")
+    held: list[Route] = []
+    tab.route("**/run/predict", held.append)
+    strength.press("ArrowRight")
+    expect(updating).to_have_count(1)
+    tab.unroute("**/run/predict")
+    for route in held:
+        route.fulfill(status=500, json={"error": "it failed"})
+    expect(updating).to_have_count(0)
+    expect(draft).to_be_hidden()
+    tab.get_by_label("Live").uncheck()
+    strength.press("ArrowRight")
+    expect(tab.locator("#light img")).to_be_visible()
+    tab.wait_for_timeout(2_000)
+    expect(draft).to_be_hidden()
+    expect(updating).to_have_count(0)
