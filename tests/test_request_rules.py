@@ -279,6 +279,8 @@ def test_pictures_that_are_too_large_are_refused_before_they_are_decoded(tmp_pat
     bad.write_bytes(picture(20_000, 20_000) if ending == "png" else good.read_bytes()[:30])
     with pytest.raises(StudioError, match=r"pixels: take at most|cannot be read"), open_picture(bad):
         pass
+    with pytest.raises(OSError, match="disk full"), open_picture(good):  # a fault of the caller's is no damaged picture
+        raise OSError("disk full")
 
 
 def test_guests_generate_and_the_owner_manages(served: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from oms_app.engine.service import StudioService
+from oms_app.engine.service import KEPT, StudioService
 from oms_app.ui import api, gradio_compat, input_errors, send
 from oms_app.ui.compare_tab import CompareTab
 from oms_app.ui.create_tab import CreateTab
@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent
 SCRIPTS = ("keys.js", "drop.js", "undo.js", "picture_size.js", "ranges.js", "gradio_aria.js")  # of the whole page
 MAX_WAITING = 32  # requests in the queue; further ones are refused
 # Seconds between two searches for old uploads and previews, and that they are kept: for the owner, for strangers.
-OWNERS, STRANGERS = (24 * 60 * 60, 24 * 60 * 60), (60, 60 * 60)
+OWNERS, STRANGERS = (24 * 60 * 60, 24 * 60 * 60), (60, int(KEPT))
 HEADER = """
 <header class="oms-header"><h1>OMS Studio</h1>
 <p>Diffusion models rarely reach true black or white. One More Step corrects the starting noise.</p></header>

@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from oms_app.addresses import LOOPBACK
 from oms_app.ui.events import DEVICE
 from oms_app.ui.listeners import LISTENERS, Listeners
 
@@ -68,10 +69,7 @@ def _refusal(waiting: list[Any], session: str | None, address: str) -> str | Non
     alone = [event for event in ours if event.session_hash == event._id]
     if len(alone) >= WITHOUT_SESSION:
         return "The queue is full for programs that name no session: try again later."
-    if (
-        address not in ("", "127.0.0.1", "::1")
-        and sum(_address(event.request) == address for event in alone) >= PER_VISITOR
-    ):
+    if address not in ("", *LOOPBACK) and sum(_address(event.request) == address for event in alone) >= PER_VISITOR:
         return f"The queue is full for you: {PER_VISITOR} requests from your address wait already."
     return None
 
