@@ -85,6 +85,21 @@ def test_the_page_is_protected_by_headers(space: tuple[str, Path]) -> None:
         assert "https://huggingface.co" in answer.headers["content-security-policy"]
 
 
+def test_the_files_of_a_sweep_are_beside_the_visitors_own_pictures(space: tuple[str, Path]) -> None:
+    with Visitor(space[0]) as visitor:
+        enter(visitor, "d" * 32)
+        prepare = visitor.event("sweep-start")
+        visitor.call(prepare, visitor.values(prepare, prompt="a sweep of mine", Steps=1))
+        run = visitor.after(prepare)
+        assert visitor.call(run, visitor.values(run))["success"]
+        assert not list((space[1] / "tmp").rglob("*-sweep.*")), "they are not written while the device is held"
+        shown = visitor.call(visitor.changed(run), [None])
+        assert shown["success"] and ".webp" in json.dumps(shown) and ".gif" in json.dumps(shown)
+    files = list((space[1] / "tmp").rglob("*-sweep.*"))
+    (folder,) = {file.parent for file in files}
+    assert len(files) == 2 and any(read_any(one).request.prompt == "a sweep of mine" for one in folder.glob("*.png"))
+
+
 @pytest.mark.slow
 def test_old_pictures_are_deleted_while_the_page_runs(space: tuple[str, Path]) -> None:
     """test_visitors.py has the fast form; the page looks for them once a minute."""

@@ -274,14 +274,18 @@ class StudioService:
         return png.save(result, self.history(session).folder)
 
     def save_sheet(
-        self, cells: Sequence[Sequence[png.Cell]], row_labels: Sequence[str], column_labels: Sequence[str]
+        self,
+        cells: Sequence[Sequence[png.Cell]],
+        row_labels: Sequence[str],
+        column_labels: Sequence[str],
+        session: str | None,
     ) -> Path:
-        """Writes a grid as one labelled PNG with its settings into `pictures`."""
-        return png.save_sheet(cells, row_labels, column_labels, self.pictures)
+        """Writes a grid as one labelled PNG with its settings beside the session's pictures."""
+        return png.save_sheet(cells, row_labels, column_labels, self.history(session).folder)
 
-    def save_sweep(self, pictures: Sequence[Image.Image]) -> tuple[Path, Path]:
-        """Writes pictures from dark to light as an animated WebP and GIF into `pictures`."""
-        return save_animation(pictures, self.pictures, "sweep")
+    def save_sweep(self, pictures: Sequence[Image.Image], session: str | None) -> tuple[Path, Path]:
+        """Writes pictures from dark to light as an animated WebP and GIF beside the session's pictures."""
+        return save_animation(pictures, self.history(session).folder, "sweep")
 
     def read_picture(self, path: Path) -> PictureSettings:
         """The settings in a picture of this program or another. Raises StudioError if there are none."""
