@@ -124,7 +124,7 @@ class RequestRules:
             return
         if scope["type"] != "http":  # the page uses no web sockets
             return
-        send = self._headers.added(send)
+        send = self._headers.added(send, scope["path"])
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = self._refusal(scope["method"], scope["path"], headers)
         if refusal:
