@@ -53,17 +53,21 @@ def layout_text(picture: Image.Image | Path) -> str:
 def _layout_of_file(path: Path) -> str:
     if not os.path.isfile(path):  # unlike Path, it answers for names that are too long
         raise ValueError("no such file")
+    picture = None
     try:
         with Image.open(path) as opened:
             if opened.width * opened.height <= MAX_PIXELS:
-                return layout_text(ImageOps.exif_transpose(opened))  # as viewers show it: a camera may turn it
+                opened.load()
+                picture = ImageOps.exif_transpose(opened)  # as viewers show it: a camera may turn it
     except Image.DecompressionBombError:
         pass
     except UnidentifiedImageError as error:
         raise ValueError("not a picture") from error
     except Exception as error:  # Pillow raises many types for damaged files
         raise ValueError("a file that is damaged or cannot be read") from error
-    raise ValueError(f"a picture of more than {MAX_PIXELS:,} pixels")
+    if picture is None:
+        raise ValueError(f"a picture of more than {MAX_PIXELS:,} pixels")
+    return layout_text(picture)
 
 
 def layout_values(text: str) -> Sequence[float]:

@@ -35,9 +35,10 @@ def run(service: Any, *requests: GenerateRequest) -> tuple[dict[int, Compared], 
     job = CompareJob(requests, service, on_status, lambda event, panels: {}, show)
     controls: Any = SimpleNamespace(idle=dict, status="status")
     runner = JobRunner(service, controls, FieldSet(NoFields, {}), lambda values: job)
-    updates = list(runner.run(job, SimpleNamespace(session_hash="one")))
+    session: Any = SimpleNamespace(session_hash="one")
+    updates = list(runner.run(job, session))
     if runner.finished in updates[-1]:
-        runner.show(job)
+        runner.show(job, session)
     return shown, messages[-1]
 
 

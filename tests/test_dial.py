@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from oms_app import GenerateRequest, GenerateResult, Studio, Variant
+from oms_app import GenerateRequest, GenerateResult, Studio, Variant, light
 from oms_app.cli.options import parse_variants
 from oms_app.engine import calibration
 from oms_app.engine.observe import StepObserver
@@ -205,6 +205,15 @@ def test_a_light_file_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         with pytest.raises(ValidationError) as error:
             Variant.model_validate({"name": "a", "correction": "dial", "light": tmp_path / name})
         assert f"{why}; choose one of left" in describe(error.value)
+
+
+def test_a_fault_after_a_light_file_was_read_is_not_called_a_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.linear_gradient("L").save(tmp_path / "whole.png")
+    monkeypatch.setattr(light, "SIDE", 0)
+    with pytest.raises(ValueError, match="height and width must be > 0"):
+        layout_text(tmp_path / "whole.png")
 
 
 def test_a_picture_counts_as_viewers_show_it(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -63,6 +65,18 @@ def test_an_error_is_raised_by_the_iterator() -> None:
 
     with pytest.raises(ValueError, match="no"):
         reports(work, 0.0)
+
+
+def test_a_thread_has_the_callers_context_and_a_librarys_exit_is_an_error() -> None:
+    visitor: contextvars.ContextVar[str] = contextvars.ContextVar("visitor", default="nobody")
+    visitor.set("someone")
+    assert in_thread(visitor.get, "work").result(timeout=10) == "someone"
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        in_thread(lambda: sys.exit(0), "work").result(timeout=10)
+    gate, cancelled = threading.Event(), Future[bool]()
+    cancelled = in_thread(gate.wait, "work")
+    assert cancelled.cancel()
+    gate.set()
 
 
 def test_work_that_is_stopped_while_it_waits_never_runs() -> None:

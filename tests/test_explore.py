@@ -94,15 +94,25 @@ class Service:
 def run(service: Any, grid: Grid) -> tuple[GridResult, str]:
     """What a click on Explore's button makes of the grid, and the message at its end."""
     messages: list[str] = []
+    saved: list[tuple[GridResult, str | None]] = []
 
     def on_status(message: str) -> dict[Any, Any]:
         messages.append(message)
         return {"status": message}
 
-    job = GridJob(grid, service, lambda result, ended: {}, on_status)
+    def save(result: GridResult, session: str | None) -> dict[Any, Any]:
+        saved.append((result, session))
+        return {}
+
+    job = GridJob(grid, service, lambda result, ended: {}, on_status, save)
     controls: Any = SimpleNamespace(idle=dict)
     runner = JobRunner(service, controls, FieldSet(NoFields, {}), lambda values: job)
-    list(runner.run(job, SimpleNamespace(session_hash="one")))
+    session: Any = SimpleNamespace(session_hash="one")
+    *_, last = runner.run(job, session)
+    assert not saved and runner.finished in last, "files are written when the device is free again"
+    for _ in range(2):  # anyone can call the event again: nothing more is written
+        runner.show(job, session)
+    assert saved == ([(job.result, "one")] if job.result.finished else [])
     return job.result, messages[-1]
 
 

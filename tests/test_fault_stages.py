@@ -76,7 +76,7 @@ class Page:
             updates = list(run(job, cast(gr.Request, SimpleNamespace(session_hash="of the fault tests"))))
         except gr.Error as error:
             return [], str(error)
-        job.show()
+        job.show("of the fault tests")
         status = [one[self._controls.status] for one in updates if self._controls.status in one][-1]
         return shown, html.unescape(re.sub(r"<[^>]*>", " ", str(status)))
 

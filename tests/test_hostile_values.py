@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import gradio as gr
 import pytest
 from conftest import process_of, running_app
 from page_client import API, Visitor, ask
 from PIL import Image
 
 from oms_app.looks import THUMBNAIL
+from oms_app.ui import fair_queue
+from oms_app.ui.gradio_compat import SmallSessions
+from oms_app.ui.listeners import Listeners
 
 HOSTILE: tuple[Any, ...] = (
     None,
@@ -149,3 +156,45 @@ def test_sessions_cost_little_memory(server: tuple[str, Path]) -> None:
             visitor.session = f"session {number}"
             visitor.call(prepare, data)
     assert sizes[1] - sizes[0] < 200 * 0.1 * 2**20  # with Gradio's copy of the page in each they took 0.7 MiB
+
+
+async def small_page() -> gr.Blocks:
+    """Inside a running event loop Gradio creates none of its own, which would stay open."""
+    with gr.Blocks() as demo:
+        gr.Textbox("one")
+    demo.queue()
+    return demo
+
+
+def test_a_session_holds_only_what_changed() -> None:
+    demo = asyncio.run(small_page())
+    sessions = SmallSessions()
+    sessions.set_blocks(demo)
+    box = next(one for one in demo.blocks.values() if isinstance(one, gr.Textbox))
+    demo.default_config.blocks |= dict.fromkeys(range(1_000, 1_400), box)  # as many as our page has
+    sessions["a"][box._id] = gr.Textbox("changed", render=False)
+    assert sessions["a"][box._id].value == "changed" and sessions["b"][box._id] is box
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            assert box._id in sessions[str(number)]
+        assert tracemalloc.get_traced_memory()[0] < 100 * 4_000, "with Gradio's list of the components it was 20,000"
+    finally:
+        tracemalloc.stop()
+
+
+def test_answers_that_nobody_fetches_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_queue, "ANSWERS_KEPT", 0.2)
+    demo, listeners = asyncio.run(small_page()), Listeners()
+    listeners.active, queue = True, demo._queue
+    fair_queue.share_fairly(demo, listeners)
+    for session in ("gone", "runs", "listens"):
+        queue.pending_event_ids_session[session] = {f"event of {session}"}
+        queue.pending_messages_per_session[session] = cast(Any, object())
+    queue.event_ids_to_events["event of runs"] = cast(Any, SimpleNamespace(session_hash="runs"))
+    until = time.monotonic() + 10
+    with listeners.listening("listens"):
+        while "gone" in queue.pending_event_ids_session and time.monotonic() < until:
+            queue.get_events()
+            time.sleep(0.02)
+    assert list(queue.pending_event_ids_session) == list(queue.pending_messages_per_session) == ["runs", "listens"]

@@ -22,6 +22,7 @@ GENERATED_TEXT = {PACKAGE / "evaluate/results_page.py"}  # the text of a page, w
 # "prestep.corrections" permits that module and no other of its part: it does not import torch.
 LOWEST: dict[str, set[str]] = {
     "paths": set(),
+    "addresses": set(),
     "schedulers": set(),
     "measure": set(),
     "light": set(),
@@ -38,14 +39,23 @@ ARROWS: dict[str, set[str]] = {
     "models": {"prestep", "records"},
     "output": {"prestep.corrections", "pictures"},
     "looks": {"records"},
-    "pictures": set(),
+    "pictures": {"light"},
     "engine": {"light", "models", "prestep", "output", "measure", "looks", "prompt_hints", "records"},
     "training": {"models", "prestep", "measure"},
     "bench": {"engine", "models", "prestep", "training"},
     "evaluate": {"bench", "engine", "light", "measure", "models", "output", "prestep", "training"},
-    "ui": {"engine.service", "light", "looks", "models.catalog", "pictures", "prestep.corrections", "prompt_hints"},
+    "ui": {
+        "addresses",
+        "engine.service",
+        "light",
+        "looks",
+        "models.catalog",
+        "pictures",
+        "prestep.corrections",
+        "prompt_hints",
+    },
     "cli": {"bench", "engine", "light", "evaluate", "looks", "measure", "models", "output", "prestep", "training", "ui"}
-    | {"__init__"},  # the version
+    | {"__init__", "addresses"},  # __init__ has the version
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -12,15 +12,23 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 from safetensors.torch import save_file
+from test_history import STATS
 
+from oms_app import GenerateRequest, GenerateResult
 from oms_app.engine.estimates import RunTimes
 from oms_app.errors import StudioError
 from oms_app.looks import LookLibrary
 from oms_app.models import user_models
 from oms_app.models.catalog import OWN, open_catalog
 from oms_app.records import locked, read_record, remove_leftovers
+from oms_app.schema import RAW, ImageResult, Seconds
 
+REQUEST = GenerateRequest(
+    prompt="sea", model="a", seed=1, variants=(RAW,), width=64, height=64, num_inference_steps=1, guidance_scale=1.0
+)
+SECONDS = Seconds(**dict.fromkeys(Seconds.model_fields, 1.0))
 DAMAGED = {
     "empty": b"",
     "binary": bytes(range(256)),
@@ -131,13 +139,24 @@ def test_run_times_survive_what_is_in_their_file(tmp_path: Path) -> None:
     for content in (b"[" * 100_000, b'{"rates":{"a":[NaN]}}', b'{"rates":5}', b"", b'{"x":1}', bytes(range(200))):
         file.write_bytes(content)
         times = RunTimes(file)
-        assert times.estimate([], {}) == 0
+        assert times.estimate([REQUEST], {"a": REQUEST}) is None, "no rate in it can be used"
         if content not in (b'{"rates":{"a":[NaN]}}', b'{"x":1}'):
             aside = max(tmp_path.glob("pace.json.damaged-*"), key=lambda one: one.stat().st_mtime_ns)
             assert aside.read_bytes() == content and not file.exists()
             assert "cannot be read" in times.warnings[0] and aside.name in times.warnings[0]
-    file.mkdir()
-    RunTimes(file)
+
+
+def test_a_file_that_stays_damaged_is_warned_of_once(tmp_path: Path) -> None:
+    """It can be neither set aside nor replaced: a folder is in its place, and there are too many damaged copies."""
+    (tmp_path / "pace.json").mkdir()
+    for number in range(1, 1_000):
+        (tmp_path / f"pace.json.damaged-{time.strftime('%Y%m%d')}-{number}").touch()
+    times = RunTimes(tmp_path / "pace.json")
+    image = ImageResult(variant="raw", index=0, seed=1, image=Image.new("RGB", (8, 8)), stats=STATS)
+    for _ in range(20):
+        times.learn(GenerateResult(request=REQUEST, seed=1, images=(image,), seconds=SECONDS, painted=1))
+    assert len(times.warnings) == 1 and "cannot be read" in times.warnings[0]
+    assert times.estimate([REQUEST], {"a": REQUEST}) == pytest.approx(3.0), "this session's runs are not lost"
 
 
 def test_looks_that_are_no_plain_small_files_are_left_out(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import running_app
-from observatory import failing_rules
+from observatory import KNOWN, failing_rules
 from page_client import API, Visitor
 from PIL import Image
 
@@ -199,11 +200,33 @@ def test_the_page_is_protected_by_headers_and_cookies(served: str) -> None:
 
 
 def protected(visitor: Visitor) -> None:
-    assert failing_rules(visitor.http.get("/"), https=False) == []
+    assert failing_rules(visitor.http.get("/"), https=False) == KNOWN
+    asked = dict.fromkeys(("__theme", "view", "deep_link", "x"), "<script>alert(1)</script>")
+    assert "alert(1)" not in visitor.http.get("/", params=asked).text, "what is asked for is not in the page"
     cookies = visitor.http.post("/login", data={"username": OWNER, "password": "correct horse"}).headers
     assert all("samesite" in one.lower() for one in cookies.get_list("set-cookie"))
     assert visitor.http.get("/config", headers={"Origin": EVIL}).status_code == 403
     assert visitor.http.get("/config", headers={"Host": "evil.example"}).status_code == 421
+
+
+@pytest.mark.parametrize(("path", "runs"), [("/", True), (f"{API}/file=/x.html", False), ("/static/x.html", False)])
+def test_inline_scripts_run_in_the_page_alone(path: str, runs: bool) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def answer() -> None:
+        added = ProtectingHeaders([], space=False).added(send, path)
+        headers = [(b"content-type", b"text/html; charset=utf-8")]
+        await added({"type": "http.response.start", "status": 200, "headers": headers})
+        await added({"type": "http.response.body", "body": b"<script>alert", "more_body": True})
+        await added({"type": "http.response.body", "body": b"(1)</script>"})
+
+    asyncio.run(answer())
+    policy = dict(sent[0]["headers"])[b"content-security-policy"].decode()
+    assert policy.startswith("default-src 'self';") and ("sha256-" in policy) == runs
+    assert b"".join(one["body"] for one in sent[1:]) == b"<script>alert(1)</script>"
 
 
 @pytest.mark.parametrize("space", [False, True])
@@ -279,6 +302,8 @@ def test_pictures_that_are_too_large_are_refused_before_they_are_decoded(tmp_pat
     bad.write_bytes(picture(20_000, 20_000) if ending == "png" else good.read_bytes()[:30])
     with pytest.raises(StudioError, match=r"pixels: take at most|cannot be read"), open_picture(bad):
         pass
+    with pytest.raises(OSError, match="disk full"), open_picture(good):  # a fault of the caller's is no damaged picture
+        raise OSError("disk full")
 
 
 def test_guests_generate_and_the_owner_manages(served: str) -> None:

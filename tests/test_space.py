@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, running_app
-from observatory import failing_rules
+from observatory import KNOWN, failing_rules
 from page_client import API, Visitor, ask
 
 from oms_app.output.png import read_any
@@ -81,8 +81,23 @@ def test_two_visitors_see_their_own_pictures_and_no_path(space: tuple[str, Path]
 def test_the_page_is_protected_by_headers(space: tuple[str, Path]) -> None:
     with Visitor(space[0]) as visitor:
         answer = visitor.http.get("/")
-        assert failing_rules(answer, https=True) == []
+        assert failing_rules(answer, https=True) == KNOWN
         assert "https://huggingface.co" in answer.headers["content-security-policy"]
+
+
+def test_the_files_of_a_sweep_are_beside_the_visitors_own_pictures(space: tuple[str, Path]) -> None:
+    with Visitor(space[0]) as visitor:
+        enter(visitor, "d" * 32)
+        prepare = visitor.event("sweep-start")
+        visitor.call(prepare, visitor.values(prepare, prompt="a sweep of mine", Steps=1))
+        run = visitor.after(prepare)
+        assert visitor.call(run, visitor.values(run))["success"]
+        assert not list((space[1] / "tmp").rglob("*-sweep.*")), "they are not written while the device is held"
+        shown = visitor.call(visitor.changed(run), [None])
+        assert shown["success"] and ".webp" in json.dumps(shown) and ".gif" in json.dumps(shown)
+    files = list((space[1] / "tmp").rglob("*-sweep.*"))
+    (folder,) = {file.parent for file in files}
+    assert len(files) == 2 and any(read_any(one).request.prompt == "a sweep of mine" for one in folder.glob("*.png"))
 
 
 @pytest.mark.slow

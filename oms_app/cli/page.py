@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from oms_app import __version__
+from oms_app.addresses import LOOPBACK
 from oms_app.cli import logs
 from oms_app.cli.extras import require
 from oms_app.cli.startup import (
@@ -25,7 +26,6 @@ from oms_app.errors import StudioError
 from oms_app.paths import user_folder
 
 END_SECONDS = 1.0  # that running work has to end and to save its pictures, after Ctrl+C
-LOCAL = {"127.0.0.1", "localhost", "::1"}
 PASSWORDS = ("OMS_PASSWORD", "OMS_GUEST_PASSWORD")
 
 
@@ -60,7 +60,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     if chosen.port is not None and not 1 <= chosen.port <= 65535:
         parser.error(f"--port is {chosen.port}: take 1 to 65535")
     if not space and not (chosen.password or chosen.guest_password):
-        if chosen.host not in LOCAL:
+        if chosen.host not in LOOPBACK:
             parser.error(f"--host {chosen.host} can be reached from other computers: set a password with OMS_PASSWORD")
         if chosen.share:
             parser.error("--share makes the page public: set a password with OMS_PASSWORD")

@@ -12,10 +12,10 @@ import uuid
 from pathlib import Path
 from types import FrameType
 
+from oms_app.addresses import LOOPBACK
 from oms_app.errors import StudioError, one_line
 from oms_app.paths import user_folder
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 

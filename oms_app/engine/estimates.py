@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import median
@@ -21,6 +22,7 @@ from oms_app.schema import GenerateRequest, GenerateResult
 logger = logging.getLogger(__name__)
 KEPT = 8  # runs stored per model; estimates use their median
 MAX_MODELS = 100
+MAX_WARNINGS = 8
 
 
 class RunTimesFile(BaseModel):
@@ -45,7 +47,7 @@ class RunTimes:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.warnings: list[str] = []
+        self.warnings: deque[str] = deque(maxlen=MAX_WARNINGS)
         self._lock = threading.Lock()
         _, self._rates = self._read()
 
@@ -94,8 +96,10 @@ class RunTimes:
             kept = ""
             with contextlib.suppress(OSError):
                 kept = f": it is kept as {set_aside(self.file).name}"
-            self.warnings.append(f"{self.file} cannot be read ({one_line(error)[:200]}){kept}")
-            logger.warning("%s", self.warnings[-1])
+            warning = f"{self.file} cannot be read ({one_line(error)[:200]}){kept}"
+            if warning not in self.warnings:  # every result reads the file, and perhaps it cannot be set aside
+                self.warnings.append(warning)
+                logger.warning("%s", warning)
             return {}, {}
         return record, {
             model: rates for model, rates in rates.items() if rates and all(0 < rate < 1e6 for rate in rates)

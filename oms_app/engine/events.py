@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import queue
 import threading
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
-from oms_app.engine.worker import POLL_SECONDS
+from oms_app.engine.worker import POLL_SECONDS, failures_to
 from oms_app.errors import Stopped
 from oms_app.schema import Progress
 
@@ -59,16 +60,13 @@ def _merged(older: Any, newer: Any) -> Any:
 
 
 def in_thread(work: Callable[[], T], name: str) -> Future[T]:
-    """Starts `work` in a thread of its own, for what does not need the device. Nobody waits for it any more once its
-    future is cancelled."""
+    """Starts `work` in a thread of its own, for what does not need the device. It sees the caller's context variables:
+    on ZeroGPU one says who the visitor is. Nobody waits for it any more once its future is cancelled."""
     future: Future[T] = Future()
 
     def run() -> None:
-        with contextlib.suppress(InvalidStateError):  # it was cancelled
-            try:
-                future.set_result(work())
-            except BaseException as error:
-                future.set_exception(error)
+        with contextlib.suppress(InvalidStateError), failures_to(future):  # suppressed: it was cancelled
+            future.set_result(work())
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), name=name, daemon=True).start()
     return future

@@ -20,6 +20,7 @@ from oms_app.engine.events import in_thread, stream_events
 from oms_app.engine.image_stats import image_stats
 from oms_app.engine.picture_settings import PictureSettings, read_picture
 from oms_app.engine.run import Run
+from oms_app.engine.visitors import KEPT as KEPT  # for the page
 from oms_app.engine.visitors import Visitors
 from oms_app.engine.worker import DeviceWorker, wait
 from oms_app.engine.zero_gpu import remote_generate
@@ -45,6 +46,7 @@ from oms_app.schema import (
 )
 
 if TYPE_CHECKING:
+    from oms_app.engine.stages import ResolvedRequest
     from oms_app.engine.studio import Studio
 
 prompts = logging.getLogger("oms_app.prompts")  # at the level DEBUG, which only `--log-prompts` shows
@@ -119,13 +121,8 @@ class StudioService:
         should_stop: Callable[[], bool] | None = None,
     ) -> GenerateResult:
         """As `Studio.generate`. Raises StudioError also if the device that was chosen is not available."""
-        stop = self._stops(should_stop)
-        prompts.debug("%s", request.prompt)
-        studio = self.start().result()
-        if self._elsewhere is None:
-            result = studio.generate(request, on_progress=on_progress, should_stop=stop)
-        else:
-            result = wait(in_thread(partial(self._elsewhere, studio.complete(request)), "ZeroGPU"), stop)
+        complete, stop = self._complete(request), self._stops(should_stop)
+        result = wait(self._begin(complete, Run(on_progress, stop)), stop)
         self._run_times.learn(result)
         return result
 
@@ -137,20 +134,27 @@ class StudioService:
         Raises what `generate` raises. Setting `stop`, or closing the iterator, ends the request within one step.
         """
         yield Progress(stage="load")
-        studio = self.start().result()
-        complete = studio.complete(request)
-        prompts.debug("%s", request.prompt)
+        complete = self._complete(request)
 
         def begin(report: Callable[[Progress], None]) -> Future[GenerateResult]:
-            if self._elsewhere is not None:
-                return in_thread(partial(self._elsewhere, complete), "ZeroGPU")
-            return self._worker.submit(partial(studio.paint, complete, Run(report, self._stops(stop.is_set))))
+            return self._begin(complete, Run(report, self._stops(stop.is_set)))
 
         event: Progress | GenerateResult
         for event in stream_events(begin, stop, interval):
             if isinstance(event, GenerateResult):
                 self._run_times.learn(event)
             yield event
+
+    def _complete(self, request: GenerateRequest) -> ResolvedRequest:
+        """As `Studio.complete`; waits for the engine."""
+        prompts.debug("%s", request.prompt)
+        return self.start().result().complete(request)
+
+    def _begin(self, complete: ResolvedRequest, run: Run) -> Future[GenerateResult]:
+        """Makes the pictures where the device is: on the worker's thread, or on ZeroGPU in another process."""
+        if self._elsewhere is not None:
+            return in_thread(partial(self._elsewhere, complete), "ZeroGPU")
+        return self._worker.submit(partial(self.start().result().paint, complete, run))
 
     def stop(self, seconds: float) -> None:
         """Ends running work within one step, and waits at most `seconds` for it. For the end of the program."""
@@ -273,14 +277,18 @@ class StudioService:
         return png.save(result, self.history(session).folder)
 
     def save_sheet(
-        self, cells: Sequence[Sequence[png.Cell]], row_labels: Sequence[str], column_labels: Sequence[str]
+        self,
+        cells: Sequence[Sequence[png.Cell]],
+        row_labels: Sequence[str],
+        column_labels: Sequence[str],
+        session: str | None,
     ) -> Path:
-        """Writes a grid as one labelled PNG with its settings into `pictures`."""
-        return png.save_sheet(cells, row_labels, column_labels, self.pictures)
+        """Writes a grid as one labelled PNG with its settings beside the session's pictures."""
+        return png.save_sheet(cells, row_labels, column_labels, self.history(session).folder)
 
-    def save_sweep(self, pictures: Sequence[Image.Image]) -> tuple[Path, Path]:
-        """Writes pictures from dark to light as an animated WebP and GIF into `pictures`."""
-        return save_animation(pictures, self.pictures, "sweep")
+    def save_sweep(self, pictures: Sequence[Image.Image], session: str | None) -> tuple[Path, Path]:
+        """Writes pictures from dark to light as an animated WebP and GIF beside the session's pictures."""
+        return save_animation(pictures, self.history(session).folder, "sweep")
 
     def read_picture(self, path: Path) -> PictureSettings:
         """The settings in a picture of this program or another. Raises StudioError if there are none."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from oms_app.errors import Stopped
@@ -32,6 +33,19 @@ def wait(future: Future[T], should_stop: Callable[[], bool]) -> T:
                 return future.result()  # the work's own TimeoutError, or it ended just now
             if should_stop() and future.cancel():
                 raise Stopped("stopped") from None
+
+
+@contextmanager
+def failures_to(future: Future[Any]) -> Iterator[None]:
+    """What is raised in the block, the future raises when its result is read."""
+    try:
+        yield
+    except Exception as error:
+        future.set_exception(error)
+    except BaseException as error:  # a library's sys.exit(): it would end the page in the caller's thread
+        failure = RuntimeError(f"the work ended with {type(error).__name__}")
+        failure.__cause__ = error
+        future.set_exception(failure)
 
 
 class Worker(Protocol):
@@ -88,15 +102,8 @@ class DeviceWorker:
                 self._wanted -= not draft
             if not future.set_running_or_notify_cancel():
                 continue
-            try:
+            with failures_to(future):
                 future.set_result(work())
-            except Exception as error:
-                future.set_exception(error)  # raised again when the result is read
-            except BaseException as error:  # a library's sys.exit(): it would end the page in the caller's thread
-                failure = RuntimeError(f"the work ended with {type(error).__name__}")
-                failure.__cause__ = error
-                future.set_exception(failure)
-                del failure
             del future, work  # their contents must not stay in memory while the thread waits
 
     def submit(self, work: Callable[[], T], *, draft: bool = False) -> Future[T]:

@@ -21,7 +21,7 @@ from oms_app.errors import StudioError
 from oms_app.fields import REQUEST_FIELDS
 from oms_app.output import comfyui
 from oms_app.output.text_chunks import MAX_TEXT, SIGNATURE, read_texts
-from oms_app.pictures import MAX_OWN_PIXELS, open_picture
+from oms_app.pictures import MAX_OWN_PIXELS, open_picture, reading
 from oms_app.schedulers import SCHEDULER_SPECS
 
 USER_COMMENT, MAKER_NOTE, MAKE, CAMERA_MODEL, EXIF = 0x9286, 0x927C, 0x010F, 0x0110, 0x8769  # of Exif 2.3
@@ -112,7 +112,7 @@ def _texts(path: Path) -> dict[str, str]:
     with path.open("rb") as file:
         if file.read(8) == SIGNATURE:
             return read_texts(path)
-    with open_picture(path, ("JPEG", "WEBP"), MAX_OWN_PIXELS) as image:
+    with open_picture(path, ("JPEG", "WEBP"), MAX_OWN_PIXELS) as image, reading(path, ("JPEG", "WEBP")):
         exif = image.getexif()
         inner = exif.get_ifd(EXIF)
     found: dict[str, str] = {}

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from oms_app.errors import StudioError
 from oms_app.fields import VARIANT_FIELDS
 from oms_app.output import png
-from oms_app.pictures import MAX_OWN_PIXELS, open_picture
+from oms_app.pictures import saved_picture
 from oms_app.schema import Variant
 
 logger = logging.getLogger(__name__)
@@ -426,8 +426,7 @@ def _picture(row: Sequence[Any]) -> SavedPicture:
 
 def _thumbnail(path: Path) -> bytes | None:
     try:
-        with open_picture(path, ("PNG",), MAX_OWN_PIXELS) as image:
-            small = image.convert("RGB")
+        small = saved_picture(path)
     except StudioError:
         return None
     small.thumbnail((THUMBNAIL, THUMBNAIL))

@@ -79,7 +79,7 @@ class CompareJob(GenerationJob):
         self._made.clear()
         return {**updates, **self._on_status(error_message(error))}
 
-    def show(self) -> Updates:
+    def show(self, session: str | None) -> Updates:
         made, self._made = self._made, {}  # an open page must not keep them in memory
         message = f"Stopped. {len(made)} of {markup.count(self._size)} are kept." if self._stopped else ""
         return self._show(made, message)

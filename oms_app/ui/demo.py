@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from oms_app.engine.service import StudioService
+from oms_app.engine.service import KEPT, StudioService
 from oms_app.ui import api, gradio_compat, input_errors, send
 from oms_app.ui.compare_tab import CompareTab
 from oms_app.ui.create_tab import CreateTab
@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent
 SCRIPTS = ("language.js", "keys.js", "drop.js", "undo.js", "picture_size.js", "ranges.js", "gradio_aria.js")
 MAX_WAITING = 32  # requests in the queue; further ones are refused
 # Seconds between two searches for old uploads and previews, and that they are kept: for the owner, for strangers.
-OWNERS, STRANGERS = (24 * 60 * 60, 24 * 60 * 60), (60, 60 * 60)
+OWNERS, STRANGERS = (24 * 60 * 60, 24 * 60 * 60), (60, int(KEPT))
 HEADER = """
 <header class="oms-header"><h1>OMS Studio</h1>
 <p>Diffusion models rarely reach true black or white. One More Step corrects the starting noise.</p></header>
@@ -57,6 +57,7 @@ def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:
     gradio_compat.limit_progress_outputs(demo, header)
     input_errors.phrase_errors(demo, strangers=not local)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
+    gradio_compat.keep_no_statistics(demo._queue)
     share_fairly(demo)
     return demo
 

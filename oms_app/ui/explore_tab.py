@@ -186,6 +186,7 @@ class ExploreTab(SendingTab):
             self.fields,
             self._job,
             streamed=[self._table, self._result, self._sheet, self._plan, *self._seed.outputs],
+            shown=[self._sheet],
         )
         self._seed.connect()
         self._model.connect({name: self.fields[name] for name in OF_MODEL})
@@ -230,7 +231,10 @@ class ExploreTab(SendingTab):
     # Generating the grid
 
     def _job(self, values: ExploreValues) -> GridJob:
-        return GridJob(self._grid(values), self._service, self._show, lambda message: {self._controls.status: message})
+        return GridJob(self._grid(values), self._service, self._show, self._say, self._save_sheet)
+
+    def _say(self, message: str) -> Updates:
+        return {self._controls.status: message}
 
     def _grid(self, values: ExploreValues) -> Grid:
         infos = self._service.models()
@@ -251,19 +255,15 @@ class ExploreTab(SendingTab):
         if ended or not result.cells:
             updates[self._result] = result
         if ended:
-            updates |= {self._plan: self._planned(result.grid), **self._save_sheet(result)}
+            updates[self._plan] = self._planned(result.grid)
         return updates
 
-    def _save_sheet(self, result: GridResult) -> Updates:
-        if not result.finished:
-            return {}
+    def _save_sheet(self, result: GridResult, session: str | None) -> Updates:
+        labels = [[*map(markup.without_isolates, one)] for one in (result.grid.row_labels, result.grid.column_labels)]
         try:
-            labels = [
-                [*map(markup.without_isolates, one)] for one in (result.grid.row_labels, result.grid.column_labels)
-            ]
-            path = self._service.save_sheet(result.for_sheet(), *labels)
+            path = self._service.save_sheet(result.for_sheet(), *labels, session)
         except StudioError as error:
-            return {self._controls.status: markup.alert(f"the sheet is not saved: {error}")}
+            return self._say(markup.alert(f"the sheet is not saved: {error}"))
         return {self._sheet: gr.update(value=path, interactive=True)}
 
     def _update_plan(self, data: Mapping[Component, Any]) -> str:

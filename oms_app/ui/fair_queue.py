@@ -1,7 +1,7 @@
 """The queue is shared fairly: few waiting requests per visitor, and none of visitors who are gone.
 
 Gradio 6.31 bounds only the queue as a whole. Remove when it bounds waiting events by session and drops those whose
-stream was never opened.
+stream was never opened, and forgets the answers that nobody fetches.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 
+from oms_app.addresses import LOOPBACK
 from oms_app.ui.events import DEVICE
 from oms_app.ui.language import translation_of
 from oms_app.ui.listeners import LISTENERS, Listeners
@@ -18,13 +19,14 @@ from oms_app.ui.listeners import LISTENERS, Listeners
 PER_VISITOR = 2  # requests that a visitor may have waiting
 WITHOUT_SESSION = 16  # requests of programs that name no session, together: half of the queue, so others find a place
 INTERVAL = 0.5  # seconds between two searches for visitors who are gone
+ANSWERS_KEPT = 10 * 60.0  # seconds that answers wait for a visitor who is gone
 
 
 def share_fairly(demo: gr.Blocks, listeners: Listeners = LISTENERS) -> None:
     """Bounds the waiting requests of every visitor, and drops those of visitors who are gone."""
     queue: Any = demo._queue
     push, get_events = queue.push, queue.get_events
-    checked = 0.0
+    checked = forgotten = 0.0
 
     def waiting() -> list[Any]:
         return [event for one in queue.event_queue_per_concurrency_id.values() for event in one.queue]
@@ -51,8 +53,18 @@ def share_fairly(demo: gr.Blocks, listeners: Listeners = LISTENERS) -> None:
                     if not ids:
                         queue.pending_event_ids_session.pop(event.session_hash, None)
 
+    def forget_answers() -> None:
+        """Of visitors who are gone for long and have no request left."""
+        for session, ids in list(queue.pending_event_ids_session.items()):
+            if not ids & queue.event_ids_to_events.keys() and listeners.gone(session, ANSWERS_KEPT):
+                queue.pending_event_ids_session.pop(session, None)
+                queue.pending_messages_per_session.pop(session, None)
+
     def next_events() -> Any:
-        nonlocal checked
+        nonlocal checked, forgotten
+        if time.monotonic() - forgotten > ANSWERS_KEPT / 10:
+            forgotten = time.monotonic()
+            forget_answers()
         if time.monotonic() - checked > INTERVAL:
             checked = time.monotonic()
             drop_gone()
@@ -71,10 +83,7 @@ def _refusal(waiting: list[Any], session: str | None, address: str) -> str | Non
     alone = [event for event in ours if event.session_hash == event._id]
     if len(alone) >= WITHOUT_SESSION:
         return "The queue is full for programs that name no session: try again later."
-    if (
-        address not in ("", "127.0.0.1", "::1")
-        and sum(_address(event.request) == address for event in alone) >= PER_VISITOR
-    ):
+    if address not in ("", *LOOPBACK) and sum(_address(event.request) == address for event in alone) >= PER_VISITOR:
         return f"The queue is full for you: {PER_VISITOR} requests from your address wait already."
     return None
 

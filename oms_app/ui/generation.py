@@ -52,8 +52,9 @@ class GenerationJob:
         """error: what ended the job early."""
         raise NotImplementedError
 
-    def show(self) -> Updates:
-        """The pictures, in an event of their own after a job that ran to its end: see `bind_generation`."""
+    def show(self, session: str | None) -> Updates:
+        """The pictures, or files made of them, in an event of their own after a job that ran to its end: see
+        `bind_generation`. The device is free meanwhile. session: of the open page."""
         return {}
 
 
@@ -95,7 +96,7 @@ class PictureJob(GenerationJob):
         self._results.clear()  # `show` will not take them
         return {**self._live(None), self._controls.status: error_message(error)}
 
-    def show(self) -> Updates:
+    def show(self, session: str | None) -> Updates:
         results, self._results = self._results, []  # an open page must not keep them in memory
         return self._show(results)
 
@@ -151,12 +152,12 @@ class JobRunner(Generic[V]):
         last = job.end(error)
         yield {**last, self.finished: job} if error is None else {**last, **self._controls.idle()}
 
-    def show(self, job: GenerationJob | None) -> Updates:
+    def show(self, job: GenerationJob | None, session: gr.Request) -> Updates:
         """Shows the pictures of a job that came to its end. job: None if a program calls the event before any job."""
         if job is None:
             return self._controls.idle()
         try:
-            updates = job.show()
+            updates = job.show(session.session_hash)
         except Exception as error:
             updates = {self._controls.status: error_message(error)}
         return {**updates, **self._controls.idle()}
@@ -181,7 +182,8 @@ def bind_generation(
     """`start` runs the job of the fields, one at a time on the device; `stop` ends it. All events are private.
 
     streamed: the components that the job's methods update, besides the status. shown: those that its `show` updates, in
-    an event of their own, since images among the outputs would slow every progress message down (gradio_compat.py).
+    an event of its own, since images among the outputs would slow every progress message down (gradio_compat.py), and
+    writing files takes seconds that others would wait for the device.
     """
     runner = JobRunner(service, controls, fields, make_job)
     state = controls.outputs

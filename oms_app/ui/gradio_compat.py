@@ -5,11 +5,13 @@ When the pin in requirements.txt changes, check each condition.
 
 from __future__ import annotations
 
+import sys
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
+from gradio.blocks import BlocksConfig
 from gradio.context import get_blocks_context
 from gradio.state_holder import SessionState, StateHolder
 
@@ -75,15 +77,26 @@ def browser_state(key: str) -> gr.BrowserState:
     return gr.BrowserState({}, storage_key=key, secret="oms-studio")
 
 
-class SmallSession(SessionState):
-    """A session's values, without the copy of the whole page that Gradio 6.31 keeps in each session for deep links.
+def keep_no_statistics(queue: Any) -> None:
+    """Gradio 6.31 remembers the last 10,000 events, and makes a table of all of them with pandas after each event, for
+    a page of statistics that ours has not. Remove when that can be switched off."""
+    queue.ANALYTICS_MAX_EVENTS = 1
+    queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize  # its name there: events between two tables
 
-    Of this page it took 0.7 MiB, of every program's call too, and 10,000 sessions are kept. Remove when only pages with
-    a deep link keep it.
+
+class SmallSession(SessionState):
+    """A session's values, without the two copies that Gradio 6.31 keeps in each session: of the whole page, for deep
+    links, and of the lists of its components and events.
+
+    Of this page they took 0.7 MiB and 24 KiB, of every program's call too, and 10,000 sessions are kept. Remove when
+    only pages with a deep link keep the one, and the other holds what has changed.
     """
 
     def __init__(self, blocks: gr.Blocks) -> None:
-        self.blocks_config = copy(blocks.default_config)
+        shared = blocks.default_config
+        self.blocks_config = BlocksConfig(blocks)
+        self.blocks_config.blocks = cast(Any, ChainMap({}, shared.blocks))  # what is set goes into the first
+        self.blocks_config.fns, self.blocks_config.fn_id = shared.fns, shared.fn_id  # only `gr.render` changes them
         self.config_values = _Dropped()
         self.state_data: dict[int, Any] = {}
         self._state_ttl: dict[int, Any] = {}

@@ -24,7 +24,9 @@ class GridJob(GenerationJob):
     """If a part of several pictures fails, each is tried separately; the cell of one that fails again shows the
     reason.
 
-    result: the finished cells. update: updates for it (True: the job has ended). on_status: for a message.
+    result: the finished cells. update: updates for it (True: the job has ended). on_status: for a message. save: writes
+    files of the finished cells, which may be fewer than asked for, and returns updates; it is given the session of the
+    open page too.
     """
 
     interval = 1.0  # seconds: a grid takes long, and a browser that falls behind shows its rows late
@@ -35,14 +37,16 @@ class GridJob(GenerationJob):
         service: StudioService,
         update: Callable[[GridResult, bool], Updates],
         on_status: Callable[[str], Updates],
+        save: Callable[[GridResult, str | None], Updates],
     ) -> None:
         self.result = GridResult(grid)
         self._service = service
         self._expected = service.estimate(grid.requests)
-        self._update, self._on_status = update, on_status
+        self._update, self._on_status, self._save = update, on_status, save
         self._parts = deque((row, part) for row, parts in enumerate(grid.rows) for part in parts)
         self._started = time.perf_counter()
         self._notes: dict[str, None] = {}
+        self._stopped = self._saved = False
         self._row: int
         self._part: GridPart
 
@@ -72,8 +76,10 @@ class GridJob(GenerationJob):
         return self._update(self.result, False)
 
     def on_error(self, error: Exception) -> Exception | None:
-        if isinstance(error, Stopped):
-            return error
+        if isinstance(error, Stopped):  # what is finished is kept
+            self._parts.clear()
+            self._stopped = True
+            return None
         if len(self._part.columns) > 1:
             self._parts.extendleft((self._row, one) for one in reversed(self._part.apart()))
             return None
@@ -85,7 +91,7 @@ class GridJob(GenerationJob):
         return None
 
     def end(self, error: Exception | None) -> Updates:
-        if error is not None:
+        if self._stopped:
             message = f"Stopped. {self.result.finished} of {markup.count(self.result.grid.size)} are kept."
         elif failed := len(self.result.cells) - self.result.finished:
             message = f"{markup.count(failed)} failed: the reason is in the cell"
@@ -93,6 +99,12 @@ class GridJob(GenerationJob):
             message = ""
         status = self._on_status(markup.note(*self._notes, *([message] if message else [])))
         return {**status, **self._update(self.result, True)}
+
+    def show(self, session: str | None) -> Updates:
+        if self._saved or not self.result.finished:  # the event can be called again
+            return {}
+        self._saved = True
+        return self._save(self.result, session)
 
     def _left(self, done: float) -> float | None:
         """Seconds; from the speed of this job as soon as there is a cell, else from earlier ones."""

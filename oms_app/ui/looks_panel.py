@@ -13,7 +13,8 @@ import gradio as gr
 
 from oms_app.errors import StudioError
 from oms_app.looks import DIALS, Look, LookLibrary
-from oms_app.ui import gradio_compat, markup, restore
+from oms_app.pictures import saved_picture
+from oms_app.ui import gradio_compat, markup
 from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import BETWEEN_TWO, CreateValues
@@ -91,7 +92,7 @@ class LooksPanel:
                 new = self._saved.read(data)
                 settings = look_settings(fields.read(data), new)
                 file = data[picture]
-                card = restore.open_picture(file) if file and file.is_file() else None
+                card = saved_picture(file) if file and file.is_file() else None
                 look = self._shelf.save(new.title, card, **settings)
             except StudioError as error:
                 return {self._status: markup.alert(str(error))}

@@ -10,6 +10,11 @@ from hashlib import sha256
 from oms_app.ui.asgi import Message, Send
 
 SPACE_FRAMES = "'self' https://huggingface.co https://*.huggingface.co https://*.hf.space"
+# Of everything but scripts: styles of elements are set by Gradio's components, pictures are also made in the browser.
+SOURCES = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
+    "font-src 'self' data:; connect-src 'self' data: blob:"
+)
 INLINE = re.compile(rb"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
 HALF_YEAR = 60 * 60 * 24 * 183  # seconds
 
@@ -31,20 +36,21 @@ class ProtectingHeaders:
         else:
             self._fixed[b"x-frame-options"] = b"DENY"
 
-    def added(self, send: Send) -> Send:
-        """`send` with the headers. A page of HTML is held back until it is whole: its policy names its inline scripts,
-        so that no others run."""
+    def added(self, send: Send, path: str) -> Send:
+        """`send` with the headers. The page and the form to log in, both at "/", are held back until they are whole:
+        their policy names their inline scripts, so that no others run. In other HTML no inline script runs."""
         start: Message | None = None
         body = b""
 
         async def with_headers(message: Message) -> None:
             nonlocal start, body
             if message["type"] == "http.response.start":
-                start = message
-                if not _is_page(message):
+                if path == "/" and _is_html(message):
+                    start = message
+                else:
                     await send(self._with_policy(message, ()))
                 return
-            if start is None or not _is_page(start):
+            if start is None:
                 await send(message)
                 return
             body += message.get("body", b"")
@@ -60,8 +66,8 @@ class ProtectingHeaders:
         # Gradio's page compiles the scripts of events and components, hence 'unsafe-eval'.
         allowed = " ".join(("'self'", "'unsafe-eval'", *self._scripts, *dict.fromkeys(scripts)))
         policy = (
-            f"script-src {allowed}; worker-src 'self' blob:; frame-ancestors {frames}; "  # the painting canvas's worker
-            "object-src 'none'; base-uri 'self'; form-action 'self'"
+            f"{SOURCES}; script-src {allowed}; worker-src 'self' blob:; "  # blob: is the painting canvas's
+            f"frame-ancestors {frames}; object-src 'none'; base-uri 'self'; form-action 'self'"
         )
         ours = {b"content-security-policy": policy.encode(), **self._fixed}
         kept = [
@@ -77,7 +83,7 @@ class ProtectingHeaders:
         return b"; ".join([cookie, *(one for one in wanted if one.partition(b"=")[0].lower() not in flags)])
 
 
-def _is_page(start: Message) -> bool:
+def _is_html(start: Message) -> bool:
     kinds = [value for name, value in start.get("headers", []) if name.lower() == b"content-type"]
     return any(kind.lower().startswith(b"text/html") for kind in kinds)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from oms_app.engine.service import StudioService
 from oms_app.errors import StudioError
+from oms_app.pictures import saved_picture
 from oms_app.ui import restore
 from oms_app.ui.form import CreateValues
 from oms_app.ui.result_view import Picture, ShownResult
@@ -23,7 +24,7 @@ def shown(history: History, name: str, service: StudioService, notes: tuple[str,
     def picture(path: Path | None) -> Picture | None:
         if path is None:
             return None
-        image, variant = restore.open_picture(path), history.settings(path.name).chosen
+        image, variant = saved_picture(path), history.settings(path.name).chosen
         return Picture(path, service.measure(image), service.reached(variant, image))
 
     raw, corrected = (picture(path) for path in history.pair(name))

@@ -14,6 +14,7 @@ from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
+from oms_app.addresses import LOOPBACK, is_address
 from oms_app.ui.asgi import App, Message, Receive, Send, answer
 from oms_app.ui.input_errors import OF_VALUES
 from oms_app.ui.listeners import LISTENERS
@@ -23,7 +24,6 @@ from oms_app.ui.uploads import MAX_UPLOAD, Uploads
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 SHARE_DOMAIN = ".gradio.live"
 SPACE_DOMAIN = ".hf.space"
 MAX_BODY = 512 * 1024  # bytes of JSON; the largest that the page sends is smaller
@@ -106,14 +106,6 @@ def hosts(bound: str, *, public_names: Iterable[str] = (), share: bool = False, 
     return Hosts(frozenset(names), suffixes, every)
 
 
-def is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 class RequestRules:
     """The middleware. space: the page may be framed by Hugging Face, whose proxy names the visitor's address, and is
     reached by HTTPS only. scripts: inline scripts that the page adds by itself."""
@@ -132,7 +124,7 @@ class RequestRules:
             return
         if scope["type"] != "http":  # the page uses no web sockets
             return
-        send = self._headers.added(send)
+        send = self._headers.added(send, scope["path"])
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = self._refusal(scope["method"], scope["path"], headers)
         if refusal:

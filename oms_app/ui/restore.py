@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from PIL import Image
 
-from oms_app import pictures
 from oms_app.engine.service import StudioService
 from oms_app.errors import StudioError
+from oms_app.pictures import saved_picture
 from oms_app.prestep.corrections import DIAL
 from oms_app.schema import OMS, GenerateRequest, Variant
 from oms_app.ui import markup
@@ -74,7 +73,7 @@ def read(path: Path, values: CreateValues, service: StudioService) -> tuple[Show
     if found.restored is None:
         return None, after, found.note
     corrected = found.restored.chosen.is_corrected
-    image = open_picture(path)
+    image = saved_picture(path)
     picture = Picture(path, service.measure(image), service.reached(found.restored.chosen, image))
     shown = ShownResult(
         prompt=found.restored.request.prompt,
@@ -85,12 +84,6 @@ def read(path: Path, values: CreateValues, service: StudioService) -> tuple[Show
         notes=("These are the picture's settings. Press Generate for the pair.",),
     )
     return shown, after, ""
-
-
-def open_picture(path: Path) -> Image.Image:
-    """The pixels of a PNG. Raises StudioError if it is damaged, or too large."""
-    with pictures.open_picture(path, ("PNG",), pictures.MAX_OWN_PIXELS) as file:
-        return file.convert("RGB")
 
 
 def values_of(found: PictureSettings, values: CreateValues, service: StudioService) -> CreateValues:

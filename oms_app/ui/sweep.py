@@ -82,8 +82,9 @@ class Sweep:
             self._service,
             self._controls,
             fields,
-            lambda values: GridJob(to_grid(values), self._service, self._show, self._say),
+            lambda values: GridJob(to_grid(values), self._service, self._show, self._say, self._save),
             streamed=[self._panel, self._table, *self._files, self._result],
+            shown=self._files,
         )
         self._table.change(None, self._table, None, js=SCROLL, **QUICK)
         self._close.click(lambda: gr.update(visible=False), None, self._panel, **QUICK)
@@ -101,15 +102,15 @@ class Sweep:
         if not ended:
             blank = {one: gr.update(value=None, interactive=False) for one in self._files}
             return updates | {self._panel: gr.update(visible=True)} | blank
-        updates[self._result] = result
+        return {**updates, self._result: result}
+
+    def _save(self, result: GridResult, session: str | None) -> Updates:
         row = [result.cells.get((0, column)) for column in range(1, 1 + len(LEVELS))]
         pictures = [cell.image.image for cell in row if isinstance(cell, GridCell)]
         if not pictures:
-            return updates
+            return {}
         try:
-            paths = self._service.save_sweep(pictures)
+            paths = self._service.save_sweep(pictures, session)
         except StudioError as error:
-            return updates | self._say(markup.alert(f"the animation is not saved: {error}"))
-        return updates | {
-            one: gr.update(value=path, interactive=True) for one, path in zip(self._files, paths, strict=True)
-        }
+            return self._say(markup.alert(f"the animation is not saved: {error}"))
+        return {one: gr.update(value=path, interactive=True) for one, path in zip(self._files, paths, strict=True)}

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict, deque
 from pathlib import Path
 
+from oms_app.engine.service import KEPT
 from oms_app.errors import StudioError
 from oms_app.pictures import open_picture
 from oms_app.ui.asgi import App, Message, Receive, Send, answer
@@ -22,7 +23,6 @@ MAX_MODEL = 8_000 * MB  # bytes of a .safetensors file; only owners may upload o
 MAX_UPLOAD = MAX_MODEL + MB
 MAX_FILES = 16  # in one request
 PER_VISITOR, PER_ALL = 256 * MB, 2_000 * MB  # bytes of pictures within KEPT
-KEPT = 60 * 60.0  # seconds, on a page for strangers
 MAX_VISITORS = 10_000
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
