@@ -259,9 +259,10 @@ class ExploreTab(SendingTab):
         return updates
 
     def _save_sheet(self, result: GridResult, session: str | None) -> Updates:
-        labels = [[*map(markup.without_isolates, one)] for one in (result.grid.row_labels, result.grid.column_labels)]
+        rows = [markup.without_isolates(label) for label in result.grid.row_labels]
+        columns = [markup.without_isolates(label) for label in result.grid.column_labels]
         try:
-            path = self._service.save_sheet(result.for_sheet(), *labels, session)
+            path = self._service.save_sheet(result.for_sheet(), rows, columns, session)
         except StudioError as error:
             return self._say(markup.alert(f"the sheet is not saved: {error}"))
         return {self._sheet: gr.update(value=path, interactive=True)}
