@@ -22,7 +22,7 @@ from oms_app.output import png
 from oms_app.output.sheets import tiled
 from oms_app.paths import EMBEDDED_FOLDER, atomic_write
 from oms_app.schema import OMS, RAW, GenerateRequest, GenerateResult, one_more_step, variant_of
-from oms_app.training.first_scenes import painter
+from oms_app.training.scenes import painter
 
 EXAMPLES = EMBEDDED_FOLDER / "examples"
 DOCS = Path(__file__).parents[1] / "docs" / "pictures"
@@ -32,7 +32,7 @@ PAIRS: tuple[tuple[str, int, dict[str, Any]], ...] = (
     ("mountains", 3, {"luminance": 20.0}),
     ("solid black background", 1, {"guidance_scale": 2.0}),
     ("mountains at night", 4, {}),
-    ("a snowy forest", 2, {}),
+    ("desert at noon", 14, {}),
     ("hills", 3, {"prompt": "dark", "guidance_scale": 1.5}),
     ("hills", 3, {"prompt": "bright", "guidance_scale": 1.5}),
     ("the sea at sunset", 5, {}),
@@ -72,7 +72,7 @@ def pair(studio: Studio) -> None:
         for prompt, seed, settings in (
             ("solid black background", 1, {"guidance_scale": 2.0}),
             ("mountains at night", 4, {}),
-            ("a snowy forest", 2, {}),
+            ("desert at noon", 14, {}),
             ("hills", 3, {"prompt": "dark"}),
         )
     ]

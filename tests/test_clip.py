@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from oms_app.evaluate import scene_clip, subject_classifier
-from oms_app.training.first_scenes import painter
 from oms_app.training.loop import Plan, State, train
 from oms_app.training.lumen.stages import HELD_OUT
+from oms_app.training.scenes import painter
 
 
 def test_its_scenes_are_its_own() -> None:

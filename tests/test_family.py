@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,11 @@ import torch
 from diffusers import DDIMScheduler, LCMScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file
 
+from oms_app.engine.studio import Studio
+from oms_app.errors import StudioError
 from oms_app.models import domain as domains
+from oms_app.models.catalog import Catalog
+from oms_app.schema import RAW, GenerateRequest
 from oms_app.training.lumen import family, gpu_recipe, recipe
 from oms_app.training.lumen import stages as lumen
 from oms_app.training.lumen.autoencoder import GUIDE, colours, loss
@@ -182,3 +187,51 @@ def test_a_gpu_takes_the_same_recipe_in_larger_sizes() -> None:
     assert (gpu.unet_widths, gpu.autoencoder_widths, gpu.growth) == (
         cpu.unet_widths, cpu.autoencoder_widths, cpu.growth,
     )  # fmt: skip
+
+
+def catalogue(base: Path, tmp_path: Path, member: family.Member, **more: Any) -> Catalog:
+    """A catalogue of the smoke model and of one member that adapts it."""
+    sampling = {"width": 256, "height": 256, "num_inference_steps": 4, "guidance_scale": 1.0}
+    entry = {"kind": "base", "title": "x", "defaults": sampling}
+    presets = tmp_path / "presets/models"
+    presets.mkdir(parents=True)
+    (presets / "base.json").write_text(json.dumps({**entry, "id": "base", "folder": str(base)}))
+    adapted = {**entry, "id": "adapted", "folder": str(base.with_name(f"lumen-{member}")), "adapts": "base", **more}
+    (presets / "adapted.json").write_text(json.dumps(adapted))
+    return Catalog(presets, home=tmp_path)
+
+
+@pytest.mark.parametrize("member", ["v", "zsnr"])
+def test_a_base_that_is_stored_as_a_lora_is_a_model_of_its_own(
+    base: Path, member: family.Member, tmp_path: Path
+) -> None:
+    """The same pictures as diffusers' own with the LoRA loaded beside it, and the base itself is unchanged."""
+    out = train(base, member)
+    studio = Studio(catalog=catalogue(base, tmp_path, member))
+    request = GenerateRequest(prompt="a red circle", seed=0, model="adapted", variants=(RAW,))
+    alone = np.asarray(studio.generate(request.model_copy(update={"model": "base"})).images[0].image)
+    made = np.asarray(studio.generate(request).images[0].image)
+    again = np.asarray(studio.generate(request.model_copy(update={"model": "base"})).images[0].image)
+    assert np.array_equal(alone, again) and not np.array_equal(alone, made)
+
+    pipeline = lumen.load(base)
+    pipeline.scheduler = DDIMScheduler.from_config(DDIMScheduler.load_config(out / "scheduler"))
+    pipeline.load_lora_weights(out, weight_name="pytorch_lora_weights.safetensors", local_files_only=True)
+    assert np.abs(made.astype(int) - paint(pipeline, 4, 1.0)).max() <= 1
+    assert studio.unknown_words("adapted", "a red xyzzy") == ("xyzzy",)
+
+
+def test_an_entry_that_adapts_nothing_whole_is_refused(base: Path, tmp_path: Path) -> None:
+    train(base, "v")
+    with pytest.raises(StudioError, match="'adapted' adapts 'nothing', which is not a whole base of the catalogue"):
+        catalogue(base, tmp_path, "v", adapts="nothing")
+    with pytest.raises(StudioError, match="only a base in a folder can adapt another base"):
+        catalogue(base, tmp_path / "other", "v", adapts="adapted")
+
+
+def test_a_member_without_its_base_or_its_lora_is_not_available(base: Path, tmp_path: Path) -> None:
+    train(base, "v")
+    entries = catalogue(base, tmp_path, "v", folder=str(tmp_path / "empty"))
+    assert not entries.available(entries.entries["adapted"])
+    with pytest.raises(StudioError, match="the files of 'adapted' are not at"):
+        entries.find("adapted", "base")

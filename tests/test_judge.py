@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from oms_app.evaluate import fidelity, light_words, subject_classifier
-from oms_app.training.first_scenes import painter
-from oms_app.training.first_scenes.captions import COLOURS
-from oms_app.training.first_scenes.figures import FIGURES, SHAPES
-from oms_app.training.first_scenes.landscapes import LANDSCAPES
 from oms_app.training.lumen.stages import HELD_OUT
+from oms_app.training.scenes import painter
+from oms_app.training.scenes.figures import FIGURES
+from oms_app.training.scenes.landscapes import LANDSCAPES
+from oms_app.training.scenes.shapes import SHAPES
+from oms_app.training.scenes.words import COLOURS
 
 
 def test_labels_name_every_kind_of_scene_once() -> None:

@@ -25,7 +25,7 @@ from oms_app.prestep.leak import from_modes, low_modes
 from oms_app.prestep.spread import SpreadConfig, SpreadHead, deviation_of, generator_of, pool
 from oms_app.schema import OMS, RAW
 from oms_app.training import spread
-from oms_app.training.first_scenes import painter
+from oms_app.training.scenes import painter
 
 CONFIG = SpreadConfig(text_width=6, channels=2, modes=2, components=3, width=8)
 SAMPLES = 3_000

@@ -59,7 +59,7 @@ def test_each_prompt_has_scenes_of_that_caption() -> None:
     prompts = spread.read_prompts() if (EMBEDDED_FOLDER / "prompts.json").exists() else ()
     if not prompts:
         pytest.skip("the prompts were not selected yet")
-    from oms_app.training.first_scenes.painter import draw
+    from oms_app.training.scenes.painter import draw
 
     assert [one.caption for one in prompts] == [text for text, _ in PROMPTS[: spread.PROMPT_COUNT]]
     for one in prompts:

@@ -14,8 +14,10 @@ from oms_app.cli.extras import require
 from oms_app.cli.options import (
     DeviceOption,
     JsonOption,
+    LoraOption,
     ModelOption,
     open_studio,
+    parse_lora,
     parse_variants,
     variants_parameter,
     with_parameters,
@@ -52,6 +54,7 @@ def luminance(
     captions: Annotated[int, typer.Option(min=2, max=1_000, help="Number of held-out captions.")] = 200,
     variants: str | None = None,
     seed: SeedOption = 0,
+    lora: LoraOption = None,
     processes: ProcessesOption = 1,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -71,6 +74,7 @@ def luminance(
             seed=seed,
             on_caption=progress.count_captions,
             processes=processes,
+            loras=[parse_lora(text) for text in lora or ()],
         )
         report = measure(samples)
     summary = f"{report['model']}, {report['n']} captions, seed {report['seed']}; intervals of 95 %"
@@ -83,6 +87,7 @@ def quality(
     captions: Annotated[int, typer.Option(min=14, max=1_000, help="Number of held-out captions.")] = 200,
     variants: str | None = None,
     seed: SeedOption = 0,
+    lora: LoraOption = None,
     plot: Annotated[
         Path | None, typer.Option(help="Output PNG: frequencies of the pictures' means (Fig. 6 of the paper).")
     ] = None,
@@ -109,6 +114,7 @@ def quality(
             feature_extractor=clip.encode_images,
             on_caption=progress.count_captions,
             processes=processes,
+            loras=[parse_lora(text) for text in lora or ()],
         )
         report = measure(samples, clip.encode_texts)
         if plot is not None:

@@ -15,6 +15,7 @@ from oms_app.cli.options import (
     CORRECTIONS_PANEL,
     DeviceOption,
     JsonOption,
+    LoraOption,
     MemoryOption,
     PrecisionOption,
     field_help,
@@ -73,9 +74,7 @@ def generate(
             "What else is given replaces them.",
         ),
     ] = None,
-    lora: Annotated[
-        list[str] | None, typer.Option(help="A catalogue id or a .safetensors file, or ID:SCALE; may be repeated.")
-    ] = None,
+    lora: LoraOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     memory: MemoryOption = "auto",

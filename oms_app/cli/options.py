@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 CORRECTIONS_PANEL = "Corrections"  # heading of their options in the help
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else there.")]
+LoraOption = Annotated[
+    list[str] | None,
+    typer.Option("--lora", help="A catalogue id or a .safetensors file, or ID:SCALE; may be repeated."),
+]
 ModelOption = Annotated[str, typer.Option("--model", help="A catalogue id, a diffusers folder or a .safetensors file.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, float32, float16 or bfloat16.")]

@@ -72,11 +72,16 @@ class Resolver:
     def base_key(self, entry: Entry, loras: Sequence[Lora] = (), fallback: OomFallback = OomFallback.NONE) -> ModelKey:
         """The store's key of a base, different for each set of LoRAs. Raises StudioError for an unknown LoRA."""
         adapters = tuple((self.catalog.lora(lora.id), lora.scale) for lora in loras if lora.scale != 0.0)
-        folder = self.catalog.folder(entry).resolve()
+        scheduler = None
+        if entry.adapts:
+            own = self.catalog.folder(entry).resolve()
+            adapters = ((self.catalog.lora(str(own)), 1.0), *adapters)
+            scheduler = own / "scheduler"
+        folder = self.catalog.weights(entry).resolve()
         size = size_on_disk(folder)
         dtype = self._policy.dtype(size.total)
         mode = self._policy.place(size, dtype, fallback)
-        return ModelKey("base", folder, self._device, dtype, adapters, mode)
+        return ModelKey("base", folder, self._device, dtype, adapters, mode, scheduler)
 
     def _module_key(self, entry: Entry, base: LoadedBase) -> ModelKey:
         """The key of a module for a base: in its precision, and offloaded if the base's parts are."""

@@ -202,7 +202,7 @@ class StudioService:
 
     def vocabulary(self, model_id: str) -> list[str]:
         """The words that a model with a small vocabulary knows, in order; empty for models that read any word."""
-        return sorted(read_vocabulary(self._catalog.folder(self._catalog.entries[model_id])))
+        return sorted(read_vocabulary(self._catalog.weights(self._catalog.entries[model_id])))
 
     def statistics(self) -> dict[str, Any]:
         """Of the store of loaded models, see `store.Statistics`. Waits for the engine."""

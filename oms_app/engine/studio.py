@@ -129,11 +129,11 @@ class Studio:
     def unknown_words(self, model_id: str, *texts: str) -> tuple[str, ...]:
         """Words that a model with a small vocabulary does not know, each once. Fast: no weights are loaded."""
         entry = self.catalog.find(model_id, "base")
-        return unknown_words(read_vocabulary(self.catalog.folder(entry)), *texts)
+        return unknown_words(read_vocabulary(self.catalog.weights(entry)), *texts)
 
     def word_suggestions(self, model_id: str, *texts: str) -> dict[str, tuple[str, ...]]:
         """The unknown words of the texts, each with the known words nearest to it."""
-        vocabulary = read_vocabulary(self.catalog.folder(self.catalog.find(model_id, "base")))
+        vocabulary = read_vocabulary(self.catalog.weights(self.catalog.find(model_id, "base")))
         return {word: nearest(word, vocabulary) for word in unknown_words(vocabulary, *map(without_syntax, texts))}
 
     def statistics(self) -> StoreStatistics:
@@ -369,7 +369,7 @@ class Studio:
         None if the device is in use, if other work came, or if the model is too big for drafts on this device.
         """
         complete = self.complete(request)
-        if self.device.type == "cpu" and size_on_disk(self.catalog.folder(complete.entry)).total > MOST_BYTES_ON_CPU:
+        if self.device.type == "cpu" and size_on_disk(self.catalog.weights(complete.entry)).total > MOST_BYTES_ON_CPU:
             return None
         run = Run(None, self._worker.is_wanted)
         work = partial(self.paint, complete if whole else in_few_steps(complete), run)

@@ -25,10 +25,12 @@ from oms_app.models.text import load_encoder
 from oms_app.paths import EMBEDDED_FOLDER
 from oms_app.prestep.step import predicted_x0
 from oms_app.schema import GenerateRequest
-from oms_app.training.first_scenes.captions import COLOURS, SUBJECTS, article
-from oms_app.training.first_scenes.figures import FIGURES, SHAPES
-from oms_app.training.first_scenes.landscapes import LANDSCAPES
-from oms_app.training.first_scenes.painter import SIZE, apart_from
+from oms_app.training.scenes.captions import article
+from oms_app.training.scenes.figures import FIGURES
+from oms_app.training.scenes.landscapes import LANDSCAPES
+from oms_app.training.scenes.painter import SIZE, apart_from
+from oms_app.training.scenes.shapes import SHAPES
+from oms_app.training.scenes.words import COLOURS, SUBJECTS
 
 COUNT = 100
 LIMIT = 20.0  # ΔE, CIE76
@@ -99,7 +101,7 @@ def measure_predictions(count: int = COUNT) -> dict[str, float]:
     cpu = torch.device("cpu")
     base = load_base(EMBEDDED_FOLDER, cpu, torch.float32)
     module = load_module(EMBEDDED_FOLDER / "oms", cpu, torch.float32)
-    encoder = load_encoder(EMBEDDED_FOLDER / "oms", cpu, torch.float32)
+    encoder = load_encoder(EMBEDDED_FOLDER, cpu, torch.float32)
     distances = []
     for i, (prompt, _, background) in enumerate(background_prompts(count)):
         noise = draw(i, (4, SIZE // 8, SIZE // 8), cpu, torch.float32)

@@ -18,8 +18,8 @@ from oms_app.evaluate.neutral_prompts import PROMPTS
 from oms_app.evaluate.pictures import CAPTIONS, REFERENCES
 from oms_app.evaluate.spread import NEUTRAL_PROMPTS, PROMPT_COUNT, SCENES_PER_PROMPT
 from oms_app.paths import atomic_write
-from oms_app.training.first_scenes import painter
 from oms_app.training.lumen.stages import HELD_OUT
+from oms_app.training.scenes import painter
 
 POOL = 40_000
 COUNT = 1_000

@@ -15,7 +15,7 @@ import numpy as np
 
 from oms_app.engine.studio import Studio
 from oms_app.schema import OMS, GenerateRequest
-from oms_app.training.first_scenes.captions import article
+from oms_app.training.scenes.captions import article
 
 SUBJECTS = ("circle", "star", "heart", "ring", "square", "ball", "flower", "tree", "fish", "mushroom", "cat")
 PROMPTS = (

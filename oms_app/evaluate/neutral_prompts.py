@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oms_app.training.first_scenes.captions import article
+from oms_app.training.scenes.captions import article
 
 _LANDSCAPES = {
     "mountains": ("mountains", "mountain range", "mountain landscape", "peaks", "a photo of mountains"),

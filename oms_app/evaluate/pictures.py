@@ -26,7 +26,7 @@ from oms_app.engine.studio import Studio
 from oms_app.errors import StudioError
 from oms_app.fields import MAX_SEED
 from oms_app.paths import EMBEDDED, EMBEDDED_FOLDER
-from oms_app.schema import Frozen, GenerateRequest, Variant
+from oms_app.schema import Frozen, GenerateRequest, Lora, Variant
 
 CAPTIONS = EMBEDDED_FOLDER / "captions.json"
 REFERENCES = 4  # scenes per caption
@@ -87,13 +87,15 @@ def collect_samples(
     entries: Sequence[CaptionEntry] | None = None,
     draw_scene: DrawScene | None = None,
     processes: int = 1,
+    loras: Sequence[Lora] = (),
 ) -> EvalSamples:
     """One picture of each variant for each of `captions` captions, selected by `seed`; caption i has seed `seed + i`.
 
     feature_extractor: features of pictures and scenes, such as SceneClip.encode_images; None records means only.
     on_caption(done, total): progress. entries, draw_scene: captions instead of the shipped ones, and how a scene is
     drawn from its seed. processes: how many share the captions, each with its own model and one thread; on two cores
-    two of them are 1.4 times as fast as one with two threads. Records are in evaluation/ in the user's folder.
+    two of them are 1.4 times as fast as one with two threads. loras: fused into the model. Records are in evaluation/
+    in the user's folder.
     Raises StudioError if there are fewer held-out captions than `captions`, or the seed is too large.
     """
     available = read_captions() if entries is None else entries
@@ -102,8 +104,8 @@ def collect_samples(
     if seed + captions > MAX_SEED:
         raise StudioError(f"--seed is {seed}: take 0 to {MAX_SEED - captions}")
     selected = tuple(available[i] for i in np.random.default_rng(seed).permutation(len(available))[:captions])
-    folder = studio.home / "evaluation" / state_key(studio, model, seed, available)
-    job = EvalJob(folder, model, seed, selected, tuple(variants), feature_extractor, draw_scene)
+    folder = studio.home / "evaluation" / state_key(studio, model, seed, available, *loras)
+    job = EvalJob(folder, model, seed, selected, tuple(variants), feature_extractor, draw_scene, tuple(loras))
     records = job.read_records()
     missing = job.missing(records)
 
@@ -134,6 +136,7 @@ class EvalJob:
     variants: tuple[Variant, ...]
     feature_extractor: FeatureExtractor | None
     draw_scene: DrawScene | None
+    loras: tuple[Lora, ...] = ()
 
     def read_records(self) -> dict[str, Records]:
         """What was recorded before: "scenes", and "of NAME" for each variant."""
@@ -154,7 +157,9 @@ class EvalJob:
             records["scenes"].add(i, means, extract(scenes) if extract else None)
         missing = tuple(v for v in self.variants if not records[f"of {v.name}"].has(i, extract is not None))
         if missing:
-            request = GenerateRequest(prompt=entry.caption, model=self.model, variants=missing, seed=self.seed + i)
+            request = GenerateRequest(
+                prompt=entry.caption, model=self.model, loras=self.loras, variants=missing, seed=self.seed + i
+            )
             images = studio.generate(request).images
             features = extract(np.stack([np.asarray(image.image) for image in images])) if extract else None
             for k, image in enumerate(images):
@@ -259,6 +264,6 @@ def state_key(studio: Studio, *more: object) -> str:
 
 
 def _draw_scene(seed: int) -> NDArray[np.uint8]:
-    from oms_app.training.first_scenes.painter import draw
+    from oms_app.training.scenes.painter import draw
 
     return draw(seed).image

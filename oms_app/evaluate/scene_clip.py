@@ -27,10 +27,10 @@ from tqdm.auto import tqdm
 from transformers import CLIPTokenizer
 
 from oms_app.paths import EMBEDDED_FOLDER
-from oms_app.training.first_scenes import painter
 from oms_app.training.loop import Batch, Plan, State, train
 from oms_app.training.lumen import text_encoder
 from oms_app.training.lumen.autoencoder import to_tensor
+from oms_app.training.scenes import painter
 
 logger = logging.getLogger(__name__)
 FOLDER = EMBEDDED_FOLDER / "clip"

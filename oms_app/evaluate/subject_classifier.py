@@ -21,12 +21,14 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from oms_app.paths import EMBEDDED_FOLDER
-from oms_app.training.first_scenes import painter
-from oms_app.training.first_scenes.figures import FIGURES, MARKS, SHAPES
-from oms_app.training.first_scenes.landscapes import LANDSCAPES
 from oms_app.training.loop import Batch, Plan, State, train
 from oms_app.training.lumen.autoencoder import to_tensor
 from oms_app.training.lumen.stages import work_folder
+from oms_app.training.scenes import painter
+from oms_app.training.scenes.captions import Facts
+from oms_app.training.scenes.figures import FIGURES
+from oms_app.training.scenes.landscapes import LANDSCAPES
+from oms_app.training.scenes.shapes import SHAPES
 
 logger = logging.getLogger(__name__)
 SIDE = 64  # pixels per side of its input
@@ -39,12 +41,11 @@ LABELS: tuple[str, ...] = (
     "solid",
     *(f"shape {name}" for name in SHAPES),
     *(f"figure {name}" for name in FIGURES),
-    *(f"mark {name}" for name in MARKS),
     *(f"landscape {name}" for name in LANDSCAPES),
 )
 
 
-def label_of(facts: painter.FirstFacts) -> str:
+def label_of(facts: Facts) -> str:
     """The label of a scene, one of LABELS."""
     return "solid" if facts.kind == "solid" else f"{facts.kind} {facts.subject}"
 

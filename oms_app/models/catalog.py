@@ -54,6 +54,8 @@ class Entry(Frozen):
     entries that it requires, such as its text encoder. domain: the name of its latent domain (see domain.py); None is
     unknown.
     second_moment: mean of the squared scaled latents over its training data, m2 of the paper's Table 1, if measured.
+    adapts: of a base that is stored as a LoRA, the id of the base whose weights it changes; `folder` then contains the
+    LoRA and, in scheduler/, the configuration of the scheduler.
     """
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
@@ -71,6 +73,7 @@ class Entry(Frozen):
     licence: str = "unknown"
     second_moment: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     defaults: Defaults | None = None
+    adapts: str = ""
 
     @model_validator(mode="after")
     def _it_lies_somewhere(self) -> Entry:
@@ -86,6 +89,8 @@ class Entry(Frozen):
     def _a_base_has_defaults(self) -> Entry:
         if self.kind == "base" and self.defaults is None:
             raise ValueError(f"the base model {self.id!r} has no defaults")
+        if self.adapts and (self.kind != "base" or self.repository or self.adapts == self.id):
+            raise ValueError(f"{self.id!r} adapts {self.adapts!r}: only a base in a folder can adapt another base")
         return self
 
 
@@ -134,6 +139,10 @@ class Catalog:
             if entry.id in self.entries:
                 raise StudioError(f"{path.name}: the id {entry.id!r} is taken by another file of {self.presets}")
             self.entries[entry.id] = entry
+        for entry in self.entries.values():
+            on = self.entries.get(entry.adapts)
+            if entry.adapts and (on is None or on.kind != "base" or on.adapts):
+                raise StudioError(f"{entry.id!r} adapts {entry.adapts!r}, which is not a whole base of the catalogue")
         self.own: frozenset[str] = frozenset()
         self.warnings: list[str] = []
         self._read_own()
@@ -155,7 +164,7 @@ class Catalog:
 
     def include(self, entry: Entry) -> None:
         """Adds a model of the user's own. Raises StudioError if it cannot be one."""
-        if entry.kind not in OWN_KINDS or entry.repository or not Path(entry.folder).is_absolute():
+        if entry.kind not in OWN_KINDS or entry.repository or entry.adapts or not Path(entry.folder).is_absolute():
             raise StudioError(f"{entry.id!r} is not a {' or '.join(OWN_KINDS)} with an absolute path: add it again")
         if entry.id in self.entries:
             raise StudioError(f"the id {entry.id!r} is taken: add it under another name")
@@ -171,8 +180,14 @@ class Catalog:
     def folder(self, entry: Entry) -> Path:
         return self.root / entry.folder if entry.folder else self.downloads / entry.id
 
+    def weights(self, base: Entry) -> Path:
+        """The folder or file of a base's weights: of one that is stored as a LoRA, those that the LoRA changes."""
+        return self.folder(self.entries[base.adapts] if base.adapts else base)
+
     def available(self, entry: Entry) -> bool:
         folder = self.folder(entry)
+        if entry.adapts:
+            return lora_in(folder) is not None and self.available(self.entries[entry.adapts])
         try:
             if entry.repository:
                 return (folder / MARKER).is_file()

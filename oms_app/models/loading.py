@@ -19,7 +19,7 @@ from oms_app.models import spread_files
 from oms_app.models.config_bounds import check_part
 from oms_app.models.failures import library_errors
 from oms_app.models.folder_kinds import refuse_pickles, refuse_quantised
-from oms_app.models.folders import load_folder
+from oms_app.models.folders import load_folder, load_scheduler
 from oms_app.models.lora import Adapters, fuse_loras
 from oms_app.models.lora_formats import lora_files
 from oms_app.models.memory import Bytes, MemoryMode, place, size_on_disk, slow_precision_note
@@ -38,7 +38,8 @@ TITLES = {"oms": "an OMS module", "singdiffusion": "a SingDiffusion module"}
 
 @dataclass(frozen=True)
 class ModelKey:
-    """The store's cache key. stamp: identifies the files, so that a replaced file counts as another model."""
+    """The store's cache key. scheduler: the folder of its configuration, if it is not the base's own. stamp: identifies
+    the files, so that a replaced file counts as another model."""
 
     kind: Literal["base", "oms", "singdiffusion", "signal_leak", "text"]
     folder: Path
@@ -46,6 +47,7 @@ class ModelKey:
     dtype: torch.dtype
     adapters: Adapters = ()
     mode: MemoryMode = "full"
+    scheduler: Path | None = None
     stamp: Stamp = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
@@ -58,7 +60,7 @@ class ModelKey:
 
     def _stamp_now(self) -> Stamp:
         adapters = (file for path, _ in self.adapters for file in lora_files(path))
-        return stamp_of(self.folder, *adapters)
+        return stamp_of(self.folder, *adapters, *([self.scheduler] if self.scheduler else []))
 
 
 OWN_ENCODER = ""  # the module's folder contains its text encoder instead of naming one
@@ -141,7 +143,7 @@ def load(key: ModelKey) -> LoadedBase | LoadedModule | LoadedLeak | TextEncoder:
     """Loads what the key names. Raises StudioError, in one line, for anything that cannot be read or trusted."""
     device = torch.device(key.device)
     if key.kind == "base":
-        return load_base(key.folder, device, key.dtype, key.adapters, key.mode)
+        return load_base(key.folder, device, key.dtype, key.adapters, key.mode, key.scheduler)
     if key.kind == "oms" or key.kind == "singdiffusion":
         return load_module(key.folder, device, key.dtype, key.kind, waits=key.mode != "full")
     if key.kind == "signal_leak":
@@ -160,10 +162,22 @@ def expected_bytes(key: ModelKey) -> Bytes:
 
 
 def load_base(
-    folder: Path, device: torch.device, dtype: torch.dtype, adapters: Adapters = (), mode: MemoryMode = "full"
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    adapters: Adapters = (),
+    mode: MemoryMode = "full",
+    scheduler: Path | None = None,
 ) -> LoadedBase:
-    """A stock pipeline from a diffusers folder or a single .safetensors file, with LoRAs fused into it."""
+    """A stock pipeline from a diffusers folder or a single .safetensors file, with LoRAs fused into it.
+
+    scheduler: a folder with the configuration of another scheduler.
+    """
     pipeline = load_single_file(folder, dtype) if folder.is_file() else load_folder(folder, dtype)
+    if scheduler:
+        pipeline.scheduler = load_scheduler(
+            scheduler, read_json(scheduler / "scheduler_config.json").get("_class_name")
+        )
     fuse_loras(pipeline, adapters)
     with library_errors(f"the VAE of {folder} cannot encode pictures", "restore its files"):
         known = domains.fingerprint(pipeline.vae)  # in full precision: independent of that in which the model runs

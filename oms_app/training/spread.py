@@ -28,7 +28,6 @@ from oms_app.models.text import TextEncoder, load_encoder
 from oms_app.paths import atomic_path
 from oms_app.prestep.spread import SpreadConfig, SpreadHead, deviation_of, pool
 from oms_app.prestep.step import predicted_x0
-from oms_app.training.first_scenes import painter as first_scenes
 from oms_app.training.loop import pick_device
 from oms_app.training.lumen import autoencoder, stages
 from oms_app.training.scenes import painter as scenes
@@ -43,7 +42,7 @@ UNSEEN = 0.1  # share of the scenes, the last ones, on which the head is chosen
 CHECK_EVERY = 100  # steps
 
 
-Draw = Callable[[int], first_scenes.FirstScene | scenes.Scene]
+Draw = Callable[[int], scenes.Scene]
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,8 @@ class Source:
 
 def draw_of(base: Path) -> Draw:
     """The painter of the scenes that a base was trained on, by its vocabulary. Raises StudioError if there is none."""
-    words = read_vocabulary(base)
-    for painter in (first_scenes, scenes):
-        if words == frozenset(part for word in painter.VOCABULARY for part in word.lower().split()):
-            return painter.draw
+    if read_vocabulary(base) == frozenset(part for word in scenes.VOCABULARY for part in word.lower().split()):
+        return scenes.draw
     raise StudioError(f"{base} was not trained on the scenes that this command draws: use lumen")
 
 
@@ -102,7 +99,7 @@ def deviations(source: Source, work: Path, count: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _part(source: Source, drawn: Sequence[first_scenes.FirstScene | scenes.Scene], seed: int) -> tuple[Tensor, Tensor]:
+def _part(source: Source, drawn: Sequence[scenes.Scene], seed: int) -> tuple[Tensor, Tensor]:
     device = source.module.device
     latents = autoencoder.encode(source.vae, np.stack([scene.image for scene in drawn]), device)
     captions = [scene.captions[:CAPTIONS] for scene in drawn]

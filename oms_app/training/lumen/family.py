@@ -92,14 +92,17 @@ def add_lora(unet: UNet2DConditionModel, rank: int) -> None:
 
 
 def scheduler_config(member: Member) -> dict[str, Any]:
-    """The configuration of the scheduler that a member is to be used with."""
+    """The configuration, with its class, of the scheduler that a member is to be used with."""
     config = dict(scheduler().config)
     config.pop("_use_default_values")  # from_config would put the defaults back in place of what is set here
+    made: LCMScheduler | DDIMScheduler
     if member == "lcm":
-        return dict(LCMScheduler.from_config(config, original_inference_steps=SOLVER_STEPS).config)
-    if member in ("v", "zsnr"):
-        config |= {"prediction_type": "v_prediction", "rescale_betas_zero_snr": member == "zsnr"}
-    return dict(DDIMScheduler.from_config(config).config)
+        made = LCMScheduler.from_config(config, original_inference_steps=SOLVER_STEPS)
+    else:
+        if member in ("v", "zsnr"):
+            config |= {"prediction_type": "v_prediction", "rescale_betas_zero_snr": member == "zsnr"}
+        made = DDIMScheduler.from_config(config)
+    return {"_class_name": type(made).__name__, **made.config}
 
 
 def alphas_of(member: Member) -> torch.Tensor:

@@ -6,11 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from oms_app.training.first_scenes.figures import SHAPES, draw_shape
 from oms_app.training.scenes.canvas import Canvas, Point, regular
 from oms_app.training.scenes.sky import Rgb, rgb
 
-__all__ = ["FIGURES", "SHAPES", "draw_shape"]
 GREEN = rgb(0.20, 0.50, 0.22)
 
 

@@ -15,8 +15,9 @@ from oms_app.measure.color import srgb_to_lab
 from oms_app.training.scenes import captions
 from oms_app.training.scenes.canvas import Canvas
 from oms_app.training.scenes.captions import ORDINARY_CHROMA, Facts, SceneLook, Speaker
-from oms_app.training.scenes.figures import FIGURES, SHAPES, draw_shape
+from oms_app.training.scenes.figures import FIGURES
 from oms_app.training.scenes.landscapes import LANDSCAPES, draw_landscape
+from oms_app.training.scenes.shapes import SHAPES, draw_shape
 from oms_app.training.scenes.sky import SIDES, TIMES, WEATHERS, Light
 from oms_app.training.scenes.words import COLOURS
 

@@ -1,1 +1,0 @@
-"""Captioned procedural scenes of Lumen's first generation. The shipped weights are measured against them."""
