@@ -36,7 +36,7 @@ from oms_app.prestep.step import mix, ode_step
 FEEDBACK = 0.7  # share of the steps with feedback
 NEWTON_STEPS = 6  # to find the shift whose clipped mean is the target
 # After which shares of the steps x̂0 is decoded, and how much smaller than a picture's latents.
-MEASURED_BRIGHTNESS, MEASURED_COLOUR = ((0.45, 4),), ((0.35, 4), (0.55, 2))
+MEASURED_BRIGHTNESS, MEASURED_COLOUR = ((0.45, 1),), ((0.35, 4), (0.55, 2))
 MEMORY = 0.7  # weight of the earlier steps in what is known of how much of a shift stays
 PER_STEP = 0.35  # share of the error that one step is to correct
 MAX_GAIN = 2.5  # how many times the error a shift may be
