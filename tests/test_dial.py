@@ -105,13 +105,26 @@ def test_a_measured_response_leads_to_the_target_although_the_network_takes_most
         cells = steering.colours.cells(belief)
         decoded = answers @ cells.mean((1, 2)) + torch.tensor([0.15, 0.0, 0.1])
         if steering.measures(step, 20):
-            changes = steering.trial_changes(belief, decoded)
+            steering.learn_picture(belief, decoded.view(3, 1, 1))
             if not steering.knows_response:
+                changes = steering.trial_changes(belief, decoded)
                 steering.learn_response(changes, changes @ answers.T)
-            steering.learn_colour(belief, decoded)
         belief = torch.lerp(belief, steering.move(belief), 0.35)
     got = answers @ steering.colours.cells(belief).mean((1, 2)) + torch.tensor([0.15, 0.0, 0.1])
     torch.testing.assert_close(got, torch.tensor([0x30, 0x98, 0x90]) / 255, atol=0.05, rtol=0)
+
+
+def test_a_picture_that_clips_is_moved_further() -> None:
+    """Half of the picture is black already, so only the other half darkens."""
+    decoded = torch.cat([torch.zeros(3, 8, 4), torch.full((3, 8, 4), 0.8)], dim=2)
+    shifts = {}
+    for name, picture in (("clipped", decoded), ("level", torch.full((3, 8, 8), 0.4))):
+        steering, belief = Steering(Target(luminance=30), colours()), torch.full((4, 8, 8), 0.1)
+        steering.learn_picture(belief, picture)
+        assert steering.knows_response  # no picture is decoded for a trial
+        cells = [steering.colours.cells(x0).mean() for x0 in (belief, steering.move(belief))]
+        shifts[name] = cells[1] - cells[0]
+    assert float(shifts["clipped"] / shifts["level"]) == pytest.approx(2.0, abs=0.05)
 
 
 def test_half_a_tint_is_half_way() -> None:

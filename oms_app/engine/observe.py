@@ -85,10 +85,10 @@ class StepObserver:
         steerings = [self._steerings[row] for row in rows]
         for one, steering in zip(x0, steerings, strict=True):
             if factor := steering.measures(step, steps):
-                colour = self._mean_colours(one[None], factor)[0]
+                decoded = self._decoded(one[None], factor)[0]
+                steering.learn_picture(one, decoded)
                 if not steering.knows_response:
-                    steering.learn_response(*self._tried(one, steering, colour))
-                steering.learn_colour(one, colour)
+                    steering.learn_response(*self._tried(one, steering, decoded.mean((1, 2))))
         return torch.stack([steering.move(one) for steering, one in zip(steerings, x0, strict=True)])
 
     def _tried(self, x0: Tensor, steering: Steering, colour: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,13 +96,13 @@ class StepObserver:
         changes = steering.trial_changes(x0, colour).to(x0)
         cells = changes.view(-1, 3, 1, 1).expand(-1, -1, *x0.shape[1:])
         pictures = torch.stack([x0, *(x0 + steering.colours.change(one) for one in cells)])
-        means = self._mean_colours(pictures, POOLED_TRIALS)
+        means = self._decoded(pictures, POOLED_TRIALS).mean((2, 3))
         return changes, means[1:] - means[:1]
 
     @torch.no_grad()
-    def _mean_colours(self, x0: Tensor, factor: int) -> Tensor:
-        """(n, 3), 0…1: of pictures decoded at a fraction of their size, which costs little."""
+    def _decoded(self, x0: Tensor, factor: int) -> Tensor:
+        """(n, 3, H, W), 0…1: pictures, with a factor above 1 at that fraction of their size, which costs little."""
         while factor > 1 and min(x0.shape[-2:]) // factor < SMALLEST:
             factor //= 2
         decoded = decode_latents(self._base.pipeline.vae, avg_pool2d(x0, factor) if factor > 1 else x0)
-        return ((decoded.float().clamp(-1, 1) + 1) / 2).mean((2, 3))
+        return (decoded.float().clamp(-1, 1) + 1) / 2

@@ -112,8 +112,8 @@ class Steering:
     picture's own light comes from the other side, a coefficient of the direction.
     On the CPU: _seen, (3,) each, a decoded mean colour of x̂0 and the mean of its cells. _response, (3, 3), the change
     of the decoded mean colour, its rows, for changes of the cells, its columns; a multiple of the identity if only
-    brightness is set. _mean, _shift, (3,), of the last step's cells, and by how much they were moved. _kept,
-    Σ kept · shift and Σ shift²; their quotient is the share that stays.
+    brightness is set, which the decoded picture says without a trial. _mean, _shift, (3,), of the last step's cells,
+    and by how much they were moved. _kept, Σ kept · shift and Σ shift²; their quotient is the share that stays.
     """
 
     target: Target
@@ -146,30 +146,27 @@ class Steering:
         return self._response is not None
 
     def trial_changes(self, x0: Tensor, decoded: Tensor) -> Tensor:
-        """(n, 3): changes of the cells of x̂0 (C, h, w) whose effect is worth knowing, one a row.
+        """(3, 3): changes of the cells of x̂0 (C, h, w) whose effect is worth knowing, one a row, one channel each.
 
-        n is 3, or 1 if only brightness is set: then all channels change alike. decoded: its mean colour (3,).
+        decoded: its mean colour (3,).
         """
         if self.free is None:
             self.learn_free_light(self.colours.cells(x0.float()))
-        error, directions = self._wanted(decoded.float()) - decoded.float(), torch.eye(3)
-        if self.target.only_brightness:
-            error, directions = error.mean()[None], torch.ones(1, 3)
-        sizes = torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL)
-        return sizes[:, None] * directions.to(sizes)
+        error = self._wanted(decoded.float()) - decoded.float()
+        return torch.diag(torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL))
 
     def learn_response(self, changes: Tensor, effects: Tensor) -> None:
-        """By how much `changes` of the cells (n, 3) change the decoded mean colour: `effects` (n, 3), both by rows."""
-        changes, effects = changes.cpu().double(), effects.cpu().double()
-        if self.target.only_brightness:
-            response = torch.eye(3, dtype=torch.float64) * effects.mean() / changes.mean()
-        else:
-            response = torch.linalg.solve(changes, effects).T
-        self._response = response.float()
+        """By how much `changes` of the cells (3, 3) change the decoded mean colour: `effects` (3, 3), both by rows."""
+        self._response = torch.linalg.solve(changes.cpu().double(), effects.cpu().double()).T.float()
 
-    def learn_colour(self, x0: Tensor, decoded: Tensor) -> None:
-        """What x̂0 (C, h, w) looks like: its decoded mean colour (3,)."""
-        self._seen = decoded.float().cpu(), self.colours.cells(x0.float()).mean((1, 2)).cpu()
+    def learn_picture(self, x0: Tensor, decoded: Tensor) -> None:
+        """What x̂0 (C, h, w) looks like: decoded (3, H, W), 0…1. How its brightness answers to a shift, clipping tells."""
+        self._seen = decoded.mean((1, 2)).cpu(), self.colours.cells(x0.float()).mean((1, 2)).cpu()
+        if self.target.only_brightness:
+            mean = decoded.mean()
+            error = (self._wanted(self._seen[0]) - self._seen[0]).mean().to(mean)
+            change = torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL)
+            self._response = torch.eye(3) * float(((decoded + change).clamp(0, 1).mean() - mean) / change)
 
     def move(self, x0: Tensor) -> Tensor:
         """x̂0 (C, h, w) in the light that was set, in float32."""
