@@ -12,13 +12,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 from conftest import ROOT
 from page_client import API, Visitor, ask
+from PIL import Image
 
 from oms_app.cli import logs, startup
 from oms_app.engine.worker import DeviceWorker
@@ -79,6 +82,40 @@ def test_a_signal_ends_the_page_while_it_generates(environment: dict[str, str], 
         assert code in (0, 130) and time.monotonic() - began < 2
         assert process.stdout and "Traceback" not in process.stdout.read()
     assert not list((Path(environment["OMS_HOME"]) / "pictures").glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("how", ["command", pytest.param("page", marks=pytest.mark.slow)])
+def test_ctrl_c_while_pictures_are_saved_leaves_whole_ones(
+    environment: dict[str, str], tmp_path: Path, how: str
+) -> None:
+    """Large pictures of one step of the tiny model: saving takes longer than generating."""
+    folder = tmp_path / "home/pictures"
+    size = ("--width", "1024", "--height", "1024", "--count", "4", "--steps", "1", "--seed", "1")
+
+    def interrupt(process: subprocess.Popen[str]) -> None:
+        until = time.monotonic() + 120
+        while not list(folder.glob(".*.tmp")):
+            assert process.poll() is None and time.monotonic() < until, "nothing is saved"
+            time.sleep(0.001)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130 and time.monotonic() - began < 2
+
+    if how == "page":
+        with page(environment) as (process, address), ThreadPoolExecutor() as pool:
+            asked = {"prompt": "sea", "seed": 1, "num_inference_steps": 1, "width": 1024, "height": 1024, "count": 4}
+            caller = pool.submit(lambda: ask(address, "generate", **asked))
+            interrupt(process)
+            assert isinstance(caller.exception(), httpx.HTTPError)
+    else:
+        command = [sys.executable, "-m", "oms_app", "generate", "sea", *size, "--out", str(folder)]
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            interrupt(process)
+            assert process.stderr and "Traceback" not in process.stderr.read()
+    assert not list(folder.glob(".*.tmp")), "nothing is half-written"
+    for path in folder.glob("*.png"):
+        with Image.open(path) as picture:
+            picture.load()
 
 
 def test_addresses_that_cannot_be(environment: dict[str, str]) -> None:
