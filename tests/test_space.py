@@ -104,6 +104,7 @@ def test_the_files_of_a_sweep_are_beside_the_visitors_own_pictures(space: tuple[
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_old_pictures_are_deleted_while_the_page_runs(presets: Path, tmp_path: Path) -> None:
     """test_visitors.py has the fast form; the page looks for them once a minute, here for those older than 3 s."""
     program = "from oms_app.engine import visitors; visitors.KEPT = 3.0; from oms_app.cli.page import main; main()"
