@@ -55,7 +55,7 @@ prove-full-size: $(VENV)/.installed-dev
 
 $(PY):
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "OMS Studio needs Python 3.11 or newer: make PYTHON=python3.11 …")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --upgrade-deps $(VENV)
 
 # Stamps, so that pip runs once for each change of the requirements.
 $(VENV)/.installed: requirements.txt | $(PY)

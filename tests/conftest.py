@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,10 +96,12 @@ def page(presets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 
 
 @contextmanager
-def running_app(environment: dict[str, str], log: Path) -> Iterator[str]:
-    """The address of the real app in a process of its own, while the context is open."""
+def running_app(
+    environment: dict[str, str], log: Path, program: Sequence[str] = (str(ROOT / "app.py"),)
+) -> Iterator[str]:
+    """The address of the real app in a process of its own, while the context is open. program: Python's arguments."""
     environment = os.environ | environment | {"PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, str(ROOT / "app.py"), "--device", "cpu"]
+    command = [sys.executable, *program, "--device", "cpu"]
     with (
         log.open("w") as errors,
         subprocess.Popen(

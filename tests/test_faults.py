@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from page_client import API, Visitor, ask
+from PIL import Image
 
 from oms_app.cli import logs, startup
 from oms_app.engine.worker import DeviceWorker
@@ -79,6 +80,44 @@ def test_a_signal_ends_the_page_while_it_generates(environment: dict[str, str], 
         assert code in (0, 130) and time.monotonic() - began < 2
         assert process.stdout and "Traceback" not in process.stdout.read()
     assert not list((Path(environment["OMS_HOME"]) / "pictures").glob(".*.tmp"))
+
+
+SAVING = """
+import sys
+from pathlib import Path
+from PIL import Image
+from test_history import OMS, STATS
+from oms_app import GenerateRequest, GenerateResult
+from oms_app.output import png
+from oms_app.schema import ImageResult, Seconds
+picture = Image.effect_noise((3000, 3000), 60).convert("RGB")
+images = tuple(ImageResult(variant="oms", index=i, seed=i, image=picture, stats=STATS) for i in range(4))
+request = GenerateRequest(prompt="sea", seed=0, count=4, variants=(OMS,))
+seconds = Seconds(**dict.fromkeys(Seconds.model_fields, 1.0))
+try:
+    png.save(GenerateResult(request=request, seed=0, images=images, seconds=seconds, painted=4), Path(sys.argv[1]))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_ctrl_c_while_pictures_are_saved_leaves_whole_ones(environment: dict[str, str], tmp_path: Path) -> None:
+    folder, path = tmp_path / "saved", os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    command = [sys.executable, "-c", SAVING, str(folder)]
+    with subprocess.Popen(command, env=environment | {"PYTHONPATH": path}, stderr=subprocess.PIPE, text=True) as saving:
+        until = time.monotonic() + 120
+        while not list(folder.glob("*.png")) or not list(folder.glob(".*.tmp")):  # the second one is written
+            assert saving.poll() is None and time.monotonic() < until, saving.stderr and saving.stderr.read()
+            time.sleep(0.005)
+        began = time.monotonic()
+        saving.send_signal(signal.SIGINT)
+        _, told = saving.communicate(timeout=20)
+    assert saving.returncode == 130 and time.monotonic() - began < 2 and told == ""
+    assert not list(folder.glob(".*.tmp")), "nothing is half-written"
+    assert 1 <= len(list(folder.glob("*.png"))) < 4
+    for one in folder.glob("*.png"):
+        with Image.open(one) as picture:
+            picture.load()
 
 
 def test_addresses_that_cannot_be(environment: dict[str, str]) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from safetensors.torch import load_file, save_file
 
 from oms_app import GenerateRequest, Studio, StudioError
@@ -166,6 +172,35 @@ def test_what_comes_damaged_is_not_kept(hub: Hub, tmp_path: Path, monkeypatch: p
     assert not part.exists() and not (tmp_path / "thing" / MARKER).exists()
     fetch(entry(), tmp_path / "thing", hub.address)
     assert not (tmp_path / "thing/.parts").exists() and (tmp_path / "thing" / MARKER).is_file()
+
+
+def test_ctrl_c_ends_a_download_which_goes_on_later(hub: Hub, repository: Path, tmp_path: Path) -> None:
+    (repository / "unet/weights.safetensors").write_bytes(bytes(range(256)) * (STALL // 256 + 4_000))
+    (presets := tmp_path / "presets/models").mkdir(parents=True)
+    (presets / "thing.json").write_text(entry().model_dump_json(exclude_defaults=True))
+    environment = {"OMS_PRESETS": str(presets), "OMS_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.address}
+    folder, hub.gate = tmp_path / "home/models/thing", threading.Event()
+
+    def download() -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "oms_app", "download", "thing"]
+        return subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stderr=subprocess.PIPE, text=True)
+
+    with download() as process:
+        until = time.monotonic() + 120
+        while not any(one.stat().st_size for one in folder.rglob("weights.safetensors.part")):
+            assert process.poll() is None and time.monotonic() < until, process.stderr and process.stderr.read()
+            time.sleep(0.02)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+    assert process.returncode == 130 and time.monotonic() - began < 2 and "Traceback" not in told, told
+    assert not (folder / MARKER).exists() and not (folder / "unet/weights.safetensors").exists()
+    hub.gate.set()
+    with download() as process:
+        _, told = process.communicate(timeout=120)
+    assert process.returncode == 0 and (folder / MARKER).is_file(), told
+    assert digest(folder / "unet/weights.safetensors") == digest(repository / "unet/weights.safetensors")
+    assert any(one.startswith("weights.safetensors@") and not one.endswith("@0") for one in hub.sent), hub.sent
 
 
 @pytest.mark.parametrize("name", ["unet/../../evil.json", "/etc/evil.json", "unet/..\\evil.json"])

@@ -183,7 +183,7 @@ print("alive")
 
 
 @pytest.mark.slow
-def test_weights_that_are_truncated_while_they_are_loaded_end_in_one_line(
+def test_weights_that_are_truncated_between_two_requests_end_in_one_line(
     presets: Path, lumen: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(lumen, tmp_path / "mine")
@@ -196,6 +196,19 @@ def test_weights_that_are_truncated_while_they_are_loaded_end_in_one_line(
         [sys.executable, "-c", TRUNCATED, str(tmp_path / "mine")], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0 and done.stdout.endswith("alive\n"), (done.returncode, done.stdout, done.stderr[-500:])
+    assert len(done.stdout.splitlines()) == 2, "the line of the request between"
+
+
+def test_a_folder_that_is_moved_while_its_model_is_loaded_is_one_line(studio: Studio, base: Path) -> None:
+    request = GenerateRequest(prompt="sea", model=str(base), num_inference_steps=1, seed=1, variants=(RAW,))
+    before = studio.generate(request)
+    away = base.rename(base.with_name("moved"))
+    with pytest.raises(StudioError) as error:
+        studio.generate(request.model_copy(update={"seed": 2}))
+    assert base.name in str(error.value) and "\n" not in str(error.value)
+    assert studio.generate(GenerateRequest(prompt="sea", num_inference_steps=1, seed=1)).images
+    moved = studio.generate(request.model_copy(update={"model": str(away)}))
+    assert moved.images[0].image.tobytes() == before.images[0].image.tobytes()
 
 
 def sparse(path: Path, tensors: dict[str, Any], size: int) -> Path:

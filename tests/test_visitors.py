@@ -14,6 +14,7 @@ from test_history import OMS, keep
 from oms_app.engine.visitors import KEPT, Visitors
 from oms_app.output.history import History
 
+TIME, DAY = time.time, 24 * 60 * 60
 TOKENS = ("0" * 32, "1" * 32)
 
 
@@ -39,7 +40,7 @@ def test_a_token_that_no_browser_makes_gives_nobody_elses_pictures(tmp_path: Pat
     assert folder.parent == tmp_path and folder != visitors.history("someone").folder
 
 
-def test_each_picture_is_deleted_after_an_hour(tmp_path: Path) -> None:
+def test_each_picture_is_deleted_after_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that could be brought back, sheets and thumbnails; newer ones stay."""
 
     def save(history: History, prompt: str) -> Path:
@@ -47,7 +48,8 @@ def test_each_picture_is_deleted_after_an_hour(tmp_path: Path) -> None:
         os.utime(path)
         return path
 
-    visitors = Visitors(tmp_path, private=True)
+    now = 1e6
+    visitors = Visitors(tmp_path, private=True, clock=lambda: now)
     for session, token in zip("ab", TOKENS, strict=True):
         visitors.identify(session, token)
     left, here = (visitors.history(session) for session in "ab")
@@ -61,8 +63,13 @@ def test_each_picture_is_deleted_after_an_hour(tmp_path: Path) -> None:
     damaged.mkdir(parents=True)
     (damaged / "index.sqlite3").mkdir()
     of_damaged = damaged.parent / keep(damaged.parent, "damaged", variants=(OMS,))[0]
-    for path in (of_damaged, old, thrown, sheet, sweep, save(left, "of a visitor who left"), left.folder):
-        os.utime(path, (time.time() - KEPT - 60,) * 2)
+    save(left, "of a visitor who left")
+    with monkeypatch.context() as patch:  # the computer's clock is set: nothing becomes old
+        for jump in (-DAY, DAY):
+            patch.setattr(time, "time", lambda jump=jump: TIME() + jump)
+            visitors.delete_old()
+    assert all(path.exists() for path in (left.folder, old, thrown, sheet, sweep, of_damaged))
+    now += KEPT + 60
     save(here, "new")
     visitors.delete_in_background(interval=0.05)
     until = time.monotonic() + 20

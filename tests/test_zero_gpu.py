@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,23 +51,24 @@ def test_pictures_are_made_elsewhere_and_the_page_says_what_is_lost(
 
 
 def test_stop_stops_waiting_and_the_next_request_works(page: tuple[str, Path]) -> None:
+    held = page[1].with_name(f"{page[1].name}.held")  # the other process does not end meanwhile
+    held.touch()
     with Visitor(page[0]) as visitor:
         prepare, stop = visitor.event("generate"), visitor.event("stop")
-        visitor.call(prepare, visitor.values(prepare, prompt="sea", Steps=200))
+        visitor.call(prepare, visitor.values(prepare, prompt="sea"))
         run = visitor.after(prepare)
         assert visitor.join(run["id"], visitor.values(run)).status_code == 200
         messages = visitor.messages()
         for message in messages:
             if message["msg"] == "process_generating":
                 break
-        time.sleep(0.5)
-        began = time.monotonic()
         visitor.call(stop, visitor.values(stop))
         for message in messages:
             if message["msg"] == "process_completed":
                 break
-        assert time.monotonic() - began < 3 and "Stopped" in json.dumps(message)
-        assert "event: complete" in ask(page[0], "generate", **TWO_STEPS)[1]
+        assert "Stopped" in json.dumps(message)
+    held.unlink()
+    assert "event: complete" in ask(page[0], "generate", **TWO_STEPS)[1]
 
 
 def test_other_hardware_and_a_missing_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

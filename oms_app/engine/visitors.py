@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from oms_app.errors import StudioError
@@ -22,14 +23,15 @@ INTERVAL = 60.0  # seconds between two searches for older ones
 
 
 class Visitors:
-    """pictures: the folder of all. private: each visitor has a folder in it.
+    """pictures: the folder of all. private: each visitor has a folder in it. clock: seconds.
 
     A visitor is known by a token that the browser made and keeps. An open page tells it once, with its session's name;
     a session that told none has pictures of its own.
     """
 
-    def __init__(self, pictures: Path, *, private: bool) -> None:
-        self.pictures, self.private = pictures, private
+    def __init__(self, pictures: Path, *, private: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        self.pictures, self.private, self._clock = pictures, private, clock
+        self._seen: dict[Path, tuple[int, float]] = {}  # of each file its time, and when `delete_old` first saw it so
         self._folders: OrderedDict[str, Path] = OrderedDict()
         self._histories: OrderedDict[Path, History] = OrderedDict()
         self._lock = threading.Lock()
@@ -76,20 +78,27 @@ class Visitors:
 
     def delete_old(self) -> None:
         """Deletes the files that are older than KEPT, deleted pictures that can be brought back too, and all of a
-        visitor who has made none since. A folder in which this fails does not keep the others. Raises OSError."""
-        oldest = time.time() - KEPT
+        visitor who has made none since. Call it often: a file's age counts from the first call that sees it, since the
+        computer's clock may be set. A folder in which this fails does not keep the others. Raises OSError."""
+        before, self._seen = self._seen, {}
         for folder in (self.pictures, *(one for one in self.pictures.iterdir() if one.is_dir())):
             try:
-                self._delete_in(folder, oldest)
+                self._delete_in(folder, before)
             except (OSError, StudioError) as error:
                 logger.warning("old pictures of a folder were not deleted: %s", type(error).__name__)
 
-    def _delete_in(self, folder: Path, oldest: float) -> None:
-        if folder != self.pictures and folder.stat().st_mtime < oldest:
+    def _delete_in(self, folder: Path, before: Mapping[Path, tuple[int, float]]) -> None:
+        def is_old(path: Path) -> bool:
+            written, now = path.stat().st_mtime_ns, self._clock()
+            known = before.get(path, (0, now))
+            self._seen[path] = known if known[0] == written else (written, now)
+            return now - self._seen[path][1] > KEPT
+
+        if folder != self.pictures and is_old(folder):
             shutil.rmtree(folder, ignore_errors=True)
             return
         kept = (*folder.iterdir(), *(folder / ".history/deleted").glob("*"))
-        old = [path for path in kept if path.is_file() and path.stat().st_mtime < oldest]
+        old = [path for path in kept if path.is_file() and is_old(path)]
         for path in old:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()

@@ -33,7 +33,7 @@ def limit_progress_outputs(demo: gr.Blocks, part: gr.HTML) -> None:
 
 
 def separate_event(
-    state: gr.State, handler: Callable[[Any], Mapping[Any, Any]], outputs: Sequence[Any], **settings: Any
+    state: gr.State, handler: Callable[..., Mapping[Any, Any]], outputs: Sequence[Any], **settings: Any
 ) -> None:
     """When an event sets the state to a new object, `handler` gets that object, in an event with these outputs.
 

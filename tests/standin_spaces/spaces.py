@@ -1,10 +1,14 @@
 """A stand-in for Hugging Face's package `spaces` on ZeroGPU: a decorated function runs in a forked process, so that
-arguments and results are copies and nothing else comes back. `ZERO_GPU_LOG` names a file that gets a line per call."""
+arguments and results are copies and nothing else comes back.
+
+`ZERO_GPU_LOG` names a file that gets a line per call; a call waits while there is a file of that name with `.held`.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +21,8 @@ def GPU(function: Callable[..., Any], duration: int = 60) -> Callable[..., Any]:
         receiver, sender = forked.Pipe(duplex=False)
 
         def work() -> None:
+            while os.path.exists(f"{os.environ['ZERO_GPU_LOG']}.held"):
+                time.sleep(0.02)
             try:
                 answer = (True, function(*arguments))
             except Exception as error:
