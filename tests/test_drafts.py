@@ -86,7 +86,7 @@ def test_the_picture_follows_a_control_and_is_not_saved(tab: Page) -> None:
     assert len(saved) == 2, "drafts are not saved"
     updating = tab.locator("#pictures.oms-updating")
     held: list[Route] = []
-    tab.route("**/run/predict", held.append)
+    tab.route("**/run/predict", lambda route: held.append(route))
     strength.press("ArrowRight")
     expect(updating).to_have_count(1)
     tab.unroute("**/run/predict")
