@@ -89,9 +89,9 @@ def test_the_picture_follows_a_control_and_is_not_saved(tab: Page) -> None:
     tab.route("**/run/predict", lambda route: held.append(route))
     strength.press("ArrowRight")
     expect(updating).to_have_count(1)
-    tab.unroute("**/run/predict")
-    for route in held:
+    for route in list(held):
         route.fulfill(status=500, json={"error": "it failed"})
+    tab.unroute("**/run/predict")
     expect(updating).to_have_count(0)
     expect(draft).to_be_hidden()
     tab.get_by_label("Live").uncheck()
