@@ -60,6 +60,7 @@ def create(view: Page) -> list[str]:
         view.get_by_role("button", name=name).click()
     view.get_by_role("button", name="Difference").click()
     expect(view.locator("#light-canvas canvas").first).to_be_visible()
+    view.get_by_text("Known words").click()
     return found + findings(view, "everything open")
 
 

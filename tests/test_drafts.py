@@ -86,12 +86,12 @@ def test_the_picture_follows_a_control_and_is_not_saved(tab: Page) -> None:
     assert len(saved) == 2, "drafts are not saved"
     updating = tab.locator("#pictures.oms-updating")
     held: list[Route] = []
-    tab.route("**/run/predict", held.append)
+    tab.route("**/run/predict", lambda route: held.append(route))
     strength.press("ArrowRight")
     expect(updating).to_have_count(1)
-    tab.unroute("**/run/predict")
-    for route in held:
+    for route in list(held):
         route.fulfill(status=500, json={"error": "it failed"})
+    tab.unroute("**/run/predict")
     expect(updating).to_have_count(0)
     expect(draft).to_be_hidden()
     tab.get_by_label("Live").uncheck()

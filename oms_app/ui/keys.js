@@ -16,7 +16,7 @@ document.addEventListener('keydown', event => {
 
 // Groups by the arrow keys, and one stop of Tab each: looks, pictures in a row, and radio groups, of which Gradio 6.31 gives
 // every button another name, so that the browser doesn't take them for a group.
-const GROUPS = '.oms-looks, .oms-recent, .oms-examples, .oms-view-bar, #sweep .oms-grid, fieldset:has(input[type=radio])';
+const GROUPS = '.oms-looks, .oms-recent, .oms-examples, .oms-view-bar, #vocabulary, #sweep .oms-grid, fieldset:has(input[type=radio])';
 const members = element => {
   if (!element?.matches?.('button, input[type=radio]')) return [];
   return [...element.closest(GROUPS)?.querySelectorAll(element.matches('button') ? 'button:enabled' : 'input[type=radio]') ?? []];
