@@ -160,7 +160,7 @@ class Steering:
         self._response = torch.linalg.solve(changes.cpu().double(), effects.cpu().double()).T.float()
 
     def learn_picture(self, x0: Tensor, decoded: Tensor) -> None:
-        """What x̂0 (C, h, w) looks like: decoded (3, H, W), 0…1. How its brightness answers to a shift, clipping tells."""
+        """What x̂0 (C, h, w) looks like: decoded (3, H, W), 0…1. Its clipping tells how brightness answers."""
         self._seen = decoded.mean((1, 2)).cpu(), self.colours.cells(x0.float()).mean((1, 2)).cpu()
         if self.target.only_brightness:
             mean = decoded.mean()
