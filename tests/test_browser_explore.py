@@ -65,7 +65,7 @@ def test_a_look_fills_in_the_fields_and_goes_around_the_prompt(tab: Page) -> Non
     expect(prompt).to_have_value("sea at night")
     expect(tab.locator("#oms-prompt").get_by_role("textbox")).to_have_value("night")
     tab.locator('[data-look="twilight"]').click()
-    expect(prompt).to_have_value("sea")
+    expect(prompt).to_have_value("sea at twilight")
     expect(tab.get_by_label("Left end").first).to_have_value("dark")
     expect(tab.locator("#oms-mix input[type=number]")).to_have_value("0.35")
     expect(tab.locator("#status")).to_contain_text("The look Twilight is set")
@@ -78,7 +78,7 @@ def test_a_look_fills_in_the_fields_and_goes_around_the_prompt(tab: Page) -> Non
 def test_settings_are_kept_as_a_look_at_once_and_for_the_next_visit(tab: Page, home: Path) -> None:
     tab.locator(PROMPT).fill("city")
     tab.locator('[data-look="neon"]').click()
-    expect(tab.locator(PROMPT)).to_have_value("city at night")
+    expect(tab.locator(PROMPT)).to_have_value("city neon light")
     tab.locator("#look-save").get_by_role("button").first.click()
     title, save, status = tab.locator("#look-title").get_by_role("textbox"), tab.locator("#look-keep"), "#look-status"
     for wrong, said in (("", "has no name yet"), ("Neon", "exists already"), ("../x", "is not a valid name of a look")):
@@ -91,11 +91,11 @@ def test_settings_are_kept_as_a_look_at_once_and_for_the_next_visit(tab: Page, h
     expect(tab.locator(status)).to_contain_text("Saved: My neon")
     expect(tab.locator('[data-look="my-neon"]')).to_have_count(1)
     kept = json.loads((home / "looks/my-neon.json").read_text(encoding="utf-8"))
-    assert (kept["suffix"], kept["oms_prompt_b"], kept["mix"]) == ("at night", "pink", 0.3)
+    assert (kept["suffix"], kept["oms_prompt_b"], kept["mix"]) == ("neon light", "pink", 0.3)
     tab.reload()
     expect(tab.locator('[data-look="my-neon"]')).to_have_count(1)
     tab.locator('[data-look="my-neon"]').click()
-    expect(tab.locator(PROMPT)).to_have_value("city at night")
+    expect(tab.locator(PROMPT)).to_have_value("city neon light")
 
 
 def test_a_grid_is_painted_and_a_cell_opens_in_create(tab: Page) -> None:
