@@ -19,18 +19,28 @@ from oms_app.engine.decode import decode
 from oms_app.engine.image_stats import image_stats
 from oms_app.engine.stages import Drawn, Job
 from oms_app.models.loading import LoadedBase
+from oms_app.models.vae import decode_latents
 from oms_app.schema import ImageResult, Preview
 
 MOST_CELLS = 64  # of the latents of a decoded preview, in each direction; light is smooth, and decoding costs by area
 
 
 def preview_x0(drawn: Drawn, cache: ByteCache[Tensor]) -> tuple[ImageResult, ...]:
-    """The decoded x̂0 of each of the jobs, whose corrections must have one; at most 64 latent cells a side."""
+    """The decoded x̂0 of each of the jobs, whose corrections must have one; at most 64 latent cells a side.
+
+    A brightness that was set is measured in it and reached, as the feedback of a run does.
+    """
     if not drawn.jobs:
         return ()
     runner = CorrectionRunner(drawn, cache)
     x0 = torch.cat([runner.x0(job) for job in drawn.jobs])
     small = adaptive_avg_pool2d(x0, (min(x0.shape[-2], MOST_CELLS), min(x0.shape[-1], MOST_CELLS)))
+    for i, job in enumerate(drawn.jobs):
+        steering = runner.steering(job)
+        if steering and steering.target.luminance is not None and steering.target.only_brightness:
+            decoded = decode_latents(drawn.base.pipeline.vae, small[i : i + 1])[0]
+            steering.learn_picture(small[i], (decoded.float().clamp(-1, 1) + 1) / 2)
+            small[i] = steering.move(small[i])
     pictures, _ = decode(drawn.base.pipeline, small)
     return tuple(
         ImageResult(
