@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 EMPTY = '<p class="oms-legend">{}</p>'
 ACTIONS = (("favourite", "☆", "Favourite"), ("pick", "⇄", "Compare"), ("delete", "✕", "Delete"))
+USUAL = ("raw", "oms", "dial")  # names of variants that stand in titles as words
 
 
 def strip(pictures: Sequence[SavedPicture], thumbnails: Mapping[str, bytes], current: str, where: str) -> str:
@@ -88,7 +89,8 @@ def differences(left: Mapping[str, str], right: Mapping[str, str]) -> str:
 def _title(one: SavedPicture) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.time))
     prompt, model = markup.own(one.prompt[:120]), markup.own(one.model)
-    return _quoted(" · ".join((prompt, one.variant, f"seed {one.seed}", model, when)))
+    variant = one.variant if one.variant in USUAL else markup.own(one.variant)  # others are ids, or names of a caller's
+    return _quoted(" · ".join((prompt, variant, f"seed {one.seed}", model, when)))
 
 
 def _picture(thumbnail: bytes | None) -> str:
