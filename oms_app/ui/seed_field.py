@@ -38,7 +38,7 @@ class SeedField:
     def build_new(self) -> None:
         """Creates "New seed" inside the current row."""
         self._new = gr.Button(
-            "New seed", elem_id=f"{self._prefix}new-seed", elem_classes="oms-new-seed", scale=1, min_width=96
+            "New seed", elem_id=f"{self._prefix}new-seed", elem_classes="oms-new-seed", scale=1, min_width=112
         )
 
     def connect(self) -> None:
