@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -156,3 +157,8 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     monkeypatch.setattr(studio_module, "choose_device", lambda name: (DEVICE, "a test asked for it"))
     with StandIn() as entered:
         yield entered
+
+
+def hear_ctrl_c() -> None:
+    """In a child process: Ctrl+C counts, also if the tests run in the background of a shell, which ignores it there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, hear_ctrl_c
 from page_client import API, Visitor, ask
 from PIL import Image
 
@@ -104,7 +104,9 @@ except KeyboardInterrupt:
 def test_ctrl_c_while_pictures_are_saved_leaves_whole_ones(environment: dict[str, str], tmp_path: Path) -> None:
     folder, path = tmp_path / "saved", os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     command = [sys.executable, "-c", SAVING, str(folder)]
-    with subprocess.Popen(command, env=environment | {"PYTHONPATH": path}, stderr=subprocess.PIPE, text=True) as saving:
+    with subprocess.Popen(
+        command, env=environment | {"PYTHONPATH": path}, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+    ) as saving:
         until = time.monotonic() + 120
         while not list(folder.glob("*.png")) or not list(folder.glob(".*.tmp")):  # the second one is written
             assert saving.poll() is None and time.monotonic() < until, saving.stderr and saving.stderr.read()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, hear_ctrl_c
 from safetensors.torch import load_file, save_file
 
 from oms_app import GenerateRequest, Studio, StudioError
@@ -183,7 +183,9 @@ def test_ctrl_c_ends_a_download_which_goes_on_later(hub: Hub, repository: Path, 
 
     def download() -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "oms_app", "download", "thing"]
-        return subprocess.Popen(command, cwd=ROOT, env=os.environ | environment, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command, cwd=ROOT, env=os.environ | environment, stderr=subprocess.PIPE, text=True, preexec_fn=hear_ctrl_c
+        )
 
     with download() as process:
         until = time.monotonic() + 120
