@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d
 from oms_app.engine.preview import step_previews
 from oms_app.engine.stages import Job
 from oms_app.models.loading import LoadedBase
-from oms_app.models.vae import decode_latents
+from oms_app.models.vae import decode_colours
 from oms_app.prestep.dial import Steering
 from oms_app.prestep.schedule import output_of_x0, x0_of_step
 from oms_app.schema import Preview
@@ -104,5 +104,4 @@ class StepObserver:
         """(n, 3, H, W), 0…1: pictures, with a factor above 1 at that fraction of their size, which costs little."""
         while factor > 1 and min(x0.shape[-2:]) // factor < SMALLEST:
             factor //= 2
-        decoded = decode_latents(self._base.pipeline.vae, avg_pool2d(x0, factor) if factor > 1 else x0)
-        return (decoded.float().clamp(-1, 1) + 1) / 2
+        return decode_colours(self._base.pipeline.vae, avg_pool2d(x0, factor) if factor > 1 else x0)

@@ -19,7 +19,7 @@ from oms_app.engine.decode import decode
 from oms_app.engine.image_stats import image_stats
 from oms_app.engine.stages import Drawn, Job
 from oms_app.models.loading import LoadedBase
-from oms_app.models.vae import decode_latents
+from oms_app.models.vae import decode_colours
 from oms_app.schema import ImageResult, Preview
 
 MOST_CELLS = 64  # of the latents of a decoded preview, in each direction; light is smooth, and decoding costs by area
@@ -38,8 +38,7 @@ def preview_x0(drawn: Drawn, cache: ByteCache[Tensor]) -> tuple[ImageResult, ...
     for i, job in enumerate(drawn.jobs):
         steering = runner.steering(job)
         if steering and steering.target.luminance is not None and steering.target.only_brightness:
-            decoded = decode_latents(drawn.base.pipeline.vae, small[i : i + 1])[0]
-            steering.learn_picture(small[i], (decoded.float().clamp(-1, 1) + 1) / 2)
+            steering.learn_picture(small[i], decode_colours(drawn.base.pipeline.vae, small[i : i + 1])[0])
             small[i] = steering.move(small[i])
     pictures, _ = decode(drawn.base.pipeline, small)
     return tuple(

@@ -37,6 +37,11 @@ def decode_latents(vae: Any, latents: Tensor, *, tiled: bool = False) -> Tensor:
     return image
 
 
+def decode_colours(vae: Any, latents: Tensor) -> Tensor:
+    """As `decode_latents`, whole, in float32 and as colours: (B, 3, H, W), clipped to 0…1."""
+    return (decode_latents(vae, latents).float().clamp(-1, 1) + 1) / 2
+
+
 def encode_pictures(vae: Any, pictures: Tensor) -> Tensor:
     """Scaled latents (B, C, h, w) of pictures (B, 3, H, W), -1 black to 1 white: the inverse of `decode_latents`."""
     config = vae.config
@@ -96,8 +101,7 @@ def colour_map_error(pipeline: Any, colours: ColourMap) -> float:
     """Root mean square error of 64 flat colours that go through `encode` and the VAE's decoder, in points of 100."""
     wanted = _flat_colours()
     flat = torch.stack([colours.flat(colour, FLAT_CELLS, FLAT_CELLS) for colour in wanted])
-    decoded = decode_latents(pipeline.vae, flat.to(pipeline._execution_device)).float().cpu().clamp(-1, 1)
-    error = (decoded + 1).mean((2, 3)) / 2 - wanted
+    error = decode_colours(pipeline.vae, flat.to(pipeline._execution_device)).cpu().mean((2, 3)) - wanted
     return 100 * float(error.square().mean().sqrt())
 
 

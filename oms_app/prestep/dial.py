@@ -153,7 +153,7 @@ class Steering:
         if self.free is None:
             self.learn_free_light(self.colours.cells(x0.float()))
         error = self._wanted(decoded.float()) - decoded.float()
-        return torch.diag(torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL))
+        return torch.diag(_trial(error))
 
     def learn_response(self, changes: Tensor, effects: Tensor) -> None:
         """By how much `changes` of the cells (3, 3) change the decoded mean colour: `effects` (3, 3), both by rows."""
@@ -165,7 +165,7 @@ class Steering:
         if self.target.only_brightness:
             mean = decoded.mean()
             error = (self._wanted(self._seen[0]) - self._seen[0]).mean().to(mean)
-            change = torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL)
+            change = _trial(error)
             self._response = torch.eye(3) * float(((decoded + change).clamp(0, 1).mean() - mean) / change)
 
     def move(self, x0: Tensor) -> Tensor:
@@ -247,6 +247,11 @@ class Steering:
             open_share = ((moved > 0) & (moved < 1)).float().mean((1, 2)).clamp(min=MIN_OPEN)
             shift = shift + (wanted - mean_colour(moved)) / open_share
         return torch.minimum(torch.maximum(shift, plain - MAX_EXTRA), plain + MAX_EXTRA)
+
+
+def _trial(error: Tensor) -> Tensor:
+    """Changes whose effect is worth knowing, for these errors: in their direction, neither too small nor too large."""
+    return torch.where(error < 0, -1.0, 1.0) * error.abs().clamp(*TRIAL)
 
 
 @dataclass(frozen=True)
