@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,3 +149,16 @@ def test_compiled_models_learn_and_are_given_back_as_they_were(tmp_path: Path, m
     plan = Plan(minutes=1, steps=1, learning_rate=1e-3)
     autoencoder.train_autoencoder(vae, pictures, plan, ((1.0, 64, 2),), work=tmp_path, device="cpu")
     assert compiled == ["Linear", "Encoder", "Decoder"]
+
+
+def test_on_a_cpu_waiting_uses_up_no_budget(tmp_path: Path) -> None:
+    """So that other work on the machine makes a run longer and not worse."""
+
+    def loss(models: torch.nn.ModuleDict, batch: Batch, used: float) -> torch.Tensor:
+        time.sleep(0.02)
+        return models["line"](batch["x"]).mean()
+
+    models = torch.nn.ModuleDict({"line": torch.nn.Linear(2, 1)})
+    plan = Plan(minutes=1, steps=50, learning_rate=0.1)
+    train("slow", models, loss, lambda *_: iter(lambda: {"x": torch.ones(4, 2)}, None), plan, work=tmp_path)
+    assert json.loads((tmp_path / "slow.json").read_text())["minutes"] < 50 * 0.02 / 60

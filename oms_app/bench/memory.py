@@ -139,7 +139,7 @@ def embedded(studio: Studio, model: str) -> dict[str, Any]:
     Raises StudioError if the model has no OMS module in its folder.
     """
     entry = studio.catalog.find(model, "base")
-    folder, defaults = studio.catalog.folder(entry), entry.defaults
+    folder, defaults = studio.catalog.weights(entry), entry.defaults
     if defaults is None or not (folder / "oms").is_dir():
         raise StudioError(f"{model!r} has no OMS module in {folder}/oms: choose another model")
     dtype = studio.policy.dtype(size_on_disk(folder).total)

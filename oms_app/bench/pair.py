@@ -17,6 +17,7 @@ from diffusers import StableDiffusionPipeline
 
 from oms_app.engine.studio import Studio
 from oms_app.errors import StudioError
+from oms_app.models.folders import load_scheduler
 from oms_app.models.loading import OWN_ENCODER, load_module
 from oms_app.models.memory import size_on_disk
 from oms_app.models.text import load_encoder
@@ -61,11 +62,15 @@ def benchmark(studio: Studio, *, model: str = EMBEDDED, runs: int = 9) -> dict[s
 def make_workloads(studio: Studio, model: str) -> dict[str, Callable[[int], Any]]:
     """What is timed, by name; each takes a seed. Loads the stock pipeline and the OMS module beside the studio's."""
     entry = studio.catalog.find(model, "base")
-    folder, defaults = studio.catalog.folder(entry), entry.defaults
+    folder, defaults = studio.catalog.weights(entry), entry.defaults
     if defaults is None or not (folder / "oms").is_dir():
         raise StudioError(f"{model!r} has no OMS module in {folder}/oms: choose another model")
     dtype = studio.policy.dtype(size_on_disk(folder).total)
     stock = StableDiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
+    if entry.adapts:
+        stock.load_lora_weights(studio.catalog.folder(entry), local_files_only=True)
+        stock.fuse_lora()
+        stock.scheduler = load_scheduler(studio.catalog.folder(entry) / "scheduler")
     stock.to(studio.device).set_progress_bar_config(disable=True)
     module = load_module(folder / "oms", studio.device, dtype)
     encoder = load_encoder(folder / "oms" if module.encoder_name == OWN_ENCODER else folder, studio.device, dtype)

@@ -21,7 +21,7 @@ def benchmark(studio: Studio, *, model: str = EMBEDDED, runs: int = 9) -> dict[s
     entry = studio.catalog.find(model, "base")
     with tempfile.TemporaryDirectory() as folder:
         other = Path(folder) / "other"
-        shutil.copytree(studio.catalog.folder(entry), other, ignore=shutil.ignore_patterns("examples"))
+        shutil.copytree(studio.catalog.weights(entry), other, ignore=shutil.ignore_patterns("examples"))
         seconds: list[float] = []
         for turn in range(2 * (runs + 1)):
             request = GenerateRequest(

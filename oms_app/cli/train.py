@@ -155,7 +155,7 @@ def train_signal_leak(
         entry = studio.catalog.find(base, "base")
         target = out or user_folder() / f"training/{entry.id}-signal_leak"
         written = signal_leak.train(
-            base=studio.catalog.folder(entry), out=target, device=str(studio.device), smoke=smoke
+            base=studio.catalog.weights(entry), out=target, device=str(studio.device), smoke=smoke
         )
     _print_written(written, as_json)
 
@@ -206,7 +206,7 @@ def _train_spread(base: str, out: Path | None, device: str, smoke: bool, as_json
 
         entry = studio.catalog.find(base, "base")
         written = spread.train(
-            base=studio.catalog.folder(entry),
+            base=studio.catalog.weights(entry),
             out=out or user_folder() / f"training/{entry.id}-oms",
             base_id=entry.id,
             device=str(studio.device),
@@ -231,11 +231,11 @@ def _train_module(
 
         _require_folder(start_from)
         entry = studio.catalog.find(base, "base")
-        if not (studio.catalog.folder(entry) / "vocabulary.json").is_file():  # Lumen, or a model trained like it
+        if not (studio.catalog.weights(entry) / "vocabulary.json").is_file():  # Lumen, or a model trained like it
             remedy = "give --data FOLDER" if kind == "oms" else "use lumen"
             raise StudioError(f"{entry.id!r} was not trained on the scenes that this command draws: {remedy}")
         written = oms.train(
-            base=studio.catalog.folder(entry),
+            base=studio.catalog.weights(entry),
             out=out or user_folder() / f"training/{entry.id}-{kind}",
             device=str(studio.device),
             minutes=minutes,

@@ -263,7 +263,7 @@ class Resolver:
         else:
             names = ", ".join([*known, *ENCODERS])
             raise StudioError(f"{chosen.id!r} needs the text encoder of {name!r}: only those of {names} are known")
-        folder = self.catalog.folder(found).resolve()
+        folder = self.catalog.weights(found).resolve()
         if encoder_key(folder) == base.text.key:  # without LoRAs, with which no module was trained
             return _for_modules(base.text)
         return self._separate_encoder(folder, base, used)

@@ -124,9 +124,13 @@ def load_tokenizer(part: Path, encoder: Any, tokenizer_class: Any = CLIPTokenize
     return whole_tokenizer(tokenizer, encoder.vocab_size, str(part), positions)
 
 
-def load_scheduler(part: Path, class_name: object) -> Any:
-    """A scheduler from its own folder, of whichever class of diffusers. Raises StudioError, naming the class, if its
-    noise levels do not follow from betas; flow matching and EDM are refused when a request resolves."""
+def load_scheduler(part: Path, class_name: object = None) -> Any:
+    """A scheduler from its own folder, of the class of diffusers that is named, else of its config's.
+
+    Raises StudioError, naming the class, if its noise levels do not follow from betas; flow matching and EDM are
+    refused when a request resolves."""
+    config = read_json(part / "scheduler_config.json")
+    class_name = class_name or config.get("_class_name")
     known = getattr(diffusers, class_name, None) if isinstance(class_name, str) else None
     if class_name == "DPMSolverSDEScheduler":  # it needs the package torchsde; the model's values have Heun's defaults
         known = diffusers.HeunDiscreteScheduler
@@ -135,7 +139,6 @@ def load_scheduler(part: Path, class_name: object) -> Any:
     if not noise_follows_from_betas(known) and not known.__name__.startswith(("FlowMatch", "EDM")):
         raise StudioError(f"{part}: the scheduler is a {class_name}, which has other noise levels; {SUPPORTED}")
     check_part(part)
-    config = read_json(part / "scheduler_config.json")
     missing = [name for name in ("beta_start", "beta_end", "beta_schedule") if name not in config]
     if missing and noise_follows_from_betas(known) and config.get("trained_betas") is None:
         raise StudioError(f"{part} is incomplete: its config does not say {missing[0]}; restore it")

@@ -175,9 +175,7 @@ def load_base(
     """
     pipeline = load_single_file(folder, dtype) if folder.is_file() else load_folder(folder, dtype)
     if scheduler:
-        pipeline.scheduler = load_scheduler(
-            scheduler, read_json(scheduler / "scheduler_config.json").get("_class_name")
-        )
+        pipeline.scheduler = load_scheduler(scheduler)
     fuse_loras(pipeline, adapters)
     with library_errors(f"the VAE of {folder} cannot encode pictures", "restore its files"):
         known = domains.fingerprint(pipeline.vae)  # in full precision: independent of that in which the model runs

@@ -83,7 +83,7 @@ def train(catalog: Catalog, entry: Entry, data: Path, out: Path, *, device: str,
     listing = find(data)
     if listing.uncaptioned and processes.is_main_process:
         log.warning("without a caption, skipped: %s", some(listing.uncaptioned))
-    base = load_base(catalog.folder(entry), torch.device("cpu"), torch.float32)
+    base = load_base(catalog.weights(entry), torch.device("cpu"), torch.float32)
     channels = base.pipeline.unet.config.in_channels
     if channels != 4:
         raise StudioError(f"{entry.id!r} has {channels} latent channels: OMS modules need a base with 4")
@@ -172,7 +172,7 @@ def _encoder(
         return (entry.id if entry.id in catalog.entries and not is_sdxl else None), text
     if wanted in catalog.entries:
         found = catalog.find(wanted, "text")
-        return found.id, load_encoder(catalog.folder(found), device, torch.float32)
+        return found.id, load_encoder(catalog.weights(found), device, torch.float32)
     folder = Path(wanted).expanduser()
     if not folder.is_dir():
         known = ", ".join(catalog.ids("text")) or "none yet"

@@ -38,7 +38,7 @@ LOG_EVERY = 50  # steps between two points of the loss curve
 class Plan:
     """How long and how fast to train.
 
-    minutes: budget of wall-clock training time, over all runs. steps: if given, the budget in steps instead.
+    minutes: budget of training time over all runs, as `clock` counts it. steps: if given, the budget in steps instead.
     decay: the last share of the budget, in which the learning rate falls. A short one leaves it constant for long, so
     that training from exported weights can go on at any time. ema_decays: one average of the weights each.
     accumulate: batches of each process whose gradients are added up to one step.
@@ -107,6 +107,12 @@ def bfloat16_pays(device: torch.device) -> bool:
         return time.perf_counter() - began
 
     return seconds(torch.bfloat16) < 0.8 * seconds(torch.float32)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds that training time is counted by: on a CPU the processor time of a thread, so that a busy machine makes a
+    run longer and not worse."""
+    return time.process_time() / torch.get_num_threads() if device.type == "cpu" else time.monotonic()
 
 
 def compiles(device: torch.device) -> bool:
@@ -295,7 +301,7 @@ class _Run:
         return total
 
     def count_seconds(self, elapsed: float) -> None:
-        """Add a step's seconds. A step in which the process was suspended counts as a long one, not in full."""
+        """Add a step's seconds. One in which a process on a GPU was suspended counts as a long one, not in full."""
         if self._typical:
             elapsed = min(elapsed, 20 * self._typical)
         self._typical = 0.9 * self._typical + 0.1 * elapsed if self._typical else elapsed
@@ -342,12 +348,12 @@ def train(
     last_save = time.monotonic()
     recent: list[torch.Tensor] = []
     while state.used(plan) < 1.0:
-        began = time.monotonic()
+        began = clock(where)
         recent.append(run.step(source))
         due = time.monotonic() - last_save > plan.checkpoint_seconds
         last = bool(plan.steps) and state.step == plan.steps
         mean = run.record(recent) if state.step % LOG_EVERY == 0 or due or last else None
-        run.count_seconds(time.monotonic() - began)
+        run.count_seconds(clock(where) - began)
         if mean is not None:
             recent.clear()
             bar.n = int(100 * state.used(plan))
