@@ -176,8 +176,8 @@ def test_the_version_is_the_same_everywhere() -> None:
 def test_the_tracked_files_are_small_enough() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
     sizes = {name: (ROOT / name).stat().st_size for name in listed.split("\0") if name and (ROOT / name).exists()}
-    assert max(sizes.values()) < 16 * 2**20
-    assert sum(sizes.values()) < 60 * 2**20
-    family = sum(size for name, size in sizes.items() if name.startswith("assets/lumen/"))
-    assert family <= 36 * 2**20
+    assert max(sizes.values()) < 10 * 2**20
+    assert sum(sizes.values()) < 52 * 2**20
+    family = sum(size for name, size in sizes.items() if name.startswith("assets/"))
+    assert family <= 44 * 2**20
     assert sum(size for name, size in sizes.items() if name.startswith("docs/")) <= 8 * 2**20

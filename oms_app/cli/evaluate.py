@@ -46,6 +46,7 @@ def build_app() -> typer.Typer:
     app.command()(report)
     app.command()(dials)
     app.command()(spread)
+    app.command()(family)
     return app
 
 
@@ -232,6 +233,30 @@ def spread(
         measured.write(figures, target)
     shown = table(("measure", "measured", "target", "met"), measured.rows(figures))
     print_result(figures, as_json, shown, f"written to {target}")
+
+
+def family(
+    captions: Annotated[int, typer.Option(min=2, max=1_000, help="Number of held-out captions.")] = 1_000,
+    subjects: Annotated[int, typer.Option(min=1, max=100, help="Prompts of each kind for the classifier.")] = 100,
+    out: Annotated[Path | None, typer.Option(help="The page to write into. Default: docs/results.md.")] = None,
+    processes: ProcessesOption = 1,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Every model of Lumen's family with Lumen's OMS module. Run it again to resume."""
+    require("evaluate", "evaluate family")
+    with output_on_stderr() as progress:
+        studio = open_studio(device)
+        from oms_app.evaluate import members
+        from oms_app.evaluate.report import RESULTS
+
+        figures = members.measure(
+            studio, captions=captions, subjects=subjects, processes=processes, on_caption=progress.count_captions
+        )
+        target = out or RESULTS
+        members.write(figures, target)
+    warn_of_few(captions, "captions", ENOUGH_CAPTIONS)
+    print_result(figures, as_json, table(members.TITLES, members.rows(figures)), f"written to {target}")
 
 
 def _luminance_table(report: Mapping[str, Any]) -> Table:

@@ -22,9 +22,9 @@ from oms_app.evaluate import subject_classifier
 from oms_app.measure.color import srgb_to_lab
 from oms_app.models.loading import load_base, load_module
 from oms_app.models.text import load_encoder
-from oms_app.paths import EMBEDDED_FOLDER
+from oms_app.paths import EMBEDDED, EMBEDDED_FOLDER
 from oms_app.prestep.step import predicted_x0
-from oms_app.schema import GenerateRequest
+from oms_app.schema import OMS, RAW, GenerateRequest, Variant
 from oms_app.training.scenes.captions import article
 from oms_app.training.scenes.figures import FIGURES
 from oms_app.training.scenes.landscapes import LANDSCAPES
@@ -68,14 +68,17 @@ def border_distance(picture: np.ndarray, colour: str) -> float:
     return float(np.linalg.norm(median - srgb_to_lab(np.array(COLOURS[colour]) * 255)))
 
 
-def measure(studio: Studio, count: int = COUNT) -> dict[str, Any]:
+def measure(
+    studio: Studio, count: int = COUNT, model: str = EMBEDDED, variants: tuple[Variant, ...] = (RAW, OMS)
+) -> dict[str, Any]:
     """Shares of right backgrounds and subjects by variant; picture i has seed i."""
     classifier, accuracy = subject_classifier.load()
     right: dict[str, list[bool]] = {}
     wrong: list[str] = []
 
     def check(prompt: str, seed: int, label: str, kind: str, background: str | None = None) -> None:
-        for image in studio.generate(GenerateRequest(prompt=prompt, seed=seed)).images:
+        request = GenerateRequest(prompt=prompt, model=model, variants=variants, seed=seed)
+        for image in studio.generate(request).images:
             picture = np.asarray(image.image)
             predicted = subject_classifier.LABELS[subject_classifier.classify(classifier, picture[None])[0]]
             right.setdefault(f"{kind} subject, {image.variant}", []).append(predicted == label)

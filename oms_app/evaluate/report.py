@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from oms_app.bench import first_page
 from oms_app.bench.pair import benchmark as pair_benchmark
 from oms_app.engine.studio import Studio
-from oms_app.evaluate import dial_page, fidelity, light_words, scene_clip, solid, spread
+from oms_app.evaluate import dial_page, fidelity, light_words, members, scene_clip, solid, spread
 from oms_app.evaluate import results_page as page
 from oms_app.evaluate.luminance import fold_distance, luminance
 from oms_app.evaluate.pictures import CaptionEntry, DrawScene, EvalSamples, collect_samples, state_key
@@ -142,7 +142,7 @@ def write(
     ]
     if out.exists():  # of other commands
         before = out.read_text(encoding="utf-8")
-        kept = (page.section_of(before, heading) for heading in (dial_page.HEADING, spread.HEADING))
+        kept = (page.section_of(before, heading) for heading in (members.HEADING, dial_page.HEADING, spread.HEADING))
         sections.extend(filter(None, kept))
     atomic_write(out, "\n".join(sections))
     return out
