@@ -164,10 +164,11 @@ def write(figures: Mapping[str, Any], target: Path) -> None:
     n, of = figures["n"], figures["subjects"]
     text = f"""{HEADING}
 
-`python -m oms_app evaluate family --captions {n} --subjects {of}`: each model with its own defaults, all with Lumen's OMS module.
+`python -m oms_app evaluate family --captions {n} --subjects {of}`, each model
+with its own defaults, all with Lumen's OMS module:
 
-- W: Wasserstein distance of the pictures' brightness from that of the scenes of {n} captions; for the style, at a scale of
-  {STYLE_SCALE}, from that of woodcuts of these scenes.
+- W: Wasserstein distance of the pictures' brightness from that of the scenes of {n} captions; for the style, at
+  a scale of {STYLE_SCALE}, from that of woodcuts of these scenes.
 - Ratio: (W OMS - floor)/(W raw - floor), target ≤ {LUMEN_RATIO:.2f} for lumen, ≤ {RATIO:.2f} for the others.
 - Raw over Lumen's raw: the share of Lumen's distance that the model's own remedy leaves, without OMS.
 - Black, white: mean of solid backgrounds at OMS CFG 2, targets ≤ {BLACK:.0f} and ≥ {WHITE:.0f}.
