@@ -22,7 +22,7 @@ from oms_app.models.text import SdxlTextEncoder, TextEncoder, encoder_key
 from oms_app.prestep.corrections import CORRECTIONS, ModelKind, SteeringCorrection
 from oms_app.prestep.schedule import is_flow_matching
 from oms_app.prestep.step import check_hand_over, check_prediction, check_terminal_snr, is_without_leak
-from oms_app.schema import GenerateRequest, Lora, Variant, draw_seed
+from oms_app.schema import OMS, RAW, GenerateRequest, Lora, Variant, draw_seed
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,12 @@ ENCODERS: dict[str, tuple[str, Kind]] = {
     "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": ("openclip-vit-h", "text"),
     "stabilityai/stable-diffusion-xl-base-1.0": ("sdxl", "base"),  # both of its encoders
 }
+
+
+NOTHING_TO_CORRECT = (
+    "this model starts from pure noise, so One More Step has nothing to correct and only the raw picture was made: to "
+    "control its light, set a brightness, a colour or a direction"
+)
 
 
 def apply_defaults(request: GenerateRequest, entry: Entry) -> ResolvedRequest:
@@ -105,6 +111,10 @@ class Resolver:
         variants: list[Variant] = []
         modules: dict[str, ResolvedModule] = {}
         scheduler = self._scheduler(request, base)
+        if entry.defaults and not entry.defaults.needs_oms and request.variants == (RAW, OMS):
+            request = request.model_copy(update={"variants": (RAW,)})
+            notes[NOTHING_TO_CORRECT] = None
+        _check_corrections(request.variants, scheduler)
         for variant in request.variants:
             spread = variant.spread if variant.is_corrected else 0.0
             if reason := self._reason_for_no_module(variant, scheduler, entry, base):
@@ -184,14 +194,6 @@ class Resolver:
             )
         device = torch.device(self._device)
         scheduler = make_scheduler(own.config, request.scheduler, request.num_inference_steps, device)
-        corrected = [variant.spec for variant in request.variants if variant.is_corrected]
-        if corrected:
-            try:
-                if not all(spec.without_model for spec in corrected):
-                    check_terminal_snr(scheduler)
-                check_hand_over(scheduler)
-            except ValueError as error:
-                raise StudioError(str(error)) from error
         try:
             check_prediction(scheduler)
         except ValueError as error:
@@ -272,6 +274,19 @@ class Resolver:
         key = ModelKey("text", folder, self._device, base.pipeline.unet.dtype)
         encoder: TextEncoder = used.enter_context(self.store.use(key))
         return encoder
+
+
+def _check_corrections(variants: Sequence[Variant], scheduler: Any) -> None:
+    """Raises StudioError, with the reason, if the run of this scheduler cannot be corrected."""
+    corrected = [variant.spec for variant in variants if variant.is_corrected]
+    if not corrected:
+        return
+    try:
+        if not all(spec.without_model for spec in corrected):
+            check_terminal_snr(scheduler)
+        check_hand_over(scheduler)
+    except ValueError as error:
+        raise StudioError(str(error)) from error
 
 
 def _unused_module_notes(variant: Variant, reason: str) -> list[str]:

@@ -87,14 +87,14 @@ def collect(
 
 
 def weights_of(studio: Studio, model: str) -> str:
-    """A hash of the files of a base and of its OMS modules."""
+    """A hash of the files of a base, also of one that it adapts, and of its OMS modules."""
     names = studio.inspect(model)["oms_modules"]  # one that is not in the catalogue lies in the base's folder
     entries = [
         studio.catalog.find(model, "base"),
         *(studio.catalog.entries[name] for name in names if name in studio.catalog.entries),
     ]
     files = {}
-    for folder in map(studio.catalog.folder, entries):
+    for folder in (studio.catalog.weights(entries[0]), *map(studio.catalog.folder, entries)):
         for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
             if path.suffix in (".json", ".safetensors") and "examples" not in path.parts:
                 files[path.resolve()] = path.relative_to(folder)

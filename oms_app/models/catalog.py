@@ -34,7 +34,11 @@ PixelSize = Annotated[int, Field(ge=8, le=2048, multiple_of=8)]
 
 
 class Defaults(Frozen):
-    """What a request takes for what it leaves open. Sizes in pixels."""
+    """What a request takes for what it leaves open. Sizes in pixels.
+
+    needs_oms: False for a model that starts from pure noise: a request for raw and OMS, which is what a request that
+    names no variants asks for, then gives raw alone.
+    """
 
     width: PixelSize = 512
     height: PixelSize = 512
@@ -44,6 +48,7 @@ class Defaults(Frozen):
     guidance_scale: Annotated[float, REQUEST_FIELDS["guidance_scale"].required] = 5.0
     guidance_rescale: Annotated[float, REQUEST_FIELDS["guidance_rescale"].required] = 0.0
     scheduler: Annotated[str, REQUEST_FIELDS["scheduler"].required] = "ddim"
+    needs_oms: bool = True
 
 
 class Entry(Frozen):
