@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from oms_app.bench import first_page
 from oms_app.bench.pair import benchmark as pair_benchmark
 from oms_app.engine.studio import Studio
-from oms_app.evaluate import dial_page, fidelity, light_words, members, scene_clip, solid, spread
+from oms_app.evaluate import dial_page, fidelity, light_words, members, scene_clip, sharpness, solid, spread
 from oms_app.evaluate import results_page as page
 from oms_app.evaluate.luminance import fold_distance, luminance
 from oms_app.evaluate.pictures import CaptionEntry, DrawScene, EvalSamples, collect_samples, state_key
@@ -40,7 +40,7 @@ from oms_app.schema import OMS, RAW, GenerateRequest, Variant, variant_of
 _DOCS = SHIPPED / "docs" if (SHIPPED / "docs").is_dir() else Path()
 RESULTS = _DOCS / "results.md"
 QUICK_RESULTS = _DOCS / "results-quick.md"
-EXTRA_STEPS = 9  # of the progress bar, besides the captions: seven stored parts, figures, sweeps
+EXTRA_STEPS = 10  # of the progress bar, besides the captions: eight stored parts, figures, sweeps
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ def write(
         page.head(command(extent), extent.captions, torch.__version__, os.cpu_count() or 1, str(studio.device)),
         page.light(parts["solid"], extent.seeds, parts["light words"], light),
         page.words(parts["fidelity"], parts["predictions"]),
+        page.sharpness(parts["sharpness"], (sharpness.LEAST, sharpness.MOST)),
         page.methods(light, quality_figures, against_oms, clip_accuracy()),
         page.table2(model, light, quality_figures),
         page.sweeps(),
@@ -157,6 +158,7 @@ def _measure_parts(studio: Studio, store: PartStore, extent: Extent, model: str,
         "solid": lambda: {prompt: solid.measure(studio, prompt, extent.seeds) for prompt in solid.PROMPTS},
         "light words": lambda: light_words.measure(studio, prompts, extent.light_seeds),
         "fidelity": lambda: fidelity.measure(studio, extent.fidelity),
+        "sharpness": lambda: sharpness.measure(studio, extent.fidelity),
         "predictions": lambda: fidelity.measure_predictions(extent.fidelity),
         "inspect": lambda: studio.inspect(model),
     }

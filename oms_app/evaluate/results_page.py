@@ -108,6 +108,27 @@ scenes of the same captions, seed {figures["seed"]}; means of scenes {means["sce
 {table(("measure", "measured", "target", "met"), distance_rows)}"""
 
 
+def sharpness(figures: Mapping[str, Any], target: tuple[float, float]) -> str:
+    least, most = target
+    rows = [
+        (
+            f"{kind}, {how}",
+            f"{figures[kind][key]:.2f}",
+            f"{least:.2f} to {most:.2f}",
+            met(least <= figures[kind][key] <= most),
+        )
+        for kind in ("all", "landscapes")
+        if kind in figures
+        for key, how in (("sharp", "as they are"), ("blurred", "blurred by 4 pixels"))
+    ]
+    return f"""## Sharpness
+
+`python -m oms_app.evaluate.sharpness`, gradient energy of OMS pictures over that of scenes of the same {figures["n"]} captions,
+{figures["landscapes_n"]} of them landscapes; below 1 is too soft, above 1 has edges or noise that scenes have not:
+
+{table(("pictures", "measured", "target", "met"), rows)}"""
+
+
 def words(figures: Mapping[str, Any], predictions: Mapping[str, float]) -> str:
     right, n = figures["right"], figures["n"]
     named = (
