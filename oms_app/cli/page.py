@@ -100,7 +100,7 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
     from oms_app.engine.service import StudioService
     from oms_app.ui.demo import create_demo, launch_settings
     from oms_app.ui.gradio_compat import keep_sessions_small
-    from oms_app.ui.roles import login
+    from oms_app.ui.roles import WHO, login
     from oms_app.ui.uploads import MAX_MODEL, MAX_PICTURE
 
     # On a Space pictures go to a folder that no address serves.
@@ -112,6 +112,7 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
         server_port=chosen.port,
         share=chosen.share,
         auth=login(chosen.password, chosen.guest_password),
+        auth_message=WHO,
         app_kwargs={"middleware": middleware(chosen, space=space)},
         max_file_size=MAX_PICTURE if space else MAX_MODEL,
         inbrowser=chosen.open,
@@ -141,7 +142,7 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
 def middleware(chosen: argparse.Namespace, *, space: bool) -> list[tuple[Any, tuple[()], dict[str, Any]]]:
     """Which requests the page takes, and its language: classes, and their arguments after the application, as Starlette
     wants them, from the outside in."""
-    from oms_app.ui.demo import own_scripts
+    from oms_app.ui.demo import LOGIN_SCRIPTS, own_scripts
     from oms_app.ui.request_rules import RequestRules, hosts
     from oms_app.ui.translated_page import TranslatedPage
     from oms_app.ui.uploads import Uploads
@@ -153,7 +154,8 @@ def middleware(chosen: argparse.Namespace, *, space: bool) -> list[tuple[Any, tu
         space=os.environ.get("SPACE_HOST", "") if space else None,
     )
     rules = {"hosts": names, "uploads": Uploads(models=not space), "space": space, "scripts": [own_scripts()]}
-    return [(RequestRules, (), rules), (TranslatedPage, (), {"scripts": own_scripts()})]
+    scripts = {"scripts": own_scripts(), "login_scripts": own_scripts(LOGIN_SCRIPTS)}
+    return [(RequestRules, (), rules), (TranslatedPage, (), scripts)]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from oms_app.ui.translation import translations
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("language.js", "keys.js", "drop.js", "undo.js", "picture_size.js", "ranges.js", "gradio_aria.js")
+LOGIN_SCRIPTS = ("language.js", "login.js")
 MAX_WAITING = 32  # requests in the queue; further ones are refused
 # Seconds between two searches for old uploads and previews, and that they are kept: for the owner, for strangers.
 OWNERS, STRANGERS = (24 * 60 * 60, 24 * 60 * 60), (60, int(KEPT))
@@ -62,9 +63,9 @@ def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:
     return demo
 
 
-def own_scripts() -> str:
-    """The page's scripts, which Gradio's page adds to its head."""
-    return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+def own_scripts(names: Sequence[str] = SCRIPTS) -> str:
+    """The page's scripts, which Gradio's page adds to its head; with LOGIN_SCRIPTS, those of the form to log in."""
+    return "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
 
 
 def launch_settings() -> dict[str, Any]:

@@ -17,6 +17,7 @@
         if (element.title === element.ariaLabel) element.title = text();
         element.ariaLabel = text().replace('{name}', () => found[1]);
       }
+    for (const image of document.querySelectorAll('footer button img[alt]:not([alt=""])')) image.alt = '';  // the button's words again
     for (const place of document.querySelectorAll('div.empty[aria-label]:not([role])')) place.setAttribute('role', 'img');
   };
   new MutationObserver(() => {

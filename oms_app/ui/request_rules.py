@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import re
 import socket
 from collections.abc import Iterable, MutableMapping, Sequence
@@ -184,8 +185,9 @@ class RequestRules:
         return name == _name(host) and name not in LOOPBACK and not is_address(name)
 
     async def _login(self, visitor: str, scope: Message, receive: Receive, send: Send) -> None:
-        if wait := self._logins.wait(visitor):
-            await answer(send, 429, f"too many wrong passwords: try again in {wait:.0f} s")
+        if wait := math.ceil(self._logins.wait(visitor)):
+            after = ((b"retry-after", str(wait).encode()),)
+            await answer(send, 429, f"too many wrong passwords: try again in {wait} s", headers=after)
             return
         self._logins.begun(visitor)
 

@@ -154,7 +154,7 @@ def _contents(result: ShownResult | None) -> dict[str, Any]:
 
 def _figures(name: str, picture: Picture | None) -> str:
     stats, reached = (picture.stats, picture.reached) if picture else (None, ())
-    return f"<h3>{PANELS[name][1]}</h3>{readout.figures(stats, reached)}"
+    return f"<h2>{PANELS[name][1]}</h2>{readout.figures(stats, reached)}"
 
 
 def picture_panel(elem_id: str, label: str | None = None, alt_text: str | None = None, value: Any = None) -> gr.Image:

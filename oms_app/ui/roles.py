@@ -10,6 +10,7 @@ from gradio.context import LocalContext
 from oms_app.errors import StudioError
 
 OWNER, GUEST = "oms", "guest"  # user names
+WHO = f"User name: {OWNER} for the owner, {GUEST} for guests."  # above the form to log in
 
 
 def login(owner: str | None, guest: str | None) -> Callable[[str, str], bool] | None:

@@ -17,14 +17,16 @@ from oms_app.ui.language import ENGLISH, translation_for
 from oms_app.ui.translation import Translation
 
 CONFIG = "window.gradio_config = "  # before the page's components, as JSON
+LOGIN = '"auth_required":true'  # in the config of the form to log in; inside a text its quotes would be escaped
 MAX_QUERY = 4_096  # bytes
 
 
 class TranslatedPage:
-    """The middleware. scripts: the page's own, whose texts are translated by `told` (messages.js)."""
+    """The middleware. scripts: the page's own, whose texts are translated by `told` (language.js). login_scripts: those
+    of the form to log in, to which Gradio 6.31 adds none."""
 
-    def __init__(self, app: App, *, scripts: str = "") -> None:
-        self._app, self._scripts = app, scripts
+    def __init__(self, app: App, *, scripts: str = "", login_scripts: str = "") -> None:
+        self._app, self._scripts, self._login_scripts = app, scripts, login_scripts
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] != "/" or scope["method"] != "GET":
@@ -44,7 +46,11 @@ class TranslatedPage:
             body += message.get("body", b"")
             if message.get("more_body"):
                 return
-            whole = translated_html(body.decode(), translation, self._scripts).encode()
+            html, scripts = body.decode(), self._scripts
+            if LOGIN in html:
+                scripts = self._login_scripts
+                html = html.replace("</head>", f"<script>{scripts}</script></head>", 1)
+            whole = translated_html(html, translation, scripts).encode()
             length = (b"content-length", str(len(whole)).encode())
             kept = [pair for pair in start["headers"] if pair[0].lower() not in (b"content-length", b"vary")]
             await send({**start, "headers": [*kept, length, (b"vary", b"Accept-Language, Accept-Encoding")]})
@@ -74,7 +80,7 @@ def translated_config(config: dict[str, Any], translation: Translation) -> dict[
         {**one, "props": translation.properties(str(one.get("type")), one.get("props", {}))}
         for one in config.get("components", ())
     ]
-    return {**config, "components": components}
+    return {**config, "components": components, "auth_message": translation.text(config.get("auth_message") or "")}
 
 
 def _json(value: Any) -> str:

@@ -51,7 +51,7 @@ def disclosure(words: Iterable[str]) -> str:
         found.append((title, left & GROUPS[name]))
         left -= GROUPS[name]
     found.append((OTHERS, left))
-    groups = "".join(f"<h3>{title}</h3><p>{_chips(group)}</p>" for title, group in found if group)
+    groups = "".join(f"<h2>{title}</h2><p>{_chips(group)}</p>" for title, group in found if group)
     return f"<details><summary>Known words</summary><div>{groups}</div></details>"
 
 
