@@ -94,16 +94,20 @@ class Visitor:
         return self.http.post(f"{API}/run/{name}", json=body)
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        with self.http.stream("GET", f"{API}/queue/data", params={"session_hash": self.session}) as stream:
-            for line in stream.iter_lines():
-                if line.startswith("data:"):
-                    self.heard.append(line)
-                    yield json.loads(line[5:])
+        with self.listening() as messages:
+            yield from messages
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        with self.http.stream("GET", f"{API}/queue/data", params={"session_hash": self.session}):
-            yield
+    def listening(self) -> Iterator[Iterator[dict[str, Any]]]:
+        """The messages of the session's events, as they come; read or not, the visitor is there."""
+        with self.http.stream("GET", f"{API}/queue/data", params={"session_hash": self.session}) as stream:
+            yield self._read(stream)
+
+    def _read(self, stream: httpx.Response) -> Iterator[dict[str, Any]]:
+        for line in stream.iter_lines():
+            if line.startswith("data:"):
+                self.heard.append(line)
+                yield json.loads(line[5:])
 
 
 def ask(address: str, name: str, **values: Any) -> tuple[int, str]:

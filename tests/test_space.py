@@ -104,16 +104,21 @@ def test_the_files_of_a_sweep_are_beside_the_visitors_own_pictures(space: tuple[
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 def test_old_pictures_are_deleted_while_the_page_runs(presets: Path, tmp_path: Path) -> None:
-    """test_visitors.py has the fast form; the page looks for them once a minute, here for those older than 3 s."""
-    program = "from oms_app.engine import visitors; visitors.KEPT = 3.0; from oms_app.cli.page import main; main()"
+    """test_visitors.py has the fast form. Here those older than 5 s are deleted, and the page looks once a second."""
+    program = (
+        "from oms_app.engine import visitors; visitors.KEPT, visitors.INTERVAL = 5.0, 1.0; "
+        "from oms_app.cli.page import main; main()"
+    )
     with running_app(of_a_space(tmp_path, presets), tmp_path / "app.txt", ["-c", program]) as address:
         with Visitor(address.replace("0.0.0.0", "127.0.0.1")) as visitor:
             enter(visitor, "c" * 32)
-            generate(visitor, "an old one")
-        (folder,) = {path.parent for path in (tmp_path / "tmp").rglob("*.png")}
-        until = time.monotonic() + 200
-        while folder.exists() and time.monotonic() < until:
-            time.sleep(1)
-        assert not folder.exists()
+            assert "an old one" in generate(visitor, "an old one")
+            assert "an old one" in strip(visitor, "c" * 32)
+            (folder,) = {path.parent for path in (tmp_path / "tmp").rglob("*.png") if ".history" not in path.parts}
+            until = time.monotonic() + 40
+            while folder.exists() and time.monotonic() < until:
+                time.sleep(0.2)
+            assert not folder.exists()
+            assert "an old one" not in strip(visitor, "c" * 32)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from test_history import OMS, keep
 
+from oms_app.engine import visitors as visitors_module
 from oms_app.engine.visitors import KEPT, Visitors
 from oms_app.output.history import History
 
@@ -71,7 +72,8 @@ def test_each_picture_is_deleted_after_an_hour(tmp_path: Path, monkeypatch: pyte
     assert all(path.exists() for path in (left.folder, old, thrown, sheet, sweep, of_damaged))
     now += KEPT + 60
     save(here, "new")
-    visitors.delete_in_background(interval=0.05)
+    monkeypatch.setattr(visitors_module, "INTERVAL", 0.05)
+    visitors.delete_in_background()
     until = time.monotonic() + 20
     while (
         any(path.exists() for path in (left.folder, old, thrown, sheet, sweep, of_damaged)) and time.monotonic() < until

@@ -62,12 +62,12 @@ class Visitors:
         """A name from which nobody learns the token."""
         return self.pictures / hashlib.sha256(secret.encode()).hexdigest()[:32]
 
-    def delete_in_background(self, interval: float = INTERVAL) -> None:
+    def delete_in_background(self) -> None:
         """Deletes old pictures from now on, in a thread, if visitors are strangers to each other."""
 
         def work() -> None:
             while True:
-                time.sleep(interval)
+                time.sleep(INTERVAL)
                 try:
                     self.delete_old()
                 except OSError as error:
