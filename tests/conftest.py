@@ -13,19 +13,57 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
 if TYPE_CHECKING:
     from standin import StandIn
+    from xdist.scheduler import LoadScopeScheduling
 
     from oms_app.engine.service import StudioService
 
 ROOT = Path(__file__).resolve().parents[1]
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: each of the test processes has a core
+
+
+# Files, beside test_browser*, whose tests use the page of a fixture below. They run first, and in one process for each
+# fixture: starting the app and loading its engine takes as long as several tests. Other files run where there is time.
+USERS = {
+    "tiny_page": {"test_browser_explore", "test_browser_history", "test_refusals"},
+    "page": {"test_api", "test_app", "test_drafts", "test_words"},
+}
+
+
+def used_page(file: str) -> str | None:
+    """The fixture of USERS that a test file uses."""
+    name = Path(file).stem
+    found = next((fixture for fixture, files in USERS.items() if name in files), None)
+    return found or ("page" if name.startswith("test_browser") else None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = [*USERS, None]
+    items.sort(key=lambda item: order.index(used_page(item.path.name)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """For `--dist loadfile`: by file, and the users of one page together."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False  # it would put the files of many tests first
+
+    class ByPage(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return used_page(file) or file
+
+    return ByPage(config, log)
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +89,14 @@ def presets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lumen(presets: Path) -> Path:
     """The tiny base model's folder."""
     return presets.parents[1] / "assets/lumen"
+
+
+@pytest.fixture(scope="session")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny SDXL, on the VAE of the tiny base model."""
+    from tiny import make_sdxl
+
+    return make_sdxl(tmp_path_factory.mktemp("sdxl") / "tiny-xl")
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +138,30 @@ def page(presets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
     if not (ROOT / "assets/lumen/examples/examples.json").is_file():
         make_examples(presets.parents[1] / "assets/lumen/examples")
         environment["OMS_PRESETS"] = str(presets)
+    with running_app(environment, tmp_path_factory.mktemp("log") / "app.txt") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """OMS_HOME of `tiny_page`."""
+    return tmp_path_factory.mktemp("tiny-home")
+
+
+@pytest.fixture(scope="session")
+def tiny_page(presets: Path, tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the real app over a tiny world that has also models which no correction may be applied to."""
+    from tiny import make_refused
+
+    world = tmp_path_factory.mktemp("tiny-page") / "world"
+    shutil.copytree(presets.parents[1], world)
+    make_examples(world / "assets/lumen/examples")
+    models = make_refused(world / "presets/models")
+    shutil.rmtree(world / "assets/flow/oms/oms_spread")
+    flow = json.loads((models / "flow.json").read_text())
+    flow["defaults"] |= {"width": 96, "num_inference_steps": 7, "scheduler": "euler"}
+    (models / "flow.json").write_text(json.dumps(flow))
+    environment = {"OMS_HOME": str(tiny_home), "OMS_PRESETS": str(models)}
     with running_app(environment, tmp_path_factory.mktemp("log") / "app.txt") as address:
         yield address
 

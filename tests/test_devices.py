@@ -13,7 +13,6 @@ import torch
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from safetensors.torch import save_file
 from standin import DEVICE, StandIn
-from tiny import make_sdxl
 from transformers import CLIPConfig, CLIPImageProcessor
 
 from oms_app import GenerateRequest, Studio
@@ -116,11 +115,6 @@ def test_the_safety_checker_waits_like_the_other_parts(
             assert np.abs(got - wanted).max() <= 1
         if mode != "full":
             assert device.bytes < 20_000, "nothing waits on the device, the safety checker neither"
-
-
-@pytest.fixture(scope="module")
-def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_sdxl(tmp_path_factory.mktemp("sdxl") / "tiny-xl")
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -13,7 +13,7 @@ from standin import StandIn
 from test_devices import DEVICE, MODES, paint
 from test_devices import make_lora as device_lora
 from test_dial import trained
-from tiny import IMAGE, make_lora, make_sdxl
+from tiny import IMAGE, make_lora
 
 from oms_app import GenerateRequest, Studio, Variant
 from oms_app.prestep.dial import Steering
@@ -23,11 +23,6 @@ BRIGHT = Variant(name="bright", correction="dial", luminance=65.0)
 DARK = Variant(name="dark", correction="dial", luminance=35.0)
 BLUE = Variant(name="blue", correction="dial", tint="#4060a0", light="left")
 DIALS = (BRIGHT, DARK, BLUE)
-
-
-@pytest.fixture(scope="module")
-def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_sdxl(tmp_path_factory.mktemp("sdxl") / "tiny-xl")
 
 
 def asked(model: str, **settings: object) -> GenerateRequest:

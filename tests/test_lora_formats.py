@@ -12,17 +12,11 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import save_file
-from tiny import make_sdxl, make_unet
 from torch import Tensor
 
 from dev.full_size.ldm import unet_name
-from oms_app import StudioError
-from oms_app.models import user_models
-from oms_app.models.catalog import Catalog
-from oms_app.models.ldm_names import unet_names
 from oms_app.models.loading import ModelKey
 from oms_app.models.lora import fuse_loras
-from oms_app.models.lora_formats import read_lora
 from oms_app.models.lora_math import decompose
 from oms_app.models.text import encoder_key
 
@@ -44,11 +38,6 @@ TEXT: list[Module] = [("text_encoder", f"encoder.layers.0.{n}") for n in ("self_
 TEXT.append(("text_encoder", "encoder.layers.1.mlp.fc1"))
 TEXT_2: list[Module] = [("text_encoder_2", f"text_model.encoder.layers.1.{n}") for n in ("self_attn.v_proj", "mlp.fc2")]
 TEXT_2.append(("text_encoder_2", "text_projection"))
-
-
-@pytest.fixture(scope="module")
-def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_sdxl(tmp_path_factory.mktemp("sdxl") / "tiny-xl")
 
 
 def open_base(family: str, lumen: Path, sdxl: Path) -> Any:
@@ -256,24 +245,6 @@ def test_the_oldest_format_of_diffusers(family: str, lumen: Path, sdxl: Path, tm
         check(open_base(family, lumen, sdxl), unet, tmp_path / "bare.safetensors")
 
 
-@pytest.mark.parametrize("family", ["sd", "sdxl"])
-@pytest.mark.parametrize("stem_of", ["text_encoders.{}.transformer", "{}"], ids=["ComfyUI", "OneTrainer"])
-def test_text_encoders_by_the_name_of_their_clip(
-    stem_of: str, family: str, lumen: Path, sdxl: Path, tmp_path: Path
-) -> None:
-    pipeline, seed = open_base(family, lumen, sdxl), [0]
-    tensors: Factors = {}
-    changes = {}
-    for i, module in enumerate(TEXT + (TEXT_2 if family == "sdxl" else [])):
-        encoder = "clip_l" if module[0] == "text_encoder" else "clip_g"
-        stem = peft(module, family).replace(module[0], stem_of.format(encoder), 1)
-        weight = getattr(pipeline, module[0]).get_submodule(module[1]).weight.detach()
-        factors, changes[module] = plain(weight, i, seed)
-        tensors |= written(LORA, factors, stem)
-    save_file(tensors, tmp_path / "a.safetensors")
-    check(pipeline, changes, tmp_path / "a.safetensors")
-
-
 def test_alphas_beside_the_oldest_names_of_diffusers(lumen: Path, sdxl: Path, tmp_path: Path) -> None:
     pipeline = open_base("sd", lumen, sdxl)
     module = UNET[0]
@@ -351,34 +322,6 @@ def test_alphas_in_the_metadata_of_peft(where: str, stabilised: bool, lumen: Pat
     check(pipeline, changes, path)
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        {"down": ".lora_A.my-style_v1.weight", "up": ".lora_B.my-style_v1.weight"},
-        {"stem": "unet._orig_mod.{}"},
-        {"stem": "base_model.model._orig_mod.unet.{}"},
-        {"stem": "unet.module.{}"},
-    ],
-    ids=lambda names: next(iter(names.values())),
-)
-def test_what_tools_write_into_names(names: dict[str, str], lumen: Path, sdxl: Path, tmp_path: Path) -> None:
-    """An adapter's name with a hyphen; wrappers of torch.compile and of distributed training."""
-    pipeline, module = open_base("sd", lumen, sdxl), UNET[0]
-    factors, delta = plain(pipeline.unet.get_submodule(module[1]).weight.detach(), 1, [0])
-    stem = names.get("stem", "unet.{}").format(module[1])
-    save_file(written(AB | names, factors, stem), tmp_path / "a.safetensors")
-    check(pipeline, {module: delta}, tmp_path / "a.safetensors")
-
-
-def test_a_base_with_modules_that_have_no_original_name(lumen: Path, sdxl: Path, tmp_path: Path) -> None:
-    """A latent consistency model's embedding of the guidance scale has one, a projection of the prompt has none."""
-    pipeline, module = open_base("sd", lumen, sdxl), ("unet", "time_embedding.cond_proj")
-    pipeline.unet = make_unet(time_cond_proj_dim=8, encoder_hid_dim=32, encoder_hid_dim_type="text_proj")
-    factors, delta = plain(pipeline.unet.get_submodule(module[1]).weight.detach(), 1, [0])
-    save_file(written(LORA, factors, "lora_unet_time_embed_cond_proj"), tmp_path / "a.safetensors")
-    check(pipeline, {module: delta}, tmp_path / "a.safetensors")
-
-
 @pytest.mark.parametrize("make", [plain, loha, lokr("low")], ids=["LoRA", "LoHa", "LoKr"])
 def test_a_trained_scalar_of_lycoris(
     make: Callable[..., tuple[Factors, np.ndarray]], lumen: Path, sdxl: Path, tmp_path: Path
@@ -428,108 +371,6 @@ def test_every_dtype_is_read_and_half_weights_are_fused_in_float32(
     assert torch.equal(target.weight, (old + delta.float()).half()) or torch.allclose(
         target.weight.double(), old.double() + delta, rtol=2**-11, atol=1e-6
     )
-
-
-STEM = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
-PAIR = {f"{STEM}.lora_down.weight": torch.zeros(2, 32), f"{STEM}.lora_up.weight": torch.zeros(32, 2)}
-REFUSED: dict[str, tuple[Factors, str]] = {
-    "OFT": ({f"{STEM}.oft_blocks": torch.zeros(4, 8, 8), f"{STEM}.alpha": torch.ones(())}, "is an OFT or BOFT"),
-    "IA3": ({f"{STEM}.weight": torch.zeros(32), f"{STEM}.on_input": torch.ones(())}, "is an (IA)³"),
-    "GLoRA": ({f"{STEM}.{n}.weight": torch.zeros(2, 2) for n in ("a1", "a2", "b1", "b2")}, "is a GLoRA"),
-    "embeddings": (PAIR | {"bundle_emb.me.clip_l": torch.zeros(2, 32)}, "brings textual-inversion embeddings"),
-    "biases": (PAIR | {f"{STEM}.bias_values": torch.zeros(2)}, "changes biases in a way that is not supported"),
-    "tokens": (PAIR | {"text_encoder.lora_embedding_A": torch.zeros(2, 2)}, "changes token embeddings"),
-    "unknown": (PAIR | {f"{STEM}.magic": torch.zeros(2)}, f"unknown tensors ({STEM}.magic)"),
-    "half": ({f"{STEM}.lora_down.weight": torch.zeros(2, 32)}, f"is incomplete: {STEM} has only down"),
-    "two": (
-        {f"unet.x.lora_{f}.{a}.weight": torch.zeros(2, 2) for f in "AB" for a in ("one", "two")},
-        "contains two adapters for unet.x",
-    ),
-    "Flux": ({"lora_unet_double_blocks_0_img_attn_proj.lora_down.weight": torch.zeros(2, 2)}, "was made for Flux"),
-    "SD3": ({"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": torch.zeros(2, 2)}, "was made for Flux, SD3"),
-    "Wan": ({"diffusion_model.blocks.0.cross_attn.k.lora_A.weight": torch.zeros(2, 2)}, "was made for a diffusion tr"),
-    "Qwen": ({"transformer_blocks.0.attn.to_q.lora_A.weight": torch.zeros(2, 2)}, "was made for a diffusion transf"),
-    "motion": (
-        {"down_blocks.0.motion_modules.0.proj_in.processor.to_q_lora.down.weight": torch.zeros(2, 2)},
-        "is a motion LoRA of AnimateDiff",
-    ),
-    "lora_diffusion": ({"unet:0:up": torch.zeros(2, 2), "unet:0:down": torch.zeros(2, 2)}, "format of lora_diffusion"),
-    "integers": (
-        PAIR | {f"{STEM}.lora_up.weight": torch.zeros(32, 2, dtype=torch.uint8)},
-        "has quantised weights (the integer type U8)",
-    ),
-    "alphas alone": ({f"{STEM}.alpha": torch.ones(())}, "contains no weights"),
-    "metadata": (PAIR, "metadata that are not JSON"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_applied_is_refused_by_name_when_it_is_added(
-    case: str, presets: Path, tmp_path: Path, own_home: Path
-) -> None:
-    tensors, said = REFUSED[case]
-    path = tmp_path / "style.safetensors"
-    save_file(tensors, path, {"lora_adapter_metadata": "{"} if case == "metadata" else None)
-    catalog = Catalog(presets, home=own_home)
-    for call in (lambda: read_lora(path), lambda: user_models.add(catalog, str(path))):
-        with pytest.raises(StudioError) as refused:
-            call()
-        assert said in str(refused.value) and "\n" not in str(refused.value)
-    assert not catalog.own
-
-
-@pytest.mark.parametrize("root", ["unet.", "model.diffusion_model.", "diffusion_model."])
-@pytest.mark.parametrize("family", ["sd", "sdxl"])
-def test_the_original_names_with_any_prefix(family: str, root: str, lumen: Path, sdxl: Path, tmp_path: Path) -> None:
-    """OneTrainer writes them after `unet.`."""
-    pipeline = open_base(family, lumen, sdxl)
-    name = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
-    target = pipeline.unet.get_submodule(name)
-    old = target.weight.detach().clone()
-    stem = root + unet_names(pipeline.unet)[name]
-    down, up = torch.randn(2, 32), torch.randn(32, 2)
-    save_file(
-        {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": torch.tensor(1.0)},
-        tmp_path / "a.safetensors",
-    )
-    fuse_loras(pipeline, [(tmp_path / "a.safetensors", 1.0)])
-    torch.testing.assert_close(target.weight, old + up @ down / 2)
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("clip_g", "is not a LoRA, but a textual-inversion embedding"),
-        ("768.0.linear.0.weight", "is not a LoRA, but a hypernetwork"),
-        ("control_model.input_blocks.0.0.weight", "is not a LoRA, but a ControlNet"),
-        ("first_stage_model.decoder.conv_in.weight", "is not a LoRA, but only a VAE"),
-    ],
-)
-def test_what_is_no_lora_is_named(name: str, said: str, tmp_path: Path) -> None:
-    save_file({name: torch.zeros(2, 2)}, tmp_path / "a.safetensors")
-    with pytest.raises(StudioError, match=said):
-        read_lora(tmp_path / "a.safetensors")
-
-
-def test_what_does_not_fit_says_what_it_was_made_for(lumen: Path, sdxl: Path, tmp_path: Path) -> None:
-    path = tmp_path / "xl.safetensors"
-
-    def refusal(tensors: Factors, metadata: dict[str, str] | None = None) -> str:
-        save_file(tensors, path, metadata)
-        with pytest.raises(StudioError) as refused:
-            fuse_loras(open_base("sd", lumen, sdxl), [(path, 1.0)])
-        return str(refused.value)
-
-    stem = STEM.replace("attn1_to_q", "attn2_to_k")
-    for width, family in ((768, "Stable Diffusion 1.x"), (1024, "Stable Diffusion 2.x"), (2048, "SDXL")):
-        wide = {f"{stem}.lora_down.weight": torch.zeros(2, width), f"{stem}.lora_up.weight": torch.zeros(32, 2)}
-        said = refusal(wide)
-        assert f"(32, {width}), not (32, 32)" in said and f"made for {family}" in said and str(tmp_path) not in said
-    both = {"lora_te2_text_model_encoder_layers_0_mlp_fc1": 0, "lora_te1_text_model_encoder_layers_0_mlp_fc1": 1}
-    halves = {f"{n}.lora_{f}.weight": torch.zeros(2, 2) for n in both for f in ("down", "up")}
-    assert "only its text-encoder part fits; it was made for SDXL" in refusal(halves)
-    nowhere = {f"{STEM}_9.lora_{f}.weight": torch.zeros(2, 2) for f in ("down", "up")}
-    assert "made for SDXL" in refusal(nowhere, {"ss_base_model_version": "sdxl_base_v1-0"})
 
 
 def test_a_row_of_zeros_stays_zero_in_dora() -> None:

@@ -12,7 +12,7 @@ import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import save_file
-from tiny import IMAGE, WIDTH, make_sdxl
+from tiny import IMAGE, WIDTH
 
 from dev.full_size.ldm import to_single_file
 from oms_app import GenerateRequest, Studio, Variant
@@ -20,11 +20,6 @@ from oms_app.models import single_file
 from oms_app.models.loading import OWN_ENCODER, load_base, load_module
 from oms_app.prestep.unet import TimeFreeUNet
 from oms_app.training import any_base
-
-
-@pytest.fixture(scope="module")
-def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_sdxl(tmp_path_factory.mktemp("sdxl") / "tiny-xl")
 
 
 def painted(studio: Studio, model: Path, variants: tuple[Variant, ...] = (Variant(name="raw"),), **settings: object):  # type: ignore[no-untyped-def]
