@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def studio() -> Iterator[Studio]:
     yield Studio(device="cpu")
 
 
-def paint(studio: Studio, model: str, prompt: str = "mountains at night", **more: object) -> GenerateResult:
+def paint(studio: Studio, model: str, prompt: str = "mountains at night", **more: Any) -> GenerateResult:
     return studio.generate(GenerateRequest.model_validate({"prompt": prompt, "model": model, "seed": 0, **more}))
 
 
@@ -32,7 +33,7 @@ def test_the_family_is_complete() -> None:
 
 def test_each_member_paints_its_own_picture_and_all_share_one_module(studio: Studio) -> None:
     """With a base and a module loaded at first, each further base is the only new model."""
-    few = {"num_inference_steps": 4}
+    few: dict[str, Any] = {"num_inference_steps": 4}
     seen = [np.asarray(paint(studio, EMBEDDED, **few).images[0].image, float)]
     for model in (name for name in BASES if name != "lumen-zsnr"):
         before = studio.statistics()
