@@ -175,6 +175,8 @@ def test_asked_and_got_are_those_of_the_pixels() -> None:
     assert half.difference is None
     (painting,) = reached(Variant(name="a", correction="dial", light=LAYOUT), layout_picture(LAYOUT))
     assert painting.got == pytest.approx(1, abs=0.01)
+    (even,) = reached(Variant(name="a", correction="dial", light=layout_text(blue)), layout_picture(LAYOUT))
+    assert even.got == 0 and "equally light everywhere" in even.text
     for free in (Variant(name="raw"), Variant(name="oms", correction="oms"), Variant(name="d", correction="dial")):
         assert reached(free, image) == ()
 

@@ -13,6 +13,8 @@ from oms_app.measure.light import ciede2000, coarse_lightness, correlation, halv
 from oms_app.prestep.dial import Target
 from oms_app.schema import Reached, Variant
 
+LEAST_VARIATION = 1.0  # of L*, between the parts of a picture given as light
+
 
 def reached(variant: Variant, image: Image.Image) -> tuple[Reached, ...]:
     """What a variant's dials asked for and its picture has; nothing if no dial was set, or only the warmth.
@@ -87,12 +89,15 @@ def _direction(variant: Variant, rgb: NDArray[np.uint8]) -> Reached:
 
 
 def _layout(text: str, rgb: NDArray[np.uint8]) -> Reached:
-    got = correlation(coarse_lightness(rgb), coarse_lightness(np.asarray(layout_picture(text))))
+    asked = coarse_lightness(np.asarray(layout_picture(text)))
+    got = correlation(coarse_lightness(rgb), asked)
     return Reached(
         what="light",
         asked="picture",
         got=round(got, 3),
-        text=f"light asked as in the picture, got a match of {got:.2f}",
+        text=f"light asked as in the picture, got a match of {got:.2f}"
+        if np.ptp(asked) >= LEAST_VARIATION
+        else "light asked as in a picture that is equally light everywhere, so there is no match to measure",
         meaning="How well the light of 4 × 4 parts follows the painting or picture: 1 exactly, 0 not at all.",
     )
 

@@ -52,7 +52,8 @@ def members(studio: Studio) -> list[Member]:
     entries = studio.catalog.entries.values()
     found = [Member(EMBEDDED)]
     found += [Member(one.id, one.id) for one in entries if one.adapts == EMBEDDED and studio.catalog.available(one)]
-    if STYLE in studio.catalog.entries:
+    style = studio.catalog.entries.get(STYLE)
+    if style and studio.catalog.available(style):
         found.append(Member(f"lumen + {STYLE}", EMBEDDED, (Lora(id=STYLE, scale=STYLE_SCALE),), draw_print))
     return found
 
