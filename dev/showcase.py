@@ -16,10 +16,11 @@ import numpy as np
 from PIL import Image
 
 from oms_app.engine.studio import Studio
+from oms_app.evaluate.members import members
 from oms_app.evaluate.pictures import read_captions
 from oms_app.looks import SHIPPED, LookLibrary, thumbnail
 from oms_app.output import png
-from oms_app.output.sheets import tiled
+from oms_app.output.sheets import labelled, tiled
 from oms_app.paths import EMBEDDED_FOLDER, atomic_write
 from oms_app.schema import OMS, RAW, GenerateRequest, GenerateResult, one_more_step, variant_of
 from oms_app.training.scenes import painter
@@ -97,6 +98,24 @@ def sheets(studio: Studio, count: int = 64, side: int = 128) -> None:
     print("mean of all RGB values:", {name: round(value, 1) for name, value in means.items()})
 
 
+FAMILY_PROMPTS = ("solid black background", "mountains at night", "a house on a hill", "a cat on a blue background")
+
+
+def family(studio: Studio, side: int = 128) -> None:
+    """family.jpg: prompts as rows, one seed each; Lumen and its family as columns, raw and, where it applies, OMS."""
+    rows, columns = [], []
+    for seed, prompt in enumerate(FAMILY_PROMPTS):
+        row = []
+        for member in members(studio):
+            request = GenerateRequest(prompt=prompt, seed=seed, model=member.model, loras=member.loras)
+            for image in studio.generate(request).images:
+                row.append(image.image.resize((side, side), Image.Resampling.LANCZOS))
+                if seed == 0:
+                    columns.append(f"{member.name} {image.variant}")
+        rows.append(row)
+    labelled(rows, FAMILY_PROMPTS, columns).save(DOCS / "family.jpg", "JPEG", quality=85)
+
+
 def looks(studio: Studio) -> None:
     """The thumbnails of the looks in presets/looks, at most 10 KiB each."""
     for look, _ in LookLibrary().looks():
@@ -107,7 +126,7 @@ def looks(studio: Studio) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make what is named, or everything."""
-    makers = {"examples": examples, "pair": pair, "sheets": sheets, "looks": looks}
+    makers = {"examples": examples, "pair": pair, "sheets": sheets, "family": family, "looks": looks}
     parser = argparse.ArgumentParser(prog="python -m dev.showcase", description=__doc__)
     parser.add_argument(
         "what", nargs="*", metavar="what", help=f"one or more of {', '.join(makers)}; everything if absent"
