@@ -35,7 +35,7 @@ def _screenshots(browser: Browser, address: str, device: str, theme: str, out: P
     view.goto(f"{address.rstrip('/')}/?__theme={theme}")
     view.wait_for_timeout(1500)  # the page's last parts are drawn
     view.screenshot(path=out / f"first-visit-{theme}-{device}.jpg", type="jpeg", quality=72)
-    for tab in ("create", "explore", "compare", "models"):
+    for tab in ("create", "gallery", "explore", "compare", "models"):
         _show(view, tab)
         view.screenshot(path=out / f"{tab}-{theme}-{device}.jpg", full_page=True, type="jpeg", quality=72)
         print(f"{tab}, {theme}, {device}", flush=True)

@@ -29,6 +29,14 @@ from oms_app.prestep.corrections import CORRECTIONS, DIAL, CorrectionSpec, varia
 
 MAX_VARIANTS = 64
 RunStage = Literal["load", "encode", "correct", "denoise", "decode"]
+# What the page and the command line say of them.
+STAGE_TEXTS: Mapping[RunStage, str] = {
+    "load": "Loading the model",
+    "encode": "Encoding the prompts",
+    "correct": "Correcting the noise",
+    "denoise": "Denoising",
+    "decode": "Decoding the pictures",
+}
 
 
 def draw_seed(count: int = 1) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import running_app
 from playwright.sync_api import Page, expect
-from test_browser import PATIENCE, PROMPT, browser, opened, short
+from test_browser import PATIENCE, PROMPT, browser, go_to, opened, short, unfold
 
 AXE = os.environ.get("AXE_CORE", "")
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not AXE, reason="AXE_CORE names no file")]
@@ -63,7 +63,7 @@ def create(view: Page) -> list[str]:
 
 def other_tabs(view: Page) -> list[str]:
     found: list[str] = []
-    view.get_by_role("tab", name="Gallery").click()
+    go_to(view, "Gallery")
     expect(view.locator("#gallery-cards .oms-kept li").nth(1)).to_be_visible(timeout=PATIENCE)
     found += findings(view, "gallery")
     for number in (0, 1):
@@ -71,9 +71,9 @@ def other_tabs(view: Page) -> list[str]:
         expect(view.locator("#gallery-cards [data-do=pick]").nth(number)).to_have_attribute("aria-pressed", "true")
     expect(view.locator("#gallery-differences")).to_contain_text("Settings that differ")
     found += findings(view, "gallery, two compared")
-    view.get_by_role("tab", name="Explore").click()
+    go_to(view, "Explore")
     view.get_by_label("Seeds", exact=True).first.check()
-    view.locator("#explore-settings").get_by_role("button").first.click()
+    unfold(view.locator("#explore-settings"))
     view.locator("#explore-steps input").fill("2")
     view.locator("#explore-prompt textarea").fill("sea")
     view.locator("button#explore").click()
@@ -81,16 +81,16 @@ def other_tabs(view: Page) -> list[str]:
     found += findings(view, "explore")
     view.get_by_label("Any two settings").check()
     found += findings(view, "explore, two settings")
-    view.get_by_role("tab", name="Compare").click()
+    go_to(view, "Compare")
     found += findings(view, "compare")
     for name in ("compare-pictures", "compare-settings"):
-        view.locator(f"#{name}").get_by_role("button").first.click()
+        unfold(view.locator(f"#{name}"))
     for box in view.locator("#compare-methods input").all()[2:]:
         box.uncheck()
     view.locator("button#compare").click()
     expect(view.locator("#compared-figures-1")).to_contain_text("Mean L*", timeout=PATIENCE)
     found += findings(view, "compare with pictures")
-    view.get_by_role("tab", name="Models").click()
+    go_to(view, "Models")
     expect(view.locator("#catalogue .oms-card").first).to_be_visible()
     return found + findings(view, "models")
 

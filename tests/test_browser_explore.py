@@ -14,7 +14,7 @@ import pytest
 from conftest import make_examples, running_app
 from PIL import Image
 from playwright.sync_api import Page, expect
-from test_browser import PATIENCE, PROMPT, browser, opened, picture
+from test_browser import PATIENCE, PROMPT, browser, go_to, opened, picture, unfold
 from tiny import make_refused
 
 pytestmark = pytest.mark.browser
@@ -49,7 +49,7 @@ def tab(browser, address: str) -> Iterator[Page]:  # type: ignore[no-untyped-def
 
 
 def explore(view: Page, prompt: str) -> None:
-    view.get_by_role("tab", name="Explore").click()
+    go_to(view, "Explore")
     view.locator("#explore-prompt textarea").fill(prompt)
     view.locator("#explore-seed input").fill("7")
 
@@ -79,7 +79,7 @@ def test_settings_are_kept_as_a_look_at_once_and_for_the_next_visit(tab: Page, h
     tab.locator(PROMPT).fill("city")
     tab.locator('[data-look="neon"]').click()
     expect(tab.locator(PROMPT)).to_have_value("city neon light")
-    tab.locator("#look-save").get_by_role("button").first.click()
+    unfold(tab.locator("#look-save"))
     title, save, status = tab.locator("#look-title").get_by_role("textbox"), tab.locator("#look-keep"), "#look-status"
     for wrong, said in (("", "has no name yet"), ("Neon", "exists already"), ("../x", "is not a valid name of a look")):
         title.fill(wrong)
@@ -157,10 +157,10 @@ def test_a_grid_of_seeds_and_one_of_any_two_settings(tab: Page) -> None:
     expect(tab.get_by_role("button", name="Generate grid")).to_be_enabled()
     cell(tab, 0, 2).click()
     expect(tab.locator("#seed input")).to_have_value("9")
-    tab.get_by_role("tab", name="Explore").click()
+    go_to(tab, "Explore")
     tab.get_by_label("Any two settings").check()
     expect(tab.locator("#explore-row-field")).to_be_visible()
-    tab.get_by_role("button", name="Picture settings").last.click()
+    unfold(tab.locator("#explore-settings"))
     tab.locator("#explore-width input").fill("72")
     expect(tab.locator("#explore-plan")).to_contain_text("9 pictures")
     tab.locator("#explore-column-values textarea").fill("-1, 1")
@@ -190,7 +190,7 @@ def test_a_model_comes_with_its_settings_and_is_undone_with_them(tab: Page) -> N
         expect(tab.get_by_label("Width").first).to_have_value(str(width))
         expect(tab.locator("#steps input")).to_have_value(str(steps))
 
-    tab.get_by_role("button", name="Picture settings").first.click()
+    unfold(tab.locator("#settings"))
     tab.get_by_label("Width").first.fill("80")
     tab.wait_for_function("() => JSON.parse(settingsHistory.now ?? '[]').includes(80)")
     past = tab.evaluate("settingsHistory.past.length")
@@ -223,7 +223,7 @@ def test_prompt_seed_and_model_go_to_the_other_tabs_and_back(tab: Page) -> None:
     expect(tab.locator("#explore-plan")).to_contain_text("15 pictures")  # of the new prompt: nothing is missing
     tab.locator("#explore-prompt textarea").fill("blue sea")
     tab.locator("#explore-seed input").fill("78")
-    tab.get_by_role("button", name="Picture settings").last.click()
+    unfold(tab.locator("#explore-settings"))
     tab.locator("#explore-model input").click()
     tab.get_by_role("option", name="Zero SNR").click()
     chosen = tab.locator("#explore-model input").input_value()
@@ -237,7 +237,7 @@ def test_prompt_seed_and_model_go_to_the_other_tabs_and_back(tab: Page) -> None:
     is_open("Create")
     expect(tab.locator(PROMPT)).to_have_value("blue sea")
     expect(tab.locator("#seed input")).to_have_value("78")
-    tab.get_by_role("button", name="Picture settings").first.click()
+    unfold(tab.locator("#settings"))
     expect(tab.locator("#model input")).to_have_value(chosen)
     tab.locator("#oms-cfg input[type=number]").fill("2")
     tab.locator("#create-to-compare").click()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import Page, expect
-from test_browser import PATIENCE, browser, picture, short, tab
+from test_browser import PATIENCE, browser, go_to, picture, short, tab
 
 pytestmark = pytest.mark.browser
 __all__ = ["browser", "tab"]  # fixtures of this module too
@@ -37,7 +37,7 @@ def test_a_number_outside_its_slider_is_told_and_the_nearest_one_is_used(tab: Pa
     tab.locator("#seed input").fill("-5")
     tab.get_by_role("button", name="Generate").click()
     expect(tab.locator("#status")).to_contain_text("Seed is -5: take 0 to 4294967295, or -1 for a random one")
-    tab.get_by_role("tab", name="Explore").click()
+    go_to(tab, "Explore")
     tab.get_by_label("Seeds", exact=True).first.check()
     count = tab.locator("#explore-seed-count input[type=number]")
     count.fill("99")

@@ -13,7 +13,7 @@ from conftest import make_examples, running_app
 from foreign_samples import PROMPT as FOREIGN
 from foreign_samples import a1111_jpeg, comfyui
 from playwright.sync_api import Page, expect
-from test_browser import PATIENCE, PROMPT, browser, opened
+from test_browser import PATIENCE, PROMPT, browser, go_to, opened
 
 from oms_app.ui.markup import own
 
@@ -50,7 +50,7 @@ def generate(view: Page, prompt: str, oms_prompt: str = "") -> None:
 
 
 def gallery(view: Page) -> None:
-    view.get_by_role("tab", name="Gallery").click()
+    go_to(view, "Gallery")
     expect(view.locator("#gallery-cards .oms-kept")).to_be_visible()
 
 
@@ -170,7 +170,7 @@ def test_on_a_space_a_visitor_sees_only_their_own_pictures(browser, presets: Pat
         expect(mine.locator("#history-strip")).to_contain_text("Only you see these pictures")
         assert "/" not in mine.locator("#history-strip p").inner_text(), "no path"
         other.reload()
-        other.get_by_role("tab", name="Gallery").click()
+        go_to(other, "Gallery")
         expect(other.locator("#gallery-count")).to_contain_text("No pictures.")
         time.sleep(0.5)
         expect(other.locator("#summary")).not_to_contain_text("my secret")

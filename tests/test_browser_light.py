@@ -12,7 +12,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image
 from playwright.sync_api import Page, expect
-from test_browser import PATIENCE, PROMPT, browser, picture, tab
+from test_browser import PATIENCE, PROMPT, browser, go_to, picture, tab, unfold
 
 pytestmark = pytest.mark.browser
 __all__ = ["browser", "tab"]  # fixtures of this module too
@@ -162,7 +162,7 @@ def test_prompt_light_and_both_pictures_are_on_the_screen_together(tab: Page) ->
 
 
 def test_a_sweep_of_brightness_gets_lighter_and_opens_in_create(tab: Page) -> None:
-    tab.get_by_role("tab", name="Explore").click()
+    go_to(tab, "Explore")
     tab.get_by_label("Light × seed").check()
     tab.locator("#explore-dial-values textarea, #explore-dial-values input").fill("15, 75")
     tab.locator("#explore-dial-seeds input[type=number]").fill("1")
@@ -181,14 +181,14 @@ def test_a_sweep_of_brightness_gets_lighter_and_opens_in_create(tab: Page) -> No
 
 
 def test_compare_shows_the_dial_beside_the_others_with_asked_and_got(tab: Page) -> None:
-    tab.get_by_role("tab", name="Compare").click()
+    go_to(tab, "Compare")
     tab.locator("#compare-prompt textarea").fill("hills")
     boxes = tab.locator("#compare-methods")
     for box in boxes.get_by_role("checkbox").all():
         box.uncheck()
     boxes.get_by_label("Raw").check()
     boxes.get_by_label("Dial").check()
-    tab.get_by_role("button", name="Settings of the corrections").click()
+    unfold(tab.locator("#compare-settings"))
     tab.locator("#compare-luminance input").fill("25")
     tab.locator("button#compare").click()
     expect(tab.locator("#compared-figures-1")).to_contain_text("brightness asked 25 %, got 2", timeout=PATIENCE)

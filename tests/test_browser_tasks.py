@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
-from test_browser import PATIENCE, PROMPT, browser, picture, short, tab
+from test_browser import PATIENCE, PROMPT, browser, go_to, picture, short, tab, unfold
 from test_browser_history import drop, gallery, generate
 from test_browser_light import mean
 
@@ -91,7 +91,7 @@ def test_4_three_strengths_are_compared(tab: Page) -> None:
     tab.locator("#create-to-explore").click()
     tab.locator("#explore-prompts textarea").fill("night")
     tab.locator("#explore-scales").get_by_role("textbox").fill("0.5, 1, 2")
-    tab.locator("#explore-settings").get_by_role("button").first.click()
+    unfold(tab.locator("#explore-settings"))
     tab.locator("#explore-steps input").fill("4")
     expect(tab.locator("#explore-plan")).to_contain_text("4 pictures")
     tab.locator("button#explore").click()
@@ -175,9 +175,9 @@ def test_9_four_seeds_at_once_and_one_is_chosen(tab: Page) -> None:
 
 def test_10_a_grid_is_stopped_and_kept_then_undo_and_reset(tab: Page) -> None:
     opened = tab.locator(PROMPT).input_value()
-    tab.get_by_role("tab", name="Explore").click()
+    go_to(tab, "Explore")
     tab.get_by_label("OMS slider × seed").check()
-    tab.locator("#explore-settings").get_by_role("button").first.click()
+    unfold(tab.locator("#explore-settings"))
     tab.locator("#explore-steps input").fill("30")
     tab.get_by_role("button", name="Generate grid").click()
     tab.locator("#explore-table button").first.wait_for(timeout=PATIENCE)
@@ -188,7 +188,7 @@ def test_10_a_grid_is_stopped_and_kept_then_undo_and_reset(tab: Page) -> None:
     expect(tab.get_by_role("button", name="Generate grid")).to_be_enabled()
     with tab.expect_download():
         tab.get_by_text("Download sheet").click()
-    tab.get_by_role("tab", name="Create").click()
+    go_to(tab, "Create")
     past = int(tab.evaluate("settingsHistory.past.length"))
     for number, text in enumerate(("the sea", "the city"), 1):
         tab.locator(PROMPT).fill(text)

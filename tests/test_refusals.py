@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import running_app
 from playwright.sync_api import Page, expect
-from test_browser import PATIENCE, browser, opened  # noqa: F401
+from test_browser import PATIENCE, browser, go_to, opened  # noqa: F401
 from tiny import make_refused, make_world
 
 from oms_app.cli import entry as cli
@@ -37,7 +37,7 @@ def compare(browser, refusing: Path, tmp_path_factory: pytest.TempPathFactory) -
     environment = {"OMS_HOME": str(tmp_path_factory.mktemp("page")), "OMS_PRESETS": str(refusing)}
     log = tmp_path_factory.mktemp("log") / "app.txt"
     with running_app(environment, log) as address, opened(browser, address, 1440, 900) as view:
-        view.get_by_role("tab", name="Compare").click()
+        go_to(view, "Compare")
         yield view
 
 

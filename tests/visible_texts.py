@@ -10,6 +10,7 @@ from pathlib import Path
 
 import oms_app
 from oms_app.paths import PRESETS
+from oms_app.schema import STAGE_TEXTS
 
 ROOT = Path(oms_app.__file__).parent
 TAG = re.compile(r"</?[a-zA-Z][a-zA-Z0-9]*(?:\s[^<>]*)?/?>")
@@ -96,7 +97,7 @@ def _errors(tree: ast.AST) -> Iterator[str]:
 
 def of_source() -> tuple[dict[str, str], set[str]]:
     """Texts that must be translated, with the file of each; and all texts that may be."""
-    required: dict[str, str] = {}
+    required: dict[str, str] = dict.fromkeys(STAGE_TEXTS.values(), "schema.py")
     present: set[str] = set()
     for path in sorted(ROOT.rglob("*.py")):
         name = path.relative_to(ROOT).as_posix()

@@ -12,18 +12,11 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from oms_app.schema import Progress, Transfer
+from oms_app.schema import STAGE_TEXTS, Progress, Transfer
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-STAGES = {
-    "load": "loading the model",
-    "encode": "encoding the prompts",
-    "correct": "correcting the noise",
-    "denoise": "denoising, step",
-    "decode": "decoding the pictures",
-}
 TICK_SECONDS = 0.5  # between two changes of the line in a terminal
 FILE_SECONDS = 10.0  # between two lines of progress in a file
 WIDE = 1_000  # columns of a table that goes into a file or a pipe: no cell is wrapped
@@ -52,7 +45,8 @@ class ProgressLine:
         threading.Thread(target=self._tick, name="progress", daemon=True).start()
 
     def __call__(self, progress: Progress) -> None:
-        self._set(STAGES[progress.stage], progress.step, progress.steps)
+        text = STAGE_TEXTS[progress.stage].lower()
+        self._set(f"{text}, step" if progress.steps else text, progress.step, progress.steps)
 
     def count_captions(self, done: int, total: int) -> None:
         """For evaluations, which take hours."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from oms_app.engine.service import StudioService
 from oms_app.errors import Stopped
-from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, Progress, draw_seed
+from oms_app.schema import STAGE_TEXTS, GenerateRequest, GenerateResult, ImageResult, Progress, draw_seed
 from oms_app.ui import markup
 from oms_app.ui.events import Updates
 from oms_app.ui.generation import GenerationJob, error_message
@@ -57,7 +57,7 @@ class CompareJob(GenerationJob):
         share = event.step / event.steps if event.steps else 0.0
         done = len(self._made) + share * len(self._panels)
         left = markup.left(self._time.left(done, self._size))
-        text = f"{markup.STAGES[event.stage]}: {len(self._made)} of {markup.count(self._size)} finished{left}"
+        text = f"{STAGE_TEXTS[event.stage]}: {len(self._made)} of {markup.count(self._size)} finished{left}"
         return {**self._on_status(markup.status(text, done, self._size)), **self._live(event, self._panels)}
 
     def on_result(self, result: GenerateResult) -> Updates:

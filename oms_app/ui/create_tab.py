@@ -29,7 +29,7 @@ from oms_app.ui.grid_table import GridCell, GridResult
 from oms_app.ui.history_strip import HistoryStrip
 from oms_app.ui.light_panel import LightPanel
 from oms_app.ui.looks_panel import LooksPanel
-from oms_app.ui.model_choice import ModelChoice
+from oms_app.ui.model_choice import MODEL_FIELDS, ModelChoice
 from oms_app.ui.result_view import Picture, ResultView, ShownResult
 from oms_app.ui.run_controls import RunControls
 from oms_app.ui.seed_field import RANDOM, SeedField
@@ -43,7 +43,6 @@ TRY = (
     "The scene stays, its light changes.</p>"
 )
 EXPIRED = "This picture has expired: generate it again."
-MODEL_FIELDS = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale")  # their defaults are a model's
 
 
 class CreateTab(SendingTab):
@@ -89,9 +88,10 @@ class CreateTab(SendingTab):
                 self.controls.build_status(TRY if opens else "")
                 self._words = word_check.build()
             with gr.Column(elem_id="tune", min_width=0):
-                self._light.build(
-                    found, opens.variant if opens else OMS, lambda: self._sweep.build_button(self.controls)
-                )
+                self._light.build(found, opens.variant if opens else OMS)
+                with self._light.switches:
+                    self._sweep.build_button(self.controls)
+                    self._live = drafts.build_switch(self._service)
                 with gr.Row(elem_id="which"):
                     self._seed.build(opens.seed if opens else RANDOM)
                     found["count"] = controls.slider(CREATE_FIELDS["count"], elem_id="count", min_width=120)
@@ -147,7 +147,7 @@ class CreateTab(SendingTab):
         )
         self._light.connect(page.demo, self.fields, also=self._view.summary)
         self._sweep.connect(self.fields, self._open_of_sweep, self.outputs)
-        drafts.connect(self._light.live, self.fields, self._service, self._view)
+        drafts.connect(self._live, self.fields, self._service, self._view)
         word_check.connect(self._words, self.fields, self._service)
         vocabulary.connect(page.demo, self._vocabulary, self.fields, self._service)
         self._undo.connect(page.demo, self.fields)

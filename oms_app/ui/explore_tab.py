@@ -32,13 +32,12 @@ from oms_app.ui.grids import (
     Grid,
     to_grid,
 )
-from oms_app.ui.model_choice import ModelChoice, ModelGroup
+from oms_app.ui.model_choice import MODEL_FIELDS, ModelChoice, ModelGroup
 from oms_app.ui.run_controls import RunControls
 from oms_app.ui.seed_field import SeedField
 from oms_app.ui.send import SendingTab, SharedFields
 from oms_app.ui.tab import Page
 
-OF_MODEL = ("num_inference_steps", "guidance_scale", "width", "height", "scheduler")  # their defaults are a model's
 PRESELECTED_LOOKS = ("plain", "night", "golden-hour", "fog", "high-key")
 
 
@@ -189,7 +188,7 @@ class ExploreTab(SendingTab):
             shown=[self._sheet],
         )
         self._seed.connect()
-        self._model.connect({name: self.fields[name] for name in OF_MODEL})
+        self._model.connect({name: self.fields[name] for name in MODEL_FIELDS})
         opened = page.item(self).select
         opened(lambda: gr.update(choices=_choices(self._looks())), None, self.fields["looks"], **QUICK)
         all_but_seed = set(self.fields.components) - {self._seed.number}

@@ -176,10 +176,12 @@ def bind_generation(
     fields: FieldSet[V],
     make_job: Callable[[V], GenerationJob],
     *,
+    start: gr.Button | None = None,
     streamed: Sequence[Component] = (),
     shown: Sequence[Component] = (),
 ) -> None:
-    """`start` runs the job of the fields, one at a time on the device; `stop` ends it. All events are private.
+    """A click on `start`, that of the controls if None, runs the job of the fields, one at a time on the device; `stop`
+    of the controls ends it. All events are private.
 
     streamed: the components that the job's methods update, besides the status. shown: those that its `show` updates, in
     an event of its own, since images among the outputs would slow every progress message down (gradio_compat.py), and
@@ -187,7 +189,7 @@ def bind_generation(
     """
     runner = JobRunner(service, controls, fields, make_job)
     state = controls.outputs
-    prepared = controls.start.click(runner.prepare, set(fields.components), [runner.job, *state], **QUICK)
+    prepared = (start or controls.start).click(runner.prepare, set(fields.components), [runner.job, *state], **QUICK)
     ran = prepared.then(
         runner.run,
         runner.job,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from oms_app.engine.service import StudioService
 from oms_app.errors import Stopped, StudioError
-from oms_app.schema import GenerateRequest, GenerateResult, Progress
+from oms_app.schema import STAGE_TEXTS, GenerateRequest, GenerateResult, Progress
 from oms_app.ui import markup
 from oms_app.ui.events import Updates
 from oms_app.ui.generation import GenerationJob
@@ -67,7 +67,7 @@ class GridJob(GenerationJob):
         done = len(self.result.cells) + (event.step / event.steps * columns if event.steps else 0.0)
         size = self.result.grid.size
         left = markup.left(self._left(done))
-        text = f"{markup.STAGES[event.stage]}: {int(done)} of {markup.count(size)} finished{left}"
+        text = f"{STAGE_TEXTS[event.stage]}: {int(done)} of {markup.count(size)} finished{left}"
         return self._on_status(markup.status(text, done, size))
 
     def on_result(self, result: GenerateResult) -> Updates:

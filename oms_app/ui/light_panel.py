@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -12,7 +12,7 @@ from oms_app.fields import VARIANT_FIELDS
 from oms_app.light import SIDES
 from oms_app.prestep.corrections import CORRECTIONS, DIAL
 from oms_app.schema import Variant
-from oms_app.ui import controls, drafts, markup, oms_preview
+from oms_app.ui import controls, markup, oms_preview
 from oms_app.ui.events import QUICK, Component
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import BETWEEN_TWO, CREATE_FIELDS, OMS_MODES, ONE_PROMPT, CreateValues
@@ -24,7 +24,7 @@ DIM = 20.0  # percent: the first brightness of its slider, which is off
 
 
 class LightPanel:
-    """preview: the OMS preview, which `oms_preview.connect` keeps up to date. live: the switch of drafts."""
+    """preview: the OMS preview, which `oms_preview.connect` keeps up to date. switches: the row of its first line."""
 
     def __init__(self, service: StudioService) -> None:
         self._service = service
@@ -32,18 +32,16 @@ class LightPanel:
 
     # Layout
 
-    def build(self, found: dict[str, Component], first: Variant, sweep: Callable[[], None]) -> None:
+    def build(self, found: dict[str, Component], first: Variant) -> None:
         """Creates the components inside the current column, and adds them to `found` by their field of Create.
 
-        first: whose OMS prompt, OMS CFG and mean brightness are set when the page opens. sweep: creates its button.
+        first: whose OMS prompt, OMS CFG and mean brightness are set when the page opens.
         """
         with gr.Group(elem_id="oms"):
-            with gr.Row(elem_id="oms-switches"):
+            with gr.Row(elem_id="oms-switches") as self.switches:
                 found["oms_on"] = gr.Checkbox(
                     value=True, label="Light: One More Step (OMS)", elem_id="oms-on", container=False,
                 )  # fmt: skip
-                sweep()
-                self.live = drafts.build_switch(self._service)
             with gr.Column(elem_id="oms-settings") as self._settings:
                 self._build_words(found, first)
                 self._build_colours(found, first)

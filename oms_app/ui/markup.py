@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from oms_app.schema import Progress
+from oms_app.schema import STAGE_TEXTS, Progress
 
-STAGES = {
-    "load": "Loading the model",
-    "encode": "Encoding the prompt",
-    "correct": "Correcting the noise",
-    "denoise": "Denoising",
-    "decode": "Decoding the pictures",
-}
 COUNTED = {
     "picture": ("{} picture", "{} pictures"),
     "correction": ("{} correction", "{} corrections"),
@@ -54,7 +47,7 @@ def progress(event: Progress | None, seconds_left: float | None = None) -> str:
     """The stage and the step within it. event: None if the request waits for the device. seconds_left: if known."""
     if event is None:
         return status("Waiting in the queue …").replace("oms-status", "oms-status oms-waiting", 1)
-    text = STAGES[event.stage]
+    text = STAGE_TEXTS[event.stage]
     if not event.steps:
         return status(f"{text} …")
     return status(f"{text}, step {event.step} of {event.steps}{left(seconds_left)} …", event.step, event.steps)

@@ -15,6 +15,8 @@ from oms_app.paths import EMBEDDED
 from oms_app.ui import controls
 from oms_app.ui.events import QUICK, Component, Updates
 
+MODEL_FIELDS = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale")  # their defaults are a model's
+
 
 def available_models(service: StudioService, kind: str) -> list[ModelInfo]:
     """The models of a kind whose files are on this machine, the embedded one first."""

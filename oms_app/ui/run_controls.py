@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import gradio as gr
 
 from oms_app.ui import markup
@@ -30,13 +28,12 @@ class RunControls:
             "Stop", elem_id=f"{self._prefix}stop", elem_classes="oms-stop", interactive=False, scale=1, min_width=70
         )
 
-    def build_second(self, label: str, elem_id: str) -> RunControls:
+    def build_start(self, label: str, elem_id: str) -> gr.Button:
         """Creates a button inside the current row that starts something else, with the same Stop and status: of the
         two, one runs at a time."""
-        second = copy.copy(self)
-        second.start = gr.Button(label, size="sm", elem_id=elem_id, min_width=90)
-        self._starts.append(second.start)
-        return second
+        start = gr.Button(label, size="sm", elem_id=elem_id, min_width=90)
+        self._starts.append(start)
+        return start
 
     def build_status(self, hint: str = "") -> None:
         """Creates the status inside the current column. hint: HTML that it shows first, above the keys."""

@@ -24,7 +24,7 @@ from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.form import CREATE_FIELDS, OMS_MODES, CreateValues
 from oms_app.ui.light_values import PAD, PAINTING, PICTURE
-from oms_app.ui.model_choice import available_models
+from oms_app.ui.model_choice import MODEL_FIELDS, available_models
 
 KEY = "oms-studio-create"
 READ = f"""last => {{
@@ -37,7 +37,7 @@ WRITE = f"""(names, values) => {{
 }}"""
 NAMES = tuple(field.name for field in dataclass_fields(CreateValues))
 # Meaningless without the model that they were set for:
-OF_MODEL = ("width", "height", "num_inference_steps", "scheduler", "guidance_scale", "loras")
+OF_MODEL = (*MODEL_FIELDS, "loras")
 
 
 def valid(saved: Any, models: Sequence[str], loras: Sequence[str] = ()) -> dict[str, Any]:

@@ -13,8 +13,6 @@ from oms_app.ui.events import QUICK, Component, Updates
 from oms_app.ui.model_choice import ModelChoice, ModelGroup
 from oms_app.ui.tab import Page, Tab
 
-TITLES = {"create": "Create", "explore": "Explore", "compare": "Compare"}
-
 
 @dataclass(frozen=True)
 class SharedFields:
@@ -37,24 +35,21 @@ class SendingTab(Tab):
         """After `build`."""
 
     def build_sending(self) -> None:
-        """Creates the buttons inside the current column."""
-        with gr.Row(elem_classes="oms-send"):
-            self.send_buttons = {
-                id: gr.Button(f"Send to {title}", size="sm", min_width=100, elem_id=f"{self.id}-to-{id}")
-                for id, title in TITLES.items()
-                if id != self.id
-            }
+        """Creates the row inside the current column that `connect` fills."""
+        self.send_row = gr.Row(elem_classes="oms-send")
 
 
 def connect(page: Page, tabs: Sequence[SendingTab]) -> None:
-    """tabs: those of TITLES."""
+    """Adds to each of the tabs a button for each of the others."""
     for source in tabs:
         for target in tabs:
-            if target is not source:
-                inputs = {*source.shared.components, *target.shared.components}
-                source.send_buttons[target.id].click(
-                    _sender(page, source.shared, target), inputs, [*target.shared.components, page.bar], **QUICK
-                )
+            if target is source:
+                continue
+            with source.send_row:
+                title, elem_id = f"Send to {target.title}", f"{source.id}-to-{target.id}"
+                button = gr.Button(title, size="sm", min_width=100, elem_id=elem_id)
+            inputs = {*source.shared.components, *target.shared.components}
+            button.click(_sender(page, source.shared, target), inputs, [*target.shared.components, page.bar], **QUICK)
 
 
 def _sender(page: Page, source: SharedFields, target: SendingTab) -> Callable[[Mapping[Component, Any]], Updates]:

@@ -54,7 +54,8 @@ class Sweep:
 
     def build_button(self, controls: RunControls) -> None:
         """Creates the button inside the current row. controls: of Generate, whose Stop and status it shares."""
-        self._controls = controls.build_second("Dark to light", "sweep-start")
+        self._controls = controls
+        self._start = controls.build_start("Dark to light", "sweep-start")
 
     def build(self) -> None:
         """Creates the strip inside the current column."""
@@ -83,6 +84,7 @@ class Sweep:
             self._controls,
             fields,
             lambda values: GridJob(to_grid(values), self._service, self._show, self._say, self._save),
+            start=self._start,
             streamed=[self._panel, self._table, *self._files, self._result],
             shown=self._files,
         )
