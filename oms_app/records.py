@@ -80,10 +80,11 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def remove_leftovers(*folders: Path, older_than: float = 60 * 60.0) -> None:
-    """Deletes temporary files of processes that were killed. older_than: seconds; younger ones may be in use."""
+    """Deletes temporary files of processes that were killed. older_than: seconds; younger ones may be in use. Those
+    from the future are old too: the computer's clock was set since."""
     for folder in folders:
         with contextlib.suppress(OSError):
             for path in folder.glob(".*.tmp"):
                 with contextlib.suppress(OSError):
-                    if time.time() - path.lstat().st_mtime > older_than and path.is_file():
+                    if abs(time.time() - path.lstat().st_mtime) > older_than and path.is_file():
                         path.unlink()

@@ -38,8 +38,9 @@ def environment(presets: Path, tmp_path: Path) -> dict[str, str]:
 def page(environment: dict[str, str], *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     command = [sys.executable, str(ROOT / "app.py"), "--device", "cpu", *options]
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=hear_ctrl_c,
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         line = process.stdout.readline()
         try:

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -125,10 +126,30 @@ def test_deleting_takes_the_raw_picture_along_and_can_be_undone(tmp_path: Path) 
         history.undelete((one,))
     history.delete(one)
     (kept,) = (tmp_path / ".history/deleted").iterdir()
+    os.utime(kept, (900, 900))
     kept.rename(kept.with_name(f"1000~{one}"))
     history.delete(two)
     with pytest.raises(StudioError, match="a week has passed"):
         history.undelete((one,))
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+def test_deleted_pictures_can_be_brought_back_though_the_clock_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    """Deleted before, while and after the clock is wrong."""
+    history, right = History(tmp_path), time.time
+    pictures = [keep(tmp_path, str(i), variants=(OMS,))[0] for i in range(4)]
+    for one in pictures:
+        os.utime(tmp_path / one)
+    history.delete(pictures[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: right() + days * 24 * 60 * 60)
+        history.delete(pictures[1])
+        history.delete(pictures[2])
+    history.delete(pictures[3])
+    history.undelete(pictures)
+    assert history.find().total == 4
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", ".hidden.png", "a\0.png", "no.png", "link.png", ""])

@@ -19,7 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, hear_ctrl_c
+from page_client import API, Visitor
+from PIL import Image
 from safetensors.torch import load_file, save_file
+from test_faults import page
 
 from oms_app import GenerateRequest, Studio, StudioError
 from oms_app.cli import entry as cli
@@ -105,10 +108,13 @@ class Answer(BaseHTTPRequestHandler):
         self.reply(206 if start else 200, content[start:], body, headers)
 
     def send(self, content: bytes) -> None:
-        if (gate := self.server.gate) and len(content) > STALL:
-            self.wfile.write(content[:STALL])
-            gate.wait(60)
-            content = content[STALL:]
+        if gate := self.server.gate:
+            if len(content) > STALL:
+                self.wfile.write(content[:STALL])
+                content = content[STALL:]
+                gate.wait(60)
+            elif self.headers.get("Range"):  # the client gave up waiting, and asks for the rest
+                gate.wait(60)
         with contextlib.suppress(ConnectionError):  # a download that was stopped
             self.wfile.write(content)
 
@@ -174,7 +180,10 @@ def test_what_comes_damaged_is_not_kept(hub: Hub, tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "thing/.parts").exists() and (tmp_path / "thing" / MARKER).is_file()
 
 
-def test_ctrl_c_ends_a_download_which_goes_on_later(hub: Hub, repository: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_signal_ends_a_download_which_goes_on_later(
+    hub: Hub, repository: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     (repository / "unet/weights.safetensors").write_bytes(bytes(range(256)) * (STALL // 256 + 4_000))
     (presets := tmp_path / "presets/models").mkdir(parents=True)
     (presets / "thing.json").write_text(entry().model_dump_json(exclude_defaults=True))
@@ -193,7 +202,7 @@ def test_ctrl_c_ends_a_download_which_goes_on_later(hub: Hub, repository: Path, 
             assert process.poll() is None and time.monotonic() < until, process.stderr and process.stderr.read()
             time.sleep(0.02)
         began = time.monotonic()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, told = process.communicate(timeout=20)
     assert process.returncode == 130 and time.monotonic() - began < 2 and "Traceback" not in told, told
     assert not (folder / MARKER).exists() and not (folder / "unet/weights.safetensors").exists()
@@ -201,6 +210,56 @@ def test_ctrl_c_ends_a_download_which_goes_on_later(hub: Hub, repository: Path, 
     with download() as process:
         _, told = process.communicate(timeout=120)
     assert process.returncode == 0 and (folder / MARKER).is_file(), told
+    assert digest(folder / "unet/weights.safetensors") == digest(repository / "unet/weights.safetensors")
+    assert any(one.startswith("weights.safetensors@") and not one.endswith("@0") for one in hub.sent), hub.sent
+
+
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+def test_a_signal_ends_the_page_while_it_saves_and_downloads(
+    hub: Hub, repository: Path, presets: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Both at once: no picture is half-written, and the download goes on later."""
+    (repository / "unet/weights.safetensors").write_bytes(bytes(range(256)) * (STALL // 256 + 4_000))
+    shutil.copytree(presets.parents[1], tmp_path / "world")
+    models = tmp_path / "world/presets/models"
+    (models / "thing.json").write_text(entry().model_dump_json(exclude_defaults=True))
+    large = (models / "lumen.json").read_text().replace('"max_size": 128', '"max_size": 384')
+    (models / "lumen.json").write_text(large)  # pictures that take a while to save
+    environment = {
+        "OMS_PRESETS": str(models), "OMS_HOME": str(tmp_path / "home"),
+        "HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0",
+    }  # fmt: skip
+    pictures, folder = tmp_path / "home/pictures", tmp_path / "home/models/thing"
+    hub.gate = threading.Event()
+    with page(os.environ | environment) as (process, address), Visitor(address) as visitor:
+        fetch_button = visitor.event("catalogue")
+        click = {"action": "fetch", "id": "thing"}
+        assert visitor.call(fetch_button, visitor.values(fetch_button), click)["success"]
+        download = visitor.after(fetch_button)
+        assert visitor.join(download["id"], visitor.values(download)).status_code == 200
+        many = {"prompt": "sea", "seed": 1, "num_inference_steps": 1, "width": 384, "height": 384, "count": 2}
+        begun = visitor.http.post(f"{API}/call/v2/generate", json=many).json()["event_id"]
+        with visitor.listening(), visitor.http.stream("GET", f"{API}/call/generate/{begun}"):
+            until = time.monotonic() + 240  # of a busy machine
+            while not any(one.stat().st_size for one in folder.rglob("weights.safetensors.part")) or not (
+                list(pictures.glob("*.png")) and list(pictures.glob(".*.tmp"))  # the second one is written
+            ):
+                told = [str(one) for one in (tmp_path / "home").rglob("*")]
+                assert process.poll() is None and time.monotonic() < until, told
+                time.sleep(0.01)
+            began = time.monotonic()
+            process.send_signal(number)
+            code, seconds = process.wait(timeout=20), time.monotonic() - began
+        assert process.stdout and "Traceback" not in process.stdout.read()
+    assert code in (0, 130) and seconds < 2
+    saved = list(pictures.glob("*.png"))
+    assert 1 <= len(saved) < 4
+    for one in saved:
+        with Image.open(one) as picture:
+            picture.load()
+    assert not (folder / MARKER).exists() and not (folder / "unet/weights.safetensors").exists()
+    hub.gate.set()
+    fetch(entry(), folder, hub.address)
     assert digest(folder / "unet/weights.safetensors") == digest(repository / "unet/weights.safetensors")
     assert any(one.startswith("weights.safetensors@") and not one.endswith("@0") for one in hub.sent), hub.sent
 

@@ -177,10 +177,12 @@ def test_looks_that_are_no_plain_small_files_are_left_out(tmp_path: Path) -> Non
 
 
 def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
-    old, new, other = (tmp_path / name for name in (".a.png-1.tmp", ".b.png-2.tmp", "c.tmp"))
-    for path in (old, new, other):
+    """Also if the clock was set since, back or forward."""
+    old, new, other, future = (tmp_path / name for name in (".a.png-1.tmp", ".b.png-2.tmp", "c.tmp", ".d.png-3.tmp"))
+    for path in (old, new, other, future):
         path.write_text("")
     os.utime(old, (0, 0))
     os.utime(other, (0, 0))
+    os.utime(future, (time.time() + 24 * 60 * 60,) * 2)
     remove_leftovers(tmp_path, tmp_path / "absent")
-    assert (old.exists(), new.exists(), other.exists()) == (False, True, True)
+    assert [one.exists() for one in (old, new, other, future)] == [False, True, True, False]

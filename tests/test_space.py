@@ -111,16 +111,15 @@ def test_old_pictures_are_deleted_while_the_page_runs(presets: Path, tmp_path: P
         "from oms_app.engine import visitors; visitors.KEPT, visitors.INTERVAL = 5.0, 1.0; "
         "from oms_app.cli.page import main; main()"
     )
-    with (
-        running_app(of_a_space(tmp_path, presets), tmp_path / "app.txt", ["-c", program]) as address,
-        Visitor(address.replace("0.0.0.0", "127.0.0.1")) as visitor,
-    ):
+    started = running_app(of_a_space(tmp_path, presets), tmp_path / "app.txt", ["-c", program])
+    with started as address, Visitor(address.replace("0.0.0.0", "127.0.0.1")) as visitor:
         enter(visitor, "c" * 32)
         assert "an old one" in generate(visitor, "an old one")
         assert "an old one" in strip(visitor, "c" * 32)
         (folder,) = {path.parent for path in (tmp_path / "tmp").rglob("*.png") if ".history" not in path.parts}
         until = time.monotonic() + 40
-        while folder.exists() and time.monotonic() < until:
+        assert list((tmp_path / "cache").rglob("*.png")), "the page has copies of the pictures"
+        while (folder.exists() or list((tmp_path / "cache/oms-studio").rglob("*"))) and time.monotonic() < until:
             time.sleep(0.2)
-        assert not folder.exists()
+        assert not folder.exists() and not list((tmp_path / "cache/oms-studio").rglob("*"))
         assert "an old one" not in strip(visitor, "c" * 32)

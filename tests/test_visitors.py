@@ -7,13 +7,20 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import gradio as gr
 import pytest
+from gradio.processing_utils import save_pil_to_cache
+from PIL import Image
 from test_history import OMS, keep
 
 from oms_app.engine import visitors as visitors_module
 from oms_app.engine.visitors import KEPT, Visitors
+from oms_app.file_ages import FileAges
 from oms_app.output.history import History
+from oms_app.ui.gradio_compat import delete_old_in
 
 TIME, DAY = time.time, 24 * 60 * 60
 TOKENS = ("0" * 32, "1" * 32)
@@ -89,3 +96,30 @@ def test_on_ones_own_machine_there_is_one_folder(tmp_path: Path) -> None:
     visitors = Visitors(tmp_path, private=False)
     visitors.identify("a", TOKENS[0])
     assert visitors.history("a") is visitors.history("b") and visitors.history(None).folder == tmp_path
+
+
+def test_uploads_and_previews_are_deleted_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of Gradio's folder, whatever the computer's clock says; but not what the page has from its start."""
+    now = 1e6
+    ages = FileAges(lambda: now)
+    shown = gr.Image(type="filepath")
+    demo = SimpleNamespace(blocks={1: shown}, temp_file_sets=[shown.temp_files])
+    paths = [
+        Path(save_pil_to_cache(Image.new("RGB", (8, 8), (i, 0, 0)), str(tmp_path), format="png")) for i in range(4)
+    ]
+    first, known, start, unknown = paths
+    shown.temp_files |= {str(one) for one in (first, known, start)}
+    shown.keep_in_cache.add(str(start))
+    first.unlink()  # an upload that was refused
+    with monkeypatch.context() as patch:
+        for days in (-400, 400):
+            patch.setattr(time, "time", lambda days=days: TIME() + days * DAY)
+            delete_old_in(tmp_path, cast(gr.Blocks, demo), ages, KEPT)
+    assert all(one.exists() for one in (known, start, unknown)) and str(first) not in shown.temp_files
+    now += KEPT + 60
+    new = Path(save_pil_to_cache(Image.new("RGB", (8, 8), (0, 9, 0)), str(tmp_path), format="png"))
+    for _ in range(2):  # the second one removes the folders that have become empty
+        delete_old_in(tmp_path, cast(gr.Blocks, demo), ages, KEPT)
+        now += 60
+    assert sorted(tmp_path.rglob("*.png")) == sorted((start, new)) and shown.temp_files == {str(start)}
+    assert {one for one in tmp_path.rglob("*") if one.is_dir()} == {start.parent, new.parent}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -98,8 +99,8 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
     """Build the page, launch it and wait for Ctrl+C or SIGTERM; returns the exit code. space: visitors are strangers
     to each other. Raises StudioError."""
     from oms_app.engine.service import StudioService
-    from oms_app.ui.demo import create_demo, launch_settings
-    from oms_app.ui.gradio_compat import keep_sessions_small
+    from oms_app.ui.demo import OWNERS, STRANGERS, create_demo, launch_settings
+    from oms_app.ui.gradio_compat import delete_old_files, keep_sessions_small
     from oms_app.ui.roles import WHO, login
     from oms_app.ui.uploads import MAX_MODEL, MAX_PICTURE
 
@@ -128,10 +129,11 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
     # pair in the browser took 3.2 s instead of 2.0 s on two cores.
     sys.setswitchinterval(0.0005)
     studio.visitors.delete_in_background()
+    delete_old_files(demo, *(STRANGERS if space else OWNERS))
     studio.start()  # only now, because importing torch would delay the first page
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
-    except KeyboardInterrupt:
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl+C once more
         print("stopping", file=sys.stderr, flush=True)
         studio.stop(END_SECONDS)
     # Threads of libraries may be in the middle of a loop of the CPU, which Python's own end would wait for or abort.

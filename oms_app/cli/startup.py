@@ -73,9 +73,9 @@ def keep_loopback_off_proxies() -> None:
 
 
 def choose_temporary_folder() -> Path:
-    """A folder for uploads and previews that can be written to: Gradio's, else one of this process's own. Sets
-    GRADIO_TEMP_DIR. Raises StudioError if there is none."""
-    wanted = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio")
+    """A folder for uploads and previews that can be written to: one in Gradio's, where other programs store theirs too,
+    else one of this process's own. Sets GRADIO_TEMP_DIR. Raises StudioError if there is none."""
+    wanted = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir()) / "gradio") / "oms-studio"
     try:
         require_writable(wanted)
     except StudioError:

@@ -20,7 +20,8 @@ from oms_app.engine.events import in_thread, stream_events
 from oms_app.engine.image_stats import image_stats
 from oms_app.engine.picture_settings import PictureSettings, read_picture
 from oms_app.engine.run import Run
-from oms_app.engine.visitors import KEPT as KEPT  # for the page
+from oms_app.engine.visitors import INTERVAL as INTERVAL  # for the page
+from oms_app.engine.visitors import KEPT as KEPT
 from oms_app.engine.visitors import Visitors
 from oms_app.engine.worker import DeviceWorker, wait
 from oms_app.engine.zero_gpu import remote_generate

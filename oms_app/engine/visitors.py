@@ -10,16 +10,17 @@ import shutil
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from oms_app.errors import StudioError
+from oms_app.file_ages import FileAges
 from oms_app.output.history import History
 
 logger = logging.getLogger(__name__)
 MAX_SESSIONS = 1_000  # open pages whose visitor is remembered
 KEPT = 60 * 60.0  # seconds that a picture on a shared page is kept
-INTERVAL = 60.0  # seconds between two searches for older ones
+INTERVAL = 60.0  # seconds between two searches for older ones, and for uploads and previews
 
 
 class Visitors:
@@ -30,8 +31,7 @@ class Visitors:
     """
 
     def __init__(self, pictures: Path, *, private: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        self.pictures, self.private, self._clock = pictures, private, clock
-        self._seen: dict[Path, tuple[int, float]] = {}  # of each file its time, and when `delete_old` first saw it so
+        self.pictures, self.private, self._ages = pictures, private, FileAges(clock)
         self._folders: OrderedDict[str, Path] = OrderedDict()
         self._histories: OrderedDict[Path, History] = OrderedDict()
         self._lock = threading.Lock()
@@ -78,27 +78,21 @@ class Visitors:
 
     def delete_old(self) -> None:
         """Deletes the files that are older than KEPT, deleted pictures that can be brought back too, and all of a
-        visitor who has made none since. Call it often: a file's age counts from the first call that sees it, since the
-        computer's clock may be set. A folder in which this fails does not keep the others. Raises OSError."""
-        before, self._seen = self._seen, {}
+        visitor who has made none since. Call it often, see `FileAges`. A folder in which this fails does not keep the
+        others. Raises OSError."""
+        self._ages.start_round()
         for folder in (self.pictures, *(one for one in self.pictures.iterdir() if one.is_dir())):
             try:
-                self._delete_in(folder, before)
+                self._delete_in(folder)
             except (OSError, StudioError) as error:
                 logger.warning("old pictures of a folder were not deleted: %s", type(error).__name__)
 
-    def _delete_in(self, folder: Path, before: Mapping[Path, tuple[int, float]]) -> None:
-        def is_old(path: Path) -> bool:
-            written, now = path.stat().st_mtime_ns, self._clock()
-            known = before.get(path, (0, now))
-            self._seen[path] = known if known[0] == written else (written, now)
-            return now - self._seen[path][1] > KEPT
-
-        if folder != self.pictures and is_old(folder):
+    def _delete_in(self, folder: Path) -> None:
+        if folder != self.pictures and self._ages.age(folder) > KEPT:
             shutil.rmtree(folder, ignore_errors=True)
             return
         kept = (*folder.iterdir(), *(folder / ".history/deleted").glob("*"))
-        old = [path for path in kept if path.is_file() and is_old(path)]
+        old = [path for path in kept if path.is_file() and self._ages.age(path) > KEPT]
         for path in old:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()

@@ -33,6 +33,7 @@ FORMAT = 1  # of the index; another one is made anew
 THUMBNAIL = 192  # pixels
 FIRST, BATCH = 60, 200  # files that `refresh` reads at once, and that its thread reads in one transaction
 KEPT_DELETED = 7 * 24 * 60 * 60  # seconds
+STARTED = time.time() - time.monotonic()  # add `monotonic` for a time that nobody sets while this program runs
 PATIENCE = 10.0  # seconds to wait while another process writes the index
 SETTLED = 2_000_000_000  # nanoseconds since the last change of a folder whose contents need not be compared again
 ATTEMPTS = 4  # to use the index: another process may be making a damaged one anew
@@ -261,10 +262,18 @@ class History:
         return [one for one in folder.iterdir() if one.name.endswith(".png")] if folder.is_dir() else []
 
     def _forget_deleted(self) -> None:
-        """Removes for good what was deleted more than a week ago."""
+        """Removes for good what was deleted more than a week ago. The computer's clock may be set: while this program
+        runs, a week takes a week; and if a picture was deleted in the future, or before it was written, its week begins
+        now."""
+        now = time.time()
         for path in self._deleted():
             since, _, name = path.name.partition("~")
-            if since.isdigit() and int(since) < time.time() - KEPT_DELETED:
+            if not since.isdigit():
+                continue
+            if int(since) > now + 1 or int(since) + 1 < path.stat().st_mtime <= now:
+                if not (begins := path.with_name(f"{int(now)}~{name}")).exists():
+                    path.replace(begins)
+            elif int(since) < min(now, STARTED + time.monotonic()) - KEPT_DELETED:
                 path.unlink(missing_ok=True)
                 (self._own / "favourites" / name).unlink(missing_ok=True)
 

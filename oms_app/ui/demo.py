@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from oms_app.engine.service import KEPT, StudioService
+from oms_app.engine.service import INTERVAL, KEPT, StudioService
 from oms_app.ui import api, gradio_compat, input_errors, send
 from oms_app.ui.compare_tab import CompareTab
 from oms_app.ui.create_tab import CreateTab
@@ -24,7 +24,7 @@ SCRIPTS = ("language.js", "keys.js", "drop.js", "undo.js", "picture_size.js", "r
 LOGIN_SCRIPTS = ("language.js", "login.js")
 MAX_WAITING = 32  # requests in the queue; further ones are refused
 # Seconds between two searches for old uploads and previews, and that they are kept: for the owner, for strangers.
-OWNERS, STRANGERS = (24 * 60 * 60, 24 * 60 * 60), (60, int(KEPT))
+OWNERS, STRANGERS = (60 * 60.0, 24 * 60 * 60.0), (INTERVAL, KEPT)
 HEADER = """
 <header class="oms-header"><h1>OMS Studio</h1>
 <p>Diffusion models rarely reach true black or white. One More Step corrects the starting noise.</p></header>
@@ -48,8 +48,7 @@ def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:
 
     local: visitors may name files of this machine and download models; on a Space they may not.
     """
-    kept = OWNERS if local else STRANGERS
-    with gr.Blocks(title="OMS Studio", analytics_enabled=False, delete_cache=kept, fill_width=True) as demo:
+    with gr.Blocks(title="OMS Studio", analytics_enabled=False, fill_width=True) as demo:
         header = gr.HTML(HEADER)
         api.add_endpoints(service)  # first: Gradio renames an endpoint whose name a handler has already
         tabs = make_tabs(service, local)

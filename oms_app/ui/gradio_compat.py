@@ -5,15 +5,22 @@ When the pin in requirements.txt changes, check each condition.
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+import time
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
 from gradio.blocks import BlocksConfig
 from gradio.context import get_blocks_context
 from gradio.state_holder import SessionState, StateHolder
+from gradio.utils import get_upload_folder
+
+from oms_app.file_ages import FileAges
 
 VERSION = "6.31"
 # Texts that Gradio 6.31 shows by their keys. Remove when its own English has them.
@@ -82,6 +89,40 @@ def keep_no_statistics(queue: Any) -> None:
     a page of statistics that ours has not. Remove when that can be switched off."""
     queue.ANALYTICS_MAX_EVENTS = 1
     queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize  # its name there: events between two tables
+
+
+def delete_old_files(demo: gr.Blocks, interval: float, kept: float) -> None:
+    """Deletes uploads and previews that are older than `kept` seconds, every `interval` seconds, in a thread.
+
+    Gradio 6.31 (`delete_cache`) deletes only some of the files that it stores, and takes their age from the computer's
+    clock: when that is set forward, it deletes what the open pages show, and when it is set back, nothing. Remove when
+    it deletes all files of its folder by another clock.
+    """
+    ages = FileAges()
+
+    def work() -> None:
+        while True:
+            time.sleep(interval)
+            delete_old_in(Path(get_upload_folder()), demo, ages, kept)
+
+    threading.Thread(target=work, name="old files", daemon=True).start()
+
+
+def delete_old_in(folder: Path, demo: gr.Blocks, ages: FileAges, kept: float) -> None:
+    """One round of `delete_old_files`. folder: Gradio's. A file that the page has from its start stays."""
+    ages.start_round()
+    stays = {file for block in list(demo.blocks.values()) for file in getattr(block, "keep_in_cache", ())}
+    for path in sorted(folder.rglob("*"), reverse=True):  # files before their folders
+        try:
+            if path.is_dir():
+                if ages.age(path) > 0:  # else Gradio may just be about to write into it
+                    path.rmdir()  # if it is empty
+            elif str(path) not in stays and ages.age(path) > kept:
+                path.unlink()
+        except OSError:  # a folder that is not empty, or another page of this computer was quicker
+            continue
+    for files in demo.temp_file_sets:  # by which Gradio remembers what it stored
+        files.difference_update([file for file in list(files) if not os.path.exists(file)])
 
 
 class SmallSession(SessionState):
