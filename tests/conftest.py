@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ import psutil
 import pytest
 
 if TYPE_CHECKING:
+    from gradio import Blocks
     from standin import StandIn
     from xdist.scheduler import LoadScopeScheduling
 
@@ -113,6 +115,20 @@ def studio(_shared_studio) -> Iterator:  # type: ignore[no-untyped-def]
     yield _shared_studio
 
 
+@pytest.fixture(scope="session")
+def _shared_lumen(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    from oms_app import Studio
+
+    return Studio(device="cpu", home=tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def embedded(_shared_lumen) -> Iterator:  # type: ignore[no-untyped-def]
+    """A Studio with the shipped models, as `studio` is with tiny ones."""
+    _shared_lumen.forget()
+    yield _shared_lumen
+
+
 @pytest.fixture
 def late(presets: Path, monkeypatch: pytest.MonkeyPatch) -> StudioService:
     """The page's service over the tiny world; its engine loads with the first request."""
@@ -164,6 +180,16 @@ def tiny_page(presets: Path, tiny_home: Path, tmp_path_factory: pytest.TempPathF
     environment = {"OMS_HOME": str(tiny_home), "OMS_PRESETS": str(models)}
     with running_app(environment, tmp_path_factory.mktemp("log") / "app.txt") as address:
         yield address
+
+
+def built_page(service: StudioService, local: bool = True) -> Blocks:
+    """The page's components and events, not served."""
+    from oms_app.ui.demo import create_demo
+
+    async def build() -> Blocks:  # inside a running event loop Gradio creates none of its own, which would stay open
+        return create_demo(service, local=local)
+
+    return asyncio.run(build())
 
 
 @contextmanager

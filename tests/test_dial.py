@@ -349,38 +349,36 @@ def test_a_calibration_is_stored_and_found(studio: Studio) -> None:
 
 @trained
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpm++2m"])
-def test_the_embedded_model_obeys(scheduler: str) -> None:
-    studio = Studio(device="cpu")
+def test_the_embedded_model_obeys(scheduler: str, embedded: Studio) -> None:
     variants = tuple(Variant(name=f"b{p}", correction="dial", luminance=p) for p in (20, 50, 75))
-    result = studio.generate(GenerateRequest(prompt="mountains", seed=1, variants=variants, scheduler=scheduler))
+    result = embedded.generate(GenerateRequest(prompt="mountains", seed=1, variants=variants, scheduler=scheduler))
     got = [image.stats.mean / 2.55 for image in result.images]
     assert np.abs(np.array(got) - (20, 50, 75)).max() < 3
 
 
 @trained
-def test_the_preview_of_a_brightness_has_it() -> None:
+def test_the_preview_of_a_brightness_has_it(embedded: Studio) -> None:
     """OMS's smooth x̂0, moved by the map of colours alone, came out 12 points of L* too light at 20 %."""
     variants = tuple(Variant(name=f"b{p}", correction="dial", luminance=p) for p in (20, 50, 80))
-    shown = Studio(device="cpu").preview(GenerateRequest(prompt="mountains", seed=3, variants=variants))
+    shown = embedded.preview(GenerateRequest(prompt="mountains", seed=3, variants=variants))
     assert shown is not None
     assert np.abs([image.stats.mean / 2.55 for image in shown] - np.array((20, 50, 80))).max() < 6
 
 
 @trained
-def test_the_embedded_model_takes_on_a_tint() -> None:
+def test_the_embedded_model_takes_on_a_tint(embedded: Studio) -> None:
     tints = ("#309890", "#b03030", "#7050b8")
     variants = tuple(Variant(name=tint[1:], correction="dial", tint=tint) for tint in tints)
-    result = Studio(device="cpu").generate(GenerateRequest(prompt="a house by a lake", seed=1, variants=variants))
+    result = embedded.generate(GenerateRequest(prompt="a house by a lake", seed=1, variants=variants))
     for image, tint in zip(result.images, tints, strict=True):
         got = pixels(result, image.variant).reshape(-1, 3).mean(0)
         assert ciede2000(srgb_to_lab(got), srgb_to_lab(255 * parse_colour(tint).numpy())) < 6
 
 
 @trained
-def test_the_embedded_model_is_lit_from_the_side() -> None:
-    studio = Studio(device="cpu")
+def test_the_embedded_model_is_lit_from_the_side(embedded: Studio) -> None:
     variants = tuple(Variant(name=side, correction="dial", light=side) for side in ("left", "right"))
-    result = studio.generate(GenerateRequest(prompt="mountains", seed=1, variants=variants))
+    result = embedded.generate(GenerateRequest(prompt="mountains", seed=1, variants=variants))
     left, right = (pixels(result, side).mean((0, 2)) for side in ("left", "right"))
     half = len(left) // 2
     assert left[:half].mean() > left[half:].mean() + 20 and right[half:].mean() > right[:half].mean() + 20

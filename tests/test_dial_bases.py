@@ -95,9 +95,8 @@ def test_without_a_module_the_start_is_flat_and_feedback_does_the_rest(
 
 
 @trained
-def test_the_embedded_model_obeys_with_a_lora(tmp_path: Path) -> None:
-    studio = Studio(device="cpu")
-    with studio._store.use(studio._resolver.base_key(studio.catalog.find("lumen", "base"))) as loaded:
+def test_the_embedded_model_obeys_with_a_lora(embedded: Studio, tmp_path: Path) -> None:
+    with embedded._store.use(embedded._resolver.base_key(embedded.catalog.find("lumen", "base"))) as loaded:
         name = next(n for n, _ in loaded.pipeline.unet.named_modules() if n.endswith("attn2.to_k"))
         out, into = loaded.pipeline.unet.get_submodule(name).weight.shape
     generator = torch.Generator().manual_seed(0)
@@ -111,8 +110,8 @@ def test_the_embedded_model_obeys_with_a_lora(tmp_path: Path) -> None:
     save_file(tensors, path)
     variants = tuple(Variant(name=f"b{p}", correction="dial", luminance=p) for p in (25, 50, 70))
     request = GenerateRequest(prompt="mountains", seed=1, variants=variants)
-    plain = pictures(studio, request)
-    styled = pictures(studio, request.model_copy(update={"loras": (Lora(id=str(path)),)}))
+    plain = pictures(embedded, request)
+    styled = pictures(embedded, request.model_copy(update={"loras": (Lora(id=str(path)),)}))
     assert all(np.abs(plain[name] - styled[name]).max() > 5 for name in plain)
     got = [picture.mean() / 2.55 for picture in styled.values()]
     assert np.abs(np.array(got) - (25, 50, 70)).max() < 5, got

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from oms_app import GenerateRequest, Studio
 from oms_app.errors import StudioError
-from oms_app.evaluate import dial_blind, dial_cost, dial_page, dials
+from oms_app.evaluate import dial_blind, dial_cost, dial_page, dial_rivals, dials
 from oms_app.evaluate.dial_jobs import collect, weights_of
 from oms_app.evaluate.dial_rivals import Rivals, brightness_word
 from oms_app.evaluate.dial_table import measure, rows
@@ -222,7 +222,8 @@ def test_the_cost_counts_the_decodes_of_the_feedback(studio: Studio) -> None:
     assert all(0 < pixels <= found["extra_decodes"][name] for name, pixels in found["extra_pixels"].items())
 
 
-def test_other_ways_act_on_the_embedded_model() -> None:
+def test_other_ways_act_on_the_embedded_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dial_rivals, "STEPS", 6)
     asked = dials.rival_tasks()
     made = Rivals(offset_scale=0.3).pictures("mountains", [1], asked)
     for way in ("offset", "signal_leak", "recentre", "words"):

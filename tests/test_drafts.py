@@ -39,16 +39,15 @@ def test_a_big_model_on_a_processor_has_no_drafts(studio: Studio, monkeypatch: p
 
 
 @pytest.mark.skipif(not (EMBEDDED_FOLDER / "unet").is_dir(), reason="the embedded model is not trained")
-def test_a_draft_is_close_to_the_finished_picture() -> None:
-    lumen = Studio(device="cpu")
-    draft, whole = (lumen.draft(REQUEST, whole=whole) for whole in (False, True))
+def test_a_draft_is_close_to_the_finished_picture(embedded: Studio) -> None:
+    draft, whole = (embedded.draft(REQUEST, whole=whole) for whole in (False, True))
     assert draft is not None and whole is not None
-    raw = lumen.generate(REQUEST.model_copy(update={"variants": (Variant(name="raw"),)}))
+    raw = embedded.generate(REQUEST.model_copy(update={"variants": (Variant(name="raw"),)}))
     values = [np.asarray(result.images[0].image, float) for result in (draft, whole, raw)]
     apart, changed = np.abs(values[0] - values[1]).mean(), np.abs(values[2] - values[1]).mean()
     assert apart < changed / 5, (apart, changed)
     assert abs(draft.images[0].stats.lightness - whole.images[0].stats.lightness) < 3
-    generated = lumen.generate(REQUEST)
+    generated = embedded.generate(REQUEST)
     assert generated.painted == 0, "Generate takes the finished one from the cache"
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -86,10 +87,16 @@ def runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
         yield from runtime_nodes(child)
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Every module that a file imports, wherever in it: `oms_app.cli.bench` for `from oms_app.cli import bench`."""
-    found = set()
-    for node in runtime_nodes(ast.parse(path.read_text(encoding="utf-8"))):
+    found: set[str] = set()
+    for node in runtime_nodes(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -97,7 +104,7 @@ def imports(path: Path) -> set[str]:
             module = node.module or ""
             names = {f"{module}.{alias.name}" for alias in node.names}
             found |= names & MODULES.keys() or {module}
-    return found
+    return frozenset(found)
 
 
 def own_imports(path: Path) -> set[str]:
@@ -176,7 +183,7 @@ def test_functions_are_short() -> None:
         f"{path.relative_to(ROOT)}:{node.lineno} {node.name} has {lines} lines"
         for path in ALL_FILES
         if path not in GENERATED_TEXT
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path))
         if isinstance(node, functions) and (lines := (node.end_lineno or 0) - node.lineno + 1) > MAX_FUNCTION_LINES
     ]
     assert long == []
@@ -194,7 +201,7 @@ def test_files_are_short() -> None:
 def test_no_two_classes_share_a_name() -> None:
     places = defaultdict(list)
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ClassDef):
                 places[node.name].append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert {name: at for name, at in places.items() if len(at) > 1} == {}
@@ -210,11 +217,9 @@ def test_every_imported_library_is_pinned() -> None:
         assert {distributions.get(name, name) for name in libraries(path)} - provided <= pinned, path
 
 
-@pytest.mark.parametrize(
-    "module", ["oms_app", "oms_app.schema", "oms_app.prestep.corrections", "oms_app.ui.demo", "oms_app.cli.entry"]
-)
-def test_importing_loads_no_heavy_library(module: str) -> None:
-    code = f"import sys, {module}; print(*sorted(set(sys.modules) & {HEAVY!r}))"
+def test_importing_loads_no_heavy_library() -> None:
+    modules = "oms_app, oms_app.schema, oms_app.prestep.corrections, oms_app.cli.entry, oms_app.ui.demo"
+    code = f"import sys, {modules}; print(*sorted(set(sys.modules) & {HEAVY!r}))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == []

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, running_app
+from conftest import built_page, running_app
 from playwright.sync_api import Browser, expect
 from test_browser import PATIENCE, browser, opened  # noqa: F401
 from test_hub import PIECE, Hub
-from tiny import make_lora, make_world
+from tiny import make_lora
 
 from oms_app import GenerateRequest, StudioError
 from oms_app.engine.service import StudioService
@@ -39,30 +36,12 @@ def test_loras_go_into_the_request() -> None:
         replace(CREATE, loras=["a"], lora_scale=9.0).to_request()
 
 
-LAYOUT = """
-import json
-from oms_app.engine.service import StudioService
-from oms_app.ui.demo import create_demo
-late = StudioService(device="cpu")
-for local in (True, False):
-    demo = create_demo(late, local=local)
-    ids = [block.elem_id for block in demo.blocks.values() if getattr(block, "elem_id", None)]
-    print(json.dumps([ids, [function.name for function in demo.fns.values()]]))
-"""
+def test_a_space_offers_no_paths_and_no_downloads(late: StudioService) -> None:
+    def named(local: bool) -> tuple[set[str | None], set[str]]:
+        page = built_page(late, local=local)
+        return {block.elem_id for block in page.blocks.values()}, {function.name for function in page.fns.values()}
 
-
-def test_a_space_offers_no_paths_and_no_downloads(presets: Path, own_home: Path) -> None:
-    environment = os.environ | {"OMS_PRESETS": str(presets), "GRADIO_ANALYTICS_ENABLED": "False"}
-    run = subprocess.run(
-        [sys.executable, "-c", LAYOUT],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    at_home, on_a_space = ([set(names) for names in json.loads(line)] for line in run.stdout.splitlines())
+    at_home, on_a_space = named(local=True), named(local=False)
     assert {"catalogue", "statistics", "model", "loras"} <= at_home[0] & on_a_space[0]
     offered = {"own-path", "own-add", "own-drop", "models-stop"}
     assert offered <= at_home[0] and not offered & on_a_space[0]
@@ -87,10 +66,10 @@ def test_how_far_and_how_long() -> None:
 
 
 @pytest.fixture(scope="module")
-def faraway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Path]]:
+def faraway(presets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Path]]:
     """A hub with a tiny base and a module for it, and the presets of a world that names them."""
-    presets = make_world(tmp_path_factory.mktemp("faraway"))
-    assets = presets.parents[1] / "assets"
+    world = Path(shutil.copytree(presets.parents[1], tmp_path_factory.mktemp("faraway") / "world"))
+    presets, assets = world / "presets/models", world / "assets"
     shutil.copytree(assets / "lumen", assets / "faraway", ignore=shutil.ignore_patterns("oms", "sing*", "signal*"))
     shutil.copytree(assets / "alien", assets / "faraway-oms")
     (assets / "faraway/extra.safetensors").write_bytes(bytes(2 * PIECE + 5))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import pytest
+from conftest import built_page
 from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
@@ -27,7 +27,6 @@ from oms_app.output import png
 from oms_app.prestep.corrections import CORRECTIONS, CorrectionSpec, register, unregister
 from oms_app.prestep.methods import Start, WithoutTexts
 from oms_app.schema import RAW, variant_of
-from oms_app.ui.demo import create_demo
 
 TILT = RequestField("tilt", float, "Tilt", "How much one channel is moved.", default=0.5, low=0.0, high=3.0, step=0.1)
 SIDE = RequestField("side", str, "Side", "Which way it is moved.", default="up", choices=("up", "down"))
@@ -119,7 +118,7 @@ def test_it_is_evaluated(studio: Studio) -> None:
 def test_the_page_and_the_api_have_it(presets: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OMS_PRESETS", str(presets))
     service = StudioService(device="cpu", home=tmp_path)
-    demo = asyncio.run(build(service))
+    demo = built_page(service)
     labels = {getattr(block, "label", None) for block in demo.blocks.values()}
     assert {"Tilt", "Side"} <= labels
     corrections = next(b for b in demo.blocks.values() if b.elem_id == "compare-methods")
@@ -133,11 +132,6 @@ def test_the_page_and_the_api_have_it(presets: Path, monkeypatch: pytest.MonkeyP
     assert [image["variant"] for image in answer["images"]] == ["raw", "tilted"]
     with pytest.raises(gr.Error, match=r"(?<!-)tilt is 9: take 0 to 3"):
         endpoint.fn(*(values | {"tilt": 9}).values(), None)
-
-
-async def build(service: StudioService) -> gr.Blocks:
-    """Inside a running event loop Gradio creates none of its own, which would stay open."""
-    return create_demo(service)
 
 
 def api_parameters(demo: gr.Blocks, name: str) -> list[dict[str, Any]]:

@@ -90,6 +90,7 @@ def test_the_installed_command_generates_from_another_folder(scripts: Path, else
     package, shipped = map(Path, run([str(scripts / "python"), "-c", where], elsewhere).stdout.split())
     assert scripts.parent in package.parents and shipped == package.parent / "_shipped", "not the checkout's package"
     command = [str(scripts / "oms"), "generate", "solid black background", "--json", "--seed", "1", "--device", "cpu"]
+    command += ["--steps", "4"]
     answer = json.loads(run([*command, "--out", "pictures"], elsewhere).stdout)
     assert [image["variant"] for image in answer["images"]] == ["raw", "oms"]
     raw, corrected = answer["images"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import time
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 import gradio as gr
 import pytest
 import visible_texts
+from conftest import built_page
 from hypothesis import given
 from hypothesis import strategies as st
 
 from oms_app.models import file_kinds, folder_kinds, reading
 from oms_app.ui import input_errors
-from oms_app.ui.demo import create_demo, own_scripts
+from oms_app.ui.demo import own_scripts
 from oms_app.ui.language import language_of, translation_for
 from oms_app.ui.translated_page import CONFIG, translated_config, translated_html
 from oms_app.ui.translation import FOLDER, PLACE, Translation, translations
@@ -66,16 +66,13 @@ def test_a_translation_has_the_places_of_its_key(language: str) -> None:
 
 
 def test_every_text_of_the_page_as_it_opens_is_chinese(late: StudioService, chinese: Translation) -> None:
-    async def build() -> Any:
-        return create_demo(late).config
-
     def texts(component: dict[str, Any]) -> list[Any]:
         props = component["props"]
         found = [props.get(name) for name in ("label", "info", "placeholder", "alt_text")]
         found += [name for name, _ in props.get("choices") or ()]
         return [*found, props.get("value") if component["type"] == "button" else None]
 
-    config: Any = asyncio.run(build())
+    config: Any = built_page(late).config
     models, seen = {info.title for info in late.models()}, 0
     for before, after in zip(config["components"], translated_config(config, chinese)["components"], strict=True):
         for english, text in zip(texts(before), texts(after), strict=True):
