@@ -25,6 +25,7 @@ GENERATED_TEXT = {PACKAGE / "evaluate/results_page.py"}  # the text of a page, w
 LOWEST: dict[str, set[str]] = {
     "paths": set(),
     "addresses": set(),
+    "file_ages": set(),
     "schedulers": set(),
     "measure": set(),
     "light": set(),
@@ -42,13 +43,14 @@ ARROWS: dict[str, set[str]] = {
     "output": {"prestep.corrections", "pictures"},
     "looks": {"records"},
     "pictures": {"light"},
-    "engine": {"light", "models", "prestep", "output", "measure", "looks", "prompt_hints", "records"},
+    "engine": {"light", "models", "prestep", "output", "measure", "looks", "prompt_hints", "records"} | {"file_ages"},
     "training": {"models", "prestep", "measure"},
     "bench": {"engine", "models", "prestep", "training"},
     "evaluate": {"bench", "engine", "light", "measure", "models", "output", "prestep", "training"},
     "ui": {
         "addresses",
         "engine.service",
+        "file_ages",
         "light",
         "looks",
         "models.catalog",

@@ -1,7 +1,7 @@
-"""Does One More Step serve every model of Lumen's family? `python -m oms_app evaluate family`
+"""Does One More Step serve every model of Lumen's family? Its table in docs/results.md.
 
-Every base that is stored as a LoRA on Lumen, and Lumen with the style LoRA, all with Lumen's own OMS module: brightness
-against scenes, solid black and white, subjects, seconds. Writes a section of docs/results.md.
+`evaluate family`: every base that is stored as a LoRA on Lumen, and Lumen with the style LoRA, all with Lumen's own OMS
+module: brightness against scenes, solid black and white, subjects, seconds.
 """
 
 from __future__ import annotations
