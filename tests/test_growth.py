@@ -95,7 +95,7 @@ def test_pictures_that_did_not_fit_are_remembered_for_few_sizes(studio: Studio) 
 
 def test_gradios_uploads_and_logins_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "file_upload_statuses", FileUploadProgress())
-    demo = SimpleNamespace(app=SimpleNamespace(tokens={}, state_holder=None))
+    demo = SimpleNamespace(app=SimpleNamespace(tokens={}, state_holder=None), state_session_capacity=10)
     keep_server_small(cast(gr.Blocks, demo))
     statuses = routes.file_upload_statuses
 
@@ -116,12 +116,14 @@ def test_gradios_uploads_and_logins_are_bounded(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_tiny_uploads_are_not_remembered_by_the_million(tmp_path: Path) -> None:
-    Image.new("RGB", (1, 1)).save(file := tmp_path / "a.png")
+    Image.new("RGB", (1, 1)).save(tmp_path / "a.png")
+    file, picture = tmp_path / "stored/a.png", (tmp_path / "a.png").read_bytes()
     uploads, answers = Uploads(models=False), []
 
     async def store(scope: Any, receive: Any, send: Any) -> None:
-        if not file.exists():
-            Image.new("RGB", (1, 1)).save(file)
+        if not file.exists():  # what is refused is deleted
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(picture)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": json.dumps([str(file)]).encode()})
 
