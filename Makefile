@@ -28,8 +28,9 @@ docs: $(VENV)/.installed-docs
 reference: $(VENV)/.installed-dev
 	$(PY) -m dev.reference
 
-# requirements.lock: every distribution with its SHA-256. sbom.json: the same with licences, as CycloneDX.
+# requirements.lock: every distribution with its SHA-256s. sbom.json: those of this system with licences, as CycloneDX.
 lock: $(VENV)/.installed-dev
+	$(PY) -m pip install --quiet uv
 	$(PY) -m dev.distributions lock
 
 sbom: $(VENV)/.installed-dev

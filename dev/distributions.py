@@ -1,8 +1,9 @@
 """Which distributions the program consists of, with hashes and licences: `lock` and `sbom`
 
 `python -m dev.distributions lock` writes requirements.lock, `… sbom` a list in the format CycloneDX, sbom.json.
-Both start from requirements.txt and follow what is installed. The lock has the SHA-256 of each file that pip would take
-on this system, so that `pip install --require-hashes --requirement requirements.lock` gets the same bytes.
+Both start from requirements.txt. The lock is for every system and every Python that the project supports: uv chooses
+the versions and names the SHA-256 of each of their files, so that `pip install --require-hashes --requirement
+requirements.lock` gets the same bytes each time. The list follows what is installed.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
+import tomllib
 import uuid
-from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from oms_app import __version__
 ROOT = Path(__file__).resolve().parents[1]
 LOCK, SBOM = ROOT / "requirements.lock", ROOT / "sbom.json"
 HEADER = """\
-# Written by `make lock`: requirements.txt with all dependencies, for {platform} and Python {python}.
+# Written by `make lock`: requirements.txt with all dependencies, for every system and Python {oldest} or newer.
 # pip install --require-hashes --requirement requirements.lock
 """
 
@@ -68,28 +68,28 @@ def licence(of: Distribution) -> str:
 
 
 def write_lock() -> None:
-    """Asks pip for the files that it would take; it downloads descriptions, and whole files where an index has none."""
-    wanted = [f"{one.metadata['Name']}=={one.version}" for one in needed()]
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--no-deps", "--ignore-installed"]
-        subprocess.run([*command, "--report", str(report), *wanted], check=True)
-        chosen = json.loads(report.read_text(encoding="utf-8"))["install"]
-    lines = sorted(_locked(chosen), key=str.lower)
-    header = HEADER.format(platform=sys.platform, python=f"{sys.version_info.major}.{sys.version_info.minor}")
-    LOCK.write_text(header + "".join(lines), encoding="utf-8")
-    print(f"{len(lines)} distributions in {LOCK.name}")
+    """Versions that fit are kept; delete the file first for new ones of what requirements.txt does not pin."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    oldest = project["requires-python"].removeprefix(">=")
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", oldest]
+    command += ["--generate-hashes", "--no-header", "--no-annotate", "--output-file", str(LOCK), "requirements.txt"]
+    subprocess.run(command, check=True, cwd=ROOT)
+    LOCK.write_text(HEADER.format(oldest=oldest) + LOCK.read_text(encoding="utf-8"), encoding="utf-8")
+    print(f"{len(locked_hashes())} distributions in {LOCK.name}")
 
 
-def _locked(chosen: list[dict[str, Any]]) -> Iterator[str]:
-    for one in chosen:
-        digest = one["download_info"]["archive_info"]["hashes"]["sha256"]
-        yield f"{one['metadata']['name']}=={one['metadata']['version']} --hash=sha256:{digest}\n"
+def locked_hashes() -> dict[str, list[str]]:
+    """By name: the SHA-256 of each file, those of other systems too."""
+    found: dict[str, list[str]] = {}
+    if LOCK.is_file():
+        for name, rest in re.findall(r"^([\w.-]+)==((?:.*\\\n)*.*)$", LOCK.read_text(encoding="utf-8"), re.MULTILINE):
+            found.setdefault(canonicalize_name(name), []).extend(re.findall(r"--hash=sha256:(\w+)", rest))
+    return found
 
 
 def write_sbom() -> None:
     """CycloneDX 1.6, https://cyclonedx.org/docs/1.6/json/."""
-    hashes = dict(re.findall(r"^(\S+?)==\S+ --hash=sha256:(\w+)$", _lock_text(), re.MULTILINE))
+    hashes = locked_hashes()
     components = []
     for one in needed():
         name = str(one.metadata["Name"])
@@ -102,8 +102,8 @@ def write_sbom() -> None:
             "purl": url,
         }
         component["licenses"] = [{"license": {"name": licence(one)}}]
-        if name in hashes:
-            component["hashes"] = [{"alg": "SHA-256", "content": hashes[name]}]
+        if canonicalize_name(name) in hashes:
+            component["hashes"] = [{"alg": "SHA-256", "content": one} for one in hashes[canonicalize_name(name)]]
         components.append(component)
     program = {"type": "application", "bom-ref": "oms-studio", "name": "oms-studio", "version": __version__}
     bom = {
@@ -117,10 +117,6 @@ def write_sbom() -> None:
     SBOM.write_text(json.dumps(bom, indent=1) + "\n", encoding="utf-8")
     unknown = [one["name"] for one in components if one["licenses"][0]["license"]["name"] == "unknown"]
     print(f"{len(components)} distributions in {SBOM.name}; metadata without a licence: {', '.join(unknown) or 'none'}")
-
-
-def _lock_text() -> str:
-    return LOCK.read_text(encoding="utf-8") if LOCK.is_file() else ""
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import oms_app
 from oms_app.cli import page
@@ -182,6 +183,33 @@ def test_the_pins_satisfy_the_declared_bounds() -> None:
     declared = [*PROJECT["dependencies"], *(r for extra in PROJECT["optional-dependencies"].values() for r in extra)]
     for requirement in map(Requirement, declared):
         assert requirement.specifier.contains(pins[requirement.name]), requirement
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12"])
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_the_lock_is_of_the_pins_and_the_declared_bounds(python: str, platform: str) -> None:
+    """And has a hash for each; `make lock` writes it."""
+    machine = {"linux": "x86_64", "darwin": "arm64", "win32": "AMD64"}[platform]
+    system = {
+        "python_version": python, "python_full_version": f"{python}.9", "sys_platform": platform,
+        "platform_machine": machine, "extra": "",
+    }  # fmt: skip
+    locked: dict[str, str] = {}
+    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", "").splitlines():
+        if line.startswith("#"):
+            continue
+        text, *hashes = line.split(" --hash=")
+        requirement = Requirement(text)
+        assert hashes and all(one.startswith("sha256:") for one in hashes), text
+        if requirement.marker is None or requirement.marker.evaluate(system):
+            assert canonicalize_name(requirement.name) not in locked, "one version for a system"
+            locked[canonicalize_name(requirement.name)] = next(iter(requirement.specifier)).version
+    pins = [Requirement(line) for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()]
+    extras = PROJECT["optional-dependencies"]
+    declared = map(Requirement, [*PROJECT["dependencies"], *extras["app"], *extras["train"], *extras["evaluate"]])
+    for one in (*pins, *declared):
+        if one.marker is None or one.marker.evaluate(system):
+            assert one.specifier.contains(locked[canonicalize_name(one.name)]), one
 
 
 @pytest.mark.parametrize(

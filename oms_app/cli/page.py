@@ -100,8 +100,13 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
     to each other. Raises StudioError."""
     from oms_app.engine.service import StudioService
     from oms_app.ui.demo import OWNERS, STRANGERS, create_demo, launch_settings
+<<<<<<< HEAD
     from oms_app.ui.gradio_compat import delete_old_files, keep_sessions_small
     from oms_app.ui.roles import WHO, login
+=======
+    from oms_app.ui.gradio_compat import delete_old_files, keep_server_small
+    from oms_app.ui.roles import login
+>>>>>>> steady3
     from oms_app.ui.uploads import MAX_MODEL, MAX_PICTURE
 
     # On a Space pictures go to a folder that no address serves.
@@ -121,7 +126,7 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
         prevent_thread_lock=True,
         **launch_settings(),
     )
-    keep_sessions_small(demo)
+    keep_server_small(demo)
     print(f"OMS Studio is at {demo.local_url}", flush=True)
     if demo.share_url:
         print(f"Public link: {demo.share_url}", flush=True)

@@ -61,11 +61,13 @@ from oms_app.models.memory import (
 from oms_app.models.reading import read_vocabulary
 from oms_app.models.store import Store, StoreStatistics
 from oms_app.models.text import Embedding, unknown_words
+from oms_app.newest import Newest
 from oms_app.paths import user_folder
 from oms_app.prompt_hints import nearest, without_syntax
 from oms_app.schema import GenerateRequest, GenerateResult, ImageResult, Progress
 
 MiB = 2**20
+MAX_FALLBACKS = 256
 DRAFT_PATIENCE = 3.0  # seconds that a draft waits for the device: the first preview loads the models
 PREVIEW_PATIENCE = 0.2  # seconds that a preview waits for the device: a running generation has priority
 
@@ -104,7 +106,9 @@ class Studio:
         self._worker = worker or CallerThread()
         self._store = Store(load, budget, room, expected_bytes, ModelKey.is_stale)
         self._resolver = Resolver(self.catalog, self._store, self.policy)
-        self._fallbacks: dict[Hashable, OomFallback] = {}  # by model and size: the last that worked
+        self._fallbacks: Newest[Hashable, OomFallback] = Newest(
+            MAX_FALLBACKS
+        )  # by model and size: the last that worked
         self._embeddings: ByteCache[Embedding] = ByteCache(64 * MiB)
         self._predictions: ByteCache[torch.Tensor] = ByteCache(64 * MiB)
         self._pictures: ByteCache[FinishedPicture] = ByteCache(256 * MiB)

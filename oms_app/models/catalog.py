@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +22,7 @@ from oms_app.schema import Frozen
 
 MARKER = "download.json"  # in a folder whose download is complete
 MAX_OWN = 2_000  # models of the user's own
+MAX_WARNINGS = 20  # that are remembered
 OWN = "own.json"  # the user's own models, in the folder of downloads: entries with an absolute folder or file
 Kind = Literal["base", "oms", "singdiffusion", "signal_leak", "lora", "text"]
 SPREAD_FOLDER = "oms_spread"  # of an OMS module's spread head (spread_files.py), in the module's folder
@@ -149,7 +151,7 @@ class Catalog:
             if entry.adapts and (on is None or on.kind != "base" or on.adapts):
                 raise StudioError(f"{entry.id!r} adapts {entry.adapts!r}, which is not a whole base of the catalogue")
         self.own: frozenset[str] = frozenset()
-        self.warnings: list[str] = []
+        self.warnings: deque[str] = deque(maxlen=MAX_WARNINGS)
         self._read_own()
 
     def _read_own(self) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache, partial
+from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -212,7 +212,7 @@ def head_sizes(unet: torch.nn.Module) -> tuple[int, ...]:
     return tuple(sorted({one.to_q.out_features // one.heads for one in attentions}))
 
 
-@cache
+@lru_cache(maxsize=64)
 def choose_attention(
     device: torch.device, dtype: torch.dtype, sizes: tuple[int, ...] = (40, 64, 80, 160)
 ) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,9 +21,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from oms_app.newest import Newest
+
 MAX_PARAMETERS = 50_000_000  # parameters
 MIN_CALLS = 20  # passes of one shape before it is recorded, which takes as long as about ten passes
 MAX_SHAPES = 8  # shapes of one UNet; the least recently used is dropped
+MAX_SEEN = 1_000  # shapes of one UNet whose passes are counted
 
 
 class _Pass(torch.nn.Module):
@@ -53,7 +56,7 @@ class _Recordings:
     """Recordings of one UNet, by the shapes and types of the inputs."""
 
     def __init__(self) -> None:
-        self._seen: Counter[Hashable] = Counter()
+        self._seen: Newest[Hashable, int] = Newest(MAX_SEEN, make=int)
         self._made: OrderedDict[Hashable, Any] = OrderedDict()
 
     def of(self, unet: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> Any:

@@ -5,6 +5,7 @@ When the pin in requirements.txt changes, check each condition.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import threading
@@ -15,14 +16,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
+from gradio import routes
 from gradio.blocks import BlocksConfig
 from gradio.context import get_blocks_context
 from gradio.state_holder import SessionState, StateHolder
 from gradio.utils import get_upload_folder
 
 from oms_app.file_ages import FileAges
+from oms_app.newest import Newest
 
 VERSION = "6.31"
+MAX_UPLOADS, MAX_LOGINS = 1_000, 10_000  # whose progress is known; that stay logged in
 # Texts that Gradio 6.31 shows by their keys. Remove when its own English has them.
 ENGLISH = {"common": {"complete": "Complete"}}
 
@@ -164,8 +168,15 @@ class SmallSessions(StateHolder):
         return super().__getitem__(session_id)
 
 
-def keep_sessions_small(demo: gr.Blocks) -> None:
-    """For the server that `demo.launch` has started."""
+def keep_server_small(demo: gr.Blocks) -> None:
+    """For the server that `demo.launch` has started.
+
+    Gradio 6.31 keeps for ever an entry for each upload whose progress somebody asks for, with any name, and for each
+    login. Remove when these are bounded.
+    """
+    routes.file_upload_statuses._statuses = Newest(MAX_UPLOADS)
+    routes.file_upload_statuses._signals = cast(Any, Newest(MAX_UPLOADS, make=asyncio.Event))
+    demo.app.tokens = Newest(MAX_LOGINS)
     sessions = SmallSessions()
     demo.app.state_holder = sessions
     sessions.set_blocks(demo)

@@ -23,6 +23,7 @@ MAX_MODEL = 8_000 * MB  # bytes of a .safetensors file; only owners may upload o
 MAX_UPLOAD = MAX_MODEL + MB
 MAX_FILES = 16  # in one request
 PER_VISITOR, PER_ALL = 256 * MB, 2_000 * MB  # bytes of pictures within KEPT
+MIN_COUNTED = 64_000  # bytes that a smaller upload counts for, so that there are not millions of them
 MAX_VISITORS = 10_000
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
@@ -77,7 +78,7 @@ class Uploads:
         if reason is None and not self._room(visitor, size):
             reason = _too_much(MAX_PICTURE)
         if reason is None:
-            self._taken.setdefault(visitor, deque()).append((time.monotonic(), size))
+            self._taken.setdefault(visitor, deque()).append((time.monotonic(), max(size, MIN_COUNTED)))
             return None
         for file in files:
             with contextlib.suppress(OSError):
