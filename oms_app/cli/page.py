@@ -100,13 +100,8 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
     to each other. Raises StudioError."""
     from oms_app.engine.service import StudioService
     from oms_app.ui.demo import OWNERS, STRANGERS, create_demo, launch_settings
-<<<<<<< HEAD
-    from oms_app.ui.gradio_compat import delete_old_files, keep_sessions_small
-    from oms_app.ui.roles import WHO, login
-=======
     from oms_app.ui.gradio_compat import delete_old_files, keep_server_small
-    from oms_app.ui.roles import login
->>>>>>> steady3
+    from oms_app.ui.roles import WHO, login
     from oms_app.ui.uploads import MAX_MODEL, MAX_PICTURE
 
     # On a Space pictures go to a folder that no address serves.
