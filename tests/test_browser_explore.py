@@ -5,46 +5,36 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import make_examples, running_app
 from PIL import Image
 from playwright.sync_api import Page, expect
+<<<<<<< HEAD
 from test_browser import PATIENCE, PROMPT, browser, go_to, opened, picture, unfold
 from tiny import make_refused
+=======
+from test_browser import PATIENCE, PROMPT, browser, opened, picture
+>>>>>>> quick
 
 pytestmark = pytest.mark.browser
 __all__ = ["browser"]  # a fixture of this module too
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("explore-home")
-
-
-@pytest.fixture(scope="module")
-def address(presets: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app over a copy of the tiny world with models that no correction may be applied to."""
-    world = tmp_path_factory.mktemp("explore") / "world"
-    shutil.copytree(presets.parents[1], world)
-    make_examples(world / "assets/lumen/examples")
-    models = make_refused(world / "presets/models")
-    shutil.rmtree(world / "assets/flow/oms/oms_spread")
-    flow = json.loads((models / "flow.json").read_text())
-    flow["defaults"] |= {"width": 96, "num_inference_steps": 7, "scheduler": "euler"}
-    (models / "flow.json").write_text(json.dumps(flow))
-    environment = {"OMS_HOME": str(home), "OMS_PRESETS": str(models)}
-    with running_app(environment, tmp_path_factory.mktemp("log") / "app.txt") as found:
-        yield found
+def shared_tab(browser, tiny_page: str) -> Iterator[Page]:  # type: ignore[no-untyped-def]
+    with opened(browser, tiny_page, 1280, 900) as view:
+        yield view
 
 
 @pytest.fixture
-def tab(browser, address: str) -> Iterator[Page]:  # type: ignore[no-untyped-def]
-    with opened(browser, address, 1280, 900) as view:
+def tab(request: pytest.FixtureRequest, browser, tiny_page: str) -> Iterator[Page]:  # type: ignore[no-untyped-def]
+    if request.node.get_closest_marker("shared_tab"):
+        yield request.getfixturevalue("shared_tab")
+        return
+    with opened(browser, tiny_page, 1280, 900) as view:
         yield view
 
 
@@ -58,6 +48,7 @@ def cell(view: Page, row: int, column: int):  # type: ignore[no-untyped-def]
     return view.locator(f"#explore-table [data-row='{row}'][data-column='{column}']")
 
 
+@pytest.mark.shared_tab
 def test_a_look_fills_in_the_fields_and_goes_around_the_prompt(tab: Page) -> None:
     prompt = tab.locator(PROMPT)
     prompt.fill("sea")
@@ -73,9 +64,11 @@ def test_a_look_fills_in_the_fields_and_goes_around_the_prompt(tab: Page) -> Non
     expect(tab.locator("#oms-prompt").get_by_role("textbox")).to_have_value("")
     tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
+    tab.set_viewport_size({"width": 1280, "height": 900})
 
 
-def test_settings_are_kept_as_a_look_at_once_and_for_the_next_visit(tab: Page, home: Path) -> None:
+@pytest.mark.shared_tab
+def test_settings_are_kept_as_a_look_at_once_and_for_the_next_visit(tab: Page, tiny_home: Path) -> None:
     tab.locator(PROMPT).fill("city")
     tab.locator('[data-look="neon"]').click()
     expect(tab.locator(PROMPT)).to_have_value("city neon light")
@@ -90,7 +83,7 @@ def test_settings_are_kept_as_a_look_at_once_and_for_the_next_visit(tab: Page, h
     save.click()
     expect(tab.locator(status)).to_contain_text("Saved: My neon")
     expect(tab.locator('[data-look="my-neon"]')).to_have_count(1)
-    kept = json.loads((home / "looks/my-neon.json").read_text(encoding="utf-8"))
+    kept = json.loads((tiny_home / "looks/my-neon.json").read_text(encoding="utf-8"))
     assert (kept["suffix"], kept["oms_prompt_b"], kept["mix"]) == ("neon light", "pink", 0.3)
     tab.reload()
     expect(tab.locator('[data-look="my-neon"]')).to_have_count(1)
@@ -98,8 +91,11 @@ def test_settings_are_kept_as_a_look_at_once_and_for_the_next_visit(tab: Page, h
     expect(tab.locator(PROMPT)).to_have_value("city neon light")
 
 
-def test_a_grid_is_painted_and_a_cell_opens_in_create(tab: Page) -> None:
+def test_a_grid_that_is_not_too_large_is_painted_and_a_cell_opens_in_create(tab: Page) -> None:
     explore(tab, "red sea")
+    tab.locator("#explore-prompts textarea").fill("\n".join(f"night {i}" for i in range(20)))
+    tab.get_by_role("button", name="Generate grid").click()
+    expect(tab.locator("#explore-status").get_by_role("alert")).to_contain_text("a grid has at most 48")
     tab.locator("#explore-prompts textarea").fill("dark\nlight")
     tab.locator("#explore-scales").get_by_role("textbox").fill("1, 2")
     expect(tab.locator("#explore-plan")).to_contain_text("6 pictures")
@@ -175,13 +171,6 @@ def test_a_grid_of_seeds_and_one_of_any_two_settings(tab: Page) -> None:
     expect(tab.get_by_role("button", name="Difference")).to_be_disabled()  # the raw one is not there
     tab.locator("#examples button").first.click()
     expect(tab.get_by_role("button", name="Difference")).to_be_enabled()
-
-
-def test_a_grid_that_is_too_large_is_refused(tab: Page) -> None:
-    explore(tab, "snow")
-    tab.locator("#explore-prompts textarea").fill("\n".join(f"night {i}" for i in range(20)))
-    tab.get_by_role("button", name="Generate grid").click()
-    expect(tab.locator("#explore-status").get_by_role("alert")).to_contain_text("a grid has at most 48")
 
 
 def test_a_model_comes_with_its_settings_and_is_undone_with_them(tab: Page) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import make_examples, running_app
+from conftest import running_app
 from foreign_samples import PROMPT as FOREIGN
 from foreign_samples import a1111_jpeg, comfyui
 from playwright.sync_api import Page, expect
@@ -22,25 +22,22 @@ __all__ = ["browser"]  # a fixture of this module too
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("history-home")
-
-
-@pytest.fixture(scope="module")
-def address(presets: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    make_examples(presets.parents[1] / "assets/lumen/examples")
-    environment = {"OMS_HOME": str(home), "OMS_PRESETS": str(presets)}
-    with running_app(environment, tmp_path_factory.mktemp("log") / "app.txt") as found:
-        yield found
+def shared_tab(browser, tiny_page: str) -> Iterator[Page]:  # type: ignore[no-untyped-def]
+    with opened(browser, tiny_page, 1280, 800) as view:
+        yield view
 
 
 @pytest.fixture
-def tab(browser, address: str) -> Iterator[Page]:  # type: ignore[no-untyped-def]
-    with opened(browser, address, 1280, 800) as view:
+def tab(request: pytest.FixtureRequest, browser, tiny_page: str) -> Iterator[Page]:  # type: ignore[no-untyped-def]
+    if request.node.get_closest_marker("shared_tab"):
+        yield request.getfixturevalue("shared_tab")
+        return
+    with opened(browser, tiny_page, 1280, 800) as view:
         yield view
 
 
 def generate(view: Page, prompt: str, oms_prompt: str = "") -> None:
+    view.get_by_role("tab", name="Create").click()
     view.locator(PROMPT).fill(prompt)
     view.locator("#oms-prompt").get_by_role("textbox").fill(oms_prompt)
     view.locator("#generate").click()
@@ -109,6 +106,7 @@ def test_two_tabs_keep_their_own_settings_and_a_new_one_starts_from_the_last(tab
     expect(second.locator(PROMPT)).to_have_value("second tab")
 
 
+@pytest.mark.shared_tab
 def test_a_click_on_the_strip_opens_a_picture_again(tab: Page) -> None:
     generate(tab, "blue hills", "light")
     generate(tab, "fog")
@@ -120,7 +118,8 @@ def test_a_click_on_the_strip_opens_a_picture_again(tab: Page) -> None:
     expect(tab.locator("#summary")).to_contain_text("blue hills")
 
 
-def test_pictures_are_marked_compared_deleted_and_brought_back(tab: Page, home: Path) -> None:
+@pytest.mark.shared_tab
+def test_pictures_are_marked_compared_deleted_and_brought_back(tab: Page, tiny_home: Path) -> None:
     generate(tab, "first city", "dark")
     generate(tab, "second city", "light")
     gallery(tab)
@@ -141,16 +140,17 @@ def test_pictures_are_marked_compared_deleted_and_brought_back(tab: Page, home: 
     expect(table).to_contain_text(re.compile(r"Prompt\s*second city\s*first city"))
     expect(table).to_contain_text(re.compile(r"OMS prompt\s*light\s*dark"))
     expect(table).not_to_contain_text("Steps")
-    files = len(list((home / "pictures").glob("*.png")))
+    files = len(list((tiny_home / "pictures").glob("*.png")))
     cards.nth(0).locator("[data-do=delete]").click()
     expect(cards).to_have_count(1)
-    assert len(list((home / "pictures").glob("*.png"))) == files - 2, "the raw picture goes along"
+    assert len(list((tiny_home / "pictures").glob("*.png"))) == files - 2, "the raw picture goes along"
     tab.get_by_role("button", name="Undo delete").click()
     expect(cards).to_have_count(2)
     expect(cards.nth(0).locator("[data-do=favourite]")).to_have_attribute("aria-pressed", "true")
-    assert len(list((home / "pictures").glob("*.png"))) == files
+    assert len(list((tiny_home / "pictures").glob("*.png"))) == files
     tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
+    tab.set_viewport_size({"width": 1280, "height": 800})
 
 
 @pytest.mark.slow

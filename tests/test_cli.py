@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -290,28 +287,6 @@ def test_ctrl_c_ends_with_one_line(capsys: pytest.CaptureFixture[str], monkeypat
     out, err = capsys.readouterr()
     assert out == ""
     assert err.strip() == "error: stopped"
-
-
-IN_A_PROCESS = """
-import sys
-from oms_app.cli.entry import main
-code = main(sys.argv[1:])
-from diffusers.utils.constants import DIFFUSERS_DISABLE_REMOTE_CODE
-assert DIFFUSERS_DISABLE_REMOTE_CODE
-sys.exit(code)
-"""
-
-
-def test_in_a_process_of_its_own_stdout_is_one_line_and_remote_code_is_disabled(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", IN_A_PROCESS, "generate", "black sea", "--seed", "1", "--steps", "2", "--json"],
-        cwd=ROOT, env=os.environ | {"OMS_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    got = json.loads(done.stdout)
-    assert done.stdout.count("\n") == 1
-    assert all(Path(image["path"]).is_relative_to(tmp_path) for image in got["images"])
 
 
 def test_what_training_logs_goes_to_stderr_once(capsys: pytest.CaptureFixture[str]) -> None:

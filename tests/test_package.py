@@ -92,7 +92,9 @@ def test_the_installed_command_generates_from_another_folder(scripts: Path, else
     assert scripts.parent in package.parents and shipped == package.parent / "_shipped", "not the checkout's package"
     command = [str(scripts / "oms"), "generate", "solid black background", "--json", "--seed", "1", "--device", "cpu"]
     command += ["--steps", "4"]
-    answer = json.loads(run([*command, "--out", "pictures"], elsewhere).stdout)
+    printed = run([*command, "--out", "pictures"], elsewhere).stdout
+    assert printed.count("\n") == 1
+    answer = json.loads(printed)
     assert [image["variant"] for image in answer["images"]] == ["raw", "oms"]
     raw, corrected = answer["images"]
     assert corrected["mean"] < raw["mean"]
@@ -162,11 +164,11 @@ def test_the_package_imports_what_it_declares() -> None:
     core, extras = names_of(PROJECT["dependencies"]), PROJECT["optional-dependencies"]
     undeclared, used = {}, set()
     for path in sorted((ROOT / "oms_app").rglob("*.py")):
-        used |= imported(path)
+        used |= (found := imported(path))
         allowed = set(core)
         for extra in EXTRAS_OF.get(path.relative_to(ROOT / "oms_app").parts[0], set()):
             allowed |= names_of(extras[extra])
-        if rest := imported(path) - allowed - {"spaces"}:  # a Space with ZeroGPU, where alone it is imported, has it
+        if rest := found - allowed - {"spaces"}:  # a Space with ZeroGPU, where alone it is imported, has it
             undeclared[str(path.relative_to(ROOT))] = rest
     assert undeclared == {} and core - used == set()
     assert {name: set(modules) for name, modules in EXTRAS.items()} == {name: names_of(extras[name]) for name in EXTRAS}
@@ -220,7 +222,7 @@ def test_the_lock_is_of_the_pins_and_the_declared_bounds(python: str, platform: 
         pytest.param("train", {"train"}, id="train", marks=pytest.mark.slow),
     ],
 )
-def test_modules_import_with_their_extras_only(command: str, extras: set[str]) -> None:
+def test_modules_import_with_their_extras_only_and_without_remote_code(command: str, extras: set[str]) -> None:
     """A module of another extra that is imported on the way would end a command in a traceback."""
     of_command = {
         "evaluate": ["oms_app.evaluate.report", "oms_app.evaluate.quality", "oms_app.evaluate.fidelity"],
@@ -231,6 +233,14 @@ def test_modules_import_with_their_extras_only(command: str, extras: set[str]) -
     allowed = {module for extra in extras for module in EXTRAS[extra]}
     blocked = {module for modules in EXTRAS.values() for module in modules} - allowed
     names = [name for one in command.split() for name in of_command.get(one, [])] if extras else plain
-    code = f"import sys; sys.modules |= dict.fromkeys({sorted(blocked)!r}); import {', '.join(names)}"
+    code = f"""
+import sys
+sys.modules |= dict.fromkeys({sorted(blocked)!r})
+from oms_app.cli.entry import main
+assert main(["--version"]) == 0
+import {", ".join(names)}
+from diffusers.utils.constants import DIFFUSERS_DISABLE_REMOTE_CODE
+assert DIFFUSERS_DISABLE_REMOTE_CODE
+"""
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
