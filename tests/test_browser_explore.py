@@ -12,12 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
-<<<<<<< HEAD
 from test_browser import PATIENCE, PROMPT, browser, go_to, opened, picture, unfold
-from tiny import make_refused
-=======
-from test_browser import PATIENCE, PROMPT, browser, opened, picture
->>>>>>> quick
 
 pytestmark = pytest.mark.browser
 __all__ = ["browser"]  # a fixture of this module too

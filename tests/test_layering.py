@@ -26,6 +26,7 @@ LOWEST: dict[str, set[str]] = {
     "paths": set(),
     "addresses": set(),
     "file_ages": set(),
+    "newest": set(),
     "schedulers": set(),
     "measure": set(),
     "light": set(),
@@ -37,7 +38,7 @@ LOWEST: dict[str, set[str]] = {
     "schema": {"fields", "errors", "light", "schedulers", "prestep.corrections"},
 }
 # The other parts, and what each may import besides SHARED.
-SHARED = {"errors", "fields", "paths", "schedulers", "schema"}
+SHARED = {"errors", "fields", "newest", "paths", "schedulers", "schema"}
 ARROWS: dict[str, set[str]] = {
     "models": {"prestep", "records"},
     "output": {"prestep.corrections", "pictures"},

@@ -11,13 +11,8 @@ import diffusers
 import pytest
 import torch
 from playwright.sync_api import Page, expect
-<<<<<<< HEAD
 from test_browser import PATIENCE, browser, go_to, opened  # noqa: F401
-from tiny import make_refused, make_world
-=======
-from test_browser import PATIENCE, browser, opened  # noqa: F401
 from tiny import make_refused
->>>>>>> quick
 
 from oms_app.cli import entry as cli
 from oms_app.prestep.step import check_hand_over
@@ -40,15 +35,8 @@ def refusing(presets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def compare(browser, tiny_page: str) -> Iterator[Page]:  # type: ignore[no-untyped-def]  # noqa: F811
     """The Compare tab of the app, with the refused models in its catalogue."""
-<<<<<<< HEAD
-    environment = {"OMS_HOME": str(tmp_path_factory.mktemp("page")), "OMS_PRESETS": str(refusing)}
-    log = tmp_path_factory.mktemp("log") / "app.txt"
-    with running_app(environment, log) as address, opened(browser, address, 1440, 900) as view:
-        go_to(view, "Compare")
-=======
     with opened(browser, tiny_page, 1440, 900) as view:
-        view.get_by_role("tab", name="Compare").click()
->>>>>>> quick
+        go_to(view, "Compare")
         yield view
 
 
