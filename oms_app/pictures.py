@@ -41,12 +41,14 @@ def saved_picture(path: Path) -> Image.Image:
 
 @contextmanager
 def reading(path: Path, formats: Sequence[str] = FORMATS) -> Iterator[None]:
-    """A block in which only Pillow reads the file: whatever it raises means that the file is damaged. Raises
-    StudioError."""
+    """A block in which only Pillow reads the file: whatever else than StudioError is raised means that the file is
+    damaged. Raises StudioError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's about the size, which `open_picture` checks
             yield
+    except StudioError:  # the block's own
+        raise
     except Exception as error:  # Pillow raises many types for damaged files, such as struct.error and AssertionError
         names = " or ".join(formats)
         raise StudioError(f"{path.name[:60]} cannot be read as a picture ({names}): choose another file") from error

@@ -231,6 +231,9 @@ def one_more_step(settings: Mapping[str, Any]) -> str:
     return DIAL if any(field in own for field in unread_settings((OMS,), settings)) else OMS.correction
 
 
+PEFT_WEIGHTS = "adapter_model.safetensors"  # PEFT names every adapter so: the name of its folder tells them apart
+
+
 class Lora(Frozen):
     """A low-rank adapter from the catalogue, and how strongly it is applied."""
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny import make_sdxl
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from oms_app import StudioError
 from oms_app.models import single_file
 from oms_app.models.catalog import Catalog
 from oms_app.models.file_kinds import identify
+from oms_app.models.folders import load_part
 from oms_app.models.ldm_names import unet_names, vae_names
 from oms_app.models.prediction import in_float32, prediction_type
 from oms_app.models.scheduler_factory import make_scheduler
@@ -87,6 +88,27 @@ def test_every_weight_is_the_folders(
     got = weights(load_single_file(saved(tmp_path, tensors[family]), torch.float32))
     assert got.keys() == wanted.keys()
     assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("names", ["_orig_mod.{}", "model._orig_mod.{}"])
+def test_names_of_compiled_models_are_read(
+    names: str, tensors: dict[str, dict[str, Tensor]], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Saved from what torch.compile made of a whole model, or of one level."""
+    renamed = {
+        names.format(name) if names.startswith("_") else name.replace("model.", names.format(""), 1): value
+        for name, value in tensors["sd15"].items()
+    }
+    wanted = weights(load_single_file(saved(tmp_path, tensors["sd15"]), torch.float32))
+    (tmp_path / "compiled").mkdir()
+    got = weights(load_single_file(saved(tmp_path / "compiled", renamed), torch.float32))
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+    compiled = tmp_path / "folder"
+    shutil.copytree(folders["sd15"] / "unet", compiled)
+    (file,) = compiled.glob("*.safetensors")
+    save_file({f"_orig_mod.{name}": value for name, value in load_file(file).items()}, file)
+    unet = load_part(UNet2DConditionModel, compiled, torch.float32).state_dict()
+    assert all(torch.equal(unet[name], wanted[f"unet.{name}"]) for name in unet)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

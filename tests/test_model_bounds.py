@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 import torch
 from conftest import ROOT
 from diffusers import UNet2DConditionModel
-from transformers import CLIPTextConfig
+from transformers import CLIPTextConfig, T5Config, T5Tokenizer
 
 from oms_app.engine.studio import Studio
 from oms_app.errors import StudioError
@@ -126,6 +127,38 @@ def test_the_regular_expressions_of_a_tokenizers_file_are_not_run(tmp_path: Path
     text = "a" * 200 + "!"
     assert slow(text, truncation=True).input_ids == plain(text, truncation=True).input_ids
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"extra_ids": 10**9}, "extra_ids is 1000000000: take 0 to 10,000"),
+        ({"extra_ids": "100"}, "extra_ids is 100: take 0 to 10,000"),
+        ({"vocab": "cut"}, "incomplete: it has 4 tokens"),
+        ({"vocab": "split"}, "incomplete: it splits known words"),
+        ({"large": True}, "spiece.model is larger than"),
+    ],
+)
+def test_a_t5_tokenizer_is_checked(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    words = ["sea", "mountain", "night", "black", "white"]
+    letters = [(letter, -1.0) for letter in sorted(set("".join(words)))]
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0)]
+    vocab = [*special, *letters, *((f"▁{word}", -2.0) for word in words)]
+    encoder = T5Config(vocab_size=len(vocab) + (200 if change.get("vocab") == "cut" else 0))
+    if change.get("vocab") == "cut":
+        vocab = special
+    if change.get("vocab") == "split":  # letters are likelier than words
+        vocab = [*special, *((one, -0.001) for one, _ in letters), *((f"▁{word}", -90.0) for word in words)]
+    T5Tokenizer(vocab=vocab, extra_ids=0).save_pretrained(tmp_path)
+    config = tmp_path / "tokenizer_config.json"
+    if "vocab" not in change and "large" not in change:
+        load_tokenizer(tmp_path, encoder, T5Tokenizer)
+        config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    if "large" in change:
+        (tmp_path / "spiece.model").write_bytes(b"")
+        os.truncate(tmp_path / "spiece.model", 2**30)
+    with pytest.raises(StudioError, match=re.escape(said)):
+        load_tokenizer(tmp_path, encoder, T5Tokenizer)
 
 
 # A model loaded in a process of its own: its bytes, and the most memory that loading took, by its size.

@@ -150,12 +150,13 @@ def test_a_lora_is_named_without_its_folder(tmp_path: Path) -> None:
     private = (
         Lora(id="/home/jane/private/style.safetensors", scale=0.8),
         Lora(id=r"C:\Users\jane\other.v2.safetensors"),
+        Lora(id="/home/jane/loras/night/adapter_model.safetensors"),  # as PEFT names every file
     )
     request = GenerateRequest(prompt="sea", negative_prompt="fog", seed=1, variants=(RAW,), loras=private)
     stats = ImageStats(mean=0, lightness=0, p1=0, p99=0, a=0, b=0, histogram=(0,) * 64)
     image = ImageResult(variant="raw", index=0, seed=1, image=Image.new("RGB", (8, 8)), stats=stats)
     assert png.a1111_text(request, image).splitlines()[:2] == [
-        "sea <lora:style:0.8> <lora:other.v2:1>",
+        "sea <lora:style:0.8> <lora:other.v2:1> <lora:night:1>",
         "Negative prompt: fog",
     ]
     assert "jane" not in png.settings_json(request, image) and "style.safetensors" in png.settings_json(request, image)

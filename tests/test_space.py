@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,3 +126,51 @@ def test_old_pictures_are_deleted_while_the_page_runs(presets: Path, tmp_path: P
             time.sleep(0.2)
         assert not folder.exists() and not list((tmp_path / "cache/oms-studio").rglob("*"))
         assert "an old one" not in strip(visitor, "c" * 32)
+
+
+REHEARSAL = """
+import fcntl, socket, struct, sys
+from pathlib import Path
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+    fcntl.ioctl(one, 0x8914, struct.pack("16sh", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP: 127.0.0.1 works
+clone, machine = map(Path, sys.argv[1:])
+sys.path.insert(0, str(clone / "tests"))
+from conftest import ROOT, running_app
+from page_client import Visitor, ask
+from test_space import of_a_space
+assert ROOT == clone
+try:
+    socket.create_connection(("192.0.2.1", 80), 5)
+    sys.exit("there is a network")
+except OSError:
+    pass
+environment = of_a_space(machine, Path("unused"))
+del environment["OMS_PRESETS"], environment["HF_HUB_OFFLINE"]  # as a Space has it
+with running_app(environment, machine / "app.txt") as address:
+    address = address.replace("0.0.0.0", "127.0.0.1")
+    with Visitor(address) as visitor:
+        assert visitor.http.get("/").status_code == 200
+    status, text = ask(address, "generate", prompt="black mountains", seed=1, num_inference_steps=2)
+assert status == 200 and "event: complete" in text, text
+print("it answered")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
+def test_a_fresh_clone_answers_as_a_space_without_any_network(tmp_path: Path) -> None:
+    """In a network namespace of its own, in which there is nothing but 127.0.0.1; with the embedded model."""
+    alone = ["unshare", "--map-root-user", "--net"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("this user may make no network namespace")
+    clone, machine = tmp_path / "clone", tmp_path / "machine"
+    machine.mkdir()
+    cloned = subprocess.run(["git", "clone", "--quiet", "--depth", "1", ROOT.as_uri(), clone], capture_output=True)
+    if cloned.returncode:
+        pytest.skip("these files are no git repository")
+    command = [*alone, sys.executable, "-c", REHEARSAL, str(clone), str(machine)]
+    done = subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=800)
+    assert done.stdout.strip() == "it answered", done.stderr[-2000:]
+    log = (machine / "app.txt").read_text()
+    assert "Traceback" not in log and "onnection" not in log, log[-2000:]

@@ -26,7 +26,7 @@ from oms_app.errors import StudioError
 from oms_app.models.catalog import MARKER
 from oms_app.models.loading import OWN_ENCODER, load_module
 from oms_app.models.text import load_encoder
-from oms_app.training.data import UNREADABLE, find, open_square
+from oms_app.training.data import find, open_square
 from oms_app.training.encoded import _array
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -216,7 +216,7 @@ def test_what_cannot_be_trained_says_why_and_ends_with_2(
 def test_what_is_no_picture_is_told_so(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(content)
     (tmp_path / "a.txt").write_text("sea")
-    with pytest.raises(UNREADABLE):
+    with pytest.raises(StudioError):
         open_square(find(tmp_path).pictures[0], 8, (0,))
 
 

@@ -10,11 +10,12 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from oms_app import __version__
 from oms_app.addresses import LOOPBACK
 from oms_app.cli import logs
+from oms_app.cli.console import print_error
 from oms_app.cli.extras import require
 from oms_app.cli.startup import (
     choose_temporary_folder,
@@ -30,9 +31,19 @@ END_SECONDS = 1.0  # that running work has to end and to save its pictures, afte
 PASSWORDS = ("OMS_PASSWORD", "OMS_GUEST_PASSWORD")
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as every command prints it."""
+        sys.exit(print_error(message, "--help shows the options"))
+
+
+def refuse(message: str) -> NoReturn:
+    sys.exit(print_error(message))
+
+
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the options. Exits with 2 and a message on stderr if one is wrong or would open the page to strangers."""
-    parser = argparse.ArgumentParser(description="OMS Studio: raw and One More Step pictures side by side.")
+    parser = _Parser(description="OMS Studio: raw and One More Step pictures side by side.")
     parser.add_argument("--host", help="address to listen on (default: this computer only)")
     parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
@@ -55,16 +66,16 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     chosen.public_names = os.environ.get("OMS_PUBLIC_NAME", "").split(",")
     for name, password in zip(PASSWORDS, (chosen.password, chosen.guest_password), strict=True):
         if password is not None and not password.strip():
-            parser.error(f"{name} is blank: set a password, or unset it")
+            refuse(f"{name} is blank: set a password, or unset it")
     if chosen.password is not None and chosen.password == chosen.guest_password:
-        parser.error("OMS_GUEST_PASSWORD is the same as OMS_PASSWORD: guests would be owners; choose another")
+        refuse("OMS_GUEST_PASSWORD is the same as OMS_PASSWORD: guests would be owners; choose another")
     if chosen.port is not None and not 1 <= chosen.port <= 65535:
-        parser.error(f"--port is {chosen.port}: take 1 to 65535")
+        refuse(f"--port is {chosen.port}: take 1 to 65535")
     if not space and not (chosen.password or chosen.guest_password):
         if chosen.host not in LOOPBACK:
-            parser.error(f"--host {chosen.host} can be reached from other computers: set a password with OMS_PASSWORD")
+            refuse(f"--host {chosen.host} can be reached from other computers: set a password with OMS_PASSWORD")
         if chosen.share:
-            parser.error("--share makes the page public: set a password with OMS_PASSWORD")
+            refuse("--share makes the page public: set a password with OMS_PASSWORD")
     return chosen
 
 
@@ -89,8 +100,7 @@ def main(given: Sequence[str] | None = None) -> int:
         choose_temporary_folder()
         return serve(chosen, space=on_space())
     except StudioError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return print_error(str(error))
     except KeyboardInterrupt:
         return 130
 

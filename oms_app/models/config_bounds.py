@@ -52,6 +52,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
 MAX_ITEMS = 64  # of a list that is no list of betas
 MAX_BETAS = 100_000
 MAX_DEPTH = 8
+MAX_SPARE_TOKENS = 10_000  # T5 has 100
 
 
 def check_config(config: Mapping[str, Any], name: str) -> None:
@@ -73,6 +74,22 @@ def check_part(part: Path) -> None:
     for file in (part / "config.json", part / "scheduler_config.json"):
         if file.is_file():
             check_config(read_json(file), str(part))
+
+
+def check_tokenizer(part: Path) -> None:
+    """Raises StudioError for a tokenizer's file that is too large, and for a number of T5's spare tokens (extra_ids)
+    that no T5 has: transformers would make them all. Its other numbers are not read."""
+    from oms_app.models.reading import MAX_TEXT, read_json
+
+    for name in ("tokenizer.json", "vocab.json", "merges.txt", "spiece.model", "added_tokens.json"):
+        if (part / name).is_file() and (part / name).stat().st_size > MAX_TEXT:
+            raise StudioError(f"{part / name} is larger than {MAX_TEXT:,} bytes: restore it")
+    if (file := part / "tokenizer_config.json").is_file():
+        spare = read_json(file).get("extra_ids", 0)
+        if not isinstance(spare, int) or not 0 <= spare <= MAX_SPARE_TOKENS:
+            raise StudioError(
+                f"{file}: extra_ids is {str(spare)[:40]}: take 0 to {MAX_SPARE_TOKENS:,}, or restore the file"
+            )
 
 
 def _numbers(value: Any, key: str, depth: int, name: str) -> Iterator[tuple[str, Any]]:

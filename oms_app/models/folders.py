@@ -19,7 +19,7 @@ from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionS
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from oms_app.errors import StudioError
-from oms_app.models.config_bounds import check_part
+from oms_app.models.config_bounds import check_part, check_tokenizer
 from oms_app.models.failures import library_errors
 from oms_app.models.file_kinds import SUPPORTED
 from oms_app.models.folder_kinds import check_folder, part_weights, parts_of
@@ -118,6 +118,7 @@ def load_tokenizer(part: Path, encoder: Any, tokenizer_class: Any = CLIPTokenize
         raise StudioError(
             f"{part} is incomplete: it has neither tokenizer.json nor vocab.json and merges.txt; restore its files"
         )
+    check_tokenizer(part)
     with readable_texts(part) as folder:
         tokenizer = tokenizer_class.from_pretrained(folder, local_files_only=True)
     positions = getattr(encoder, "max_position_embeddings", None)  # T5 has none

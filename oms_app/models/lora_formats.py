@@ -18,6 +18,7 @@ from oms_app.errors import StudioError
 from oms_app.models.file_kinds import INTEGER_TYPES, TITLES, identify
 from oms_app.models.reading import read_header, read_json, weight_files
 from oms_app.models.safetensors_header import Header, TensorInfo
+from oms_app.schema import PEFT_WEIGHTS
 
 # Endings of tensors' names, and the role that the tensor has for its module. The first that matches counts.
 _ROLES: tuple[tuple[str, str], ...] = (
@@ -109,7 +110,6 @@ class LoraFile:
 
 PEFT_CONFIG = "adapter_config.json"  # beside the weights of a PEFT adapter
 MAX_BYTES = 4 * 2**30  # of a LoRA file; of rank 256 for SDXL in float32 it has 3.5 GiB
-PEFT_WEIGHTS = "adapter_model.safetensors"
 _PEFT_KINDS = ("LORA", "LOHA", "LOKR")
 _PEFT_PREFIX = "base_model.model."
 _PARTS = ("unet", "text_encoder_2", "text_encoder")

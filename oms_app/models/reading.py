@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ _CONTENTS = {
     b"gguf": "is a GGUF file under the name of a safetensors file",
 }
 
+_COMPILED = re.compile(r"(?<![^.])_orig_mod\.")  # a level in the names that torch.compile adds
 MAX_TENSORS = 50_000  # of a file; SDXL has 2,500 and a LoRA of it 8,000
 MAX_TEXT = 64 * 2**20  # bytes of a JSON file: tokenizers have some
 Stamp = tuple[tuple[str, int, int, int], ...]
@@ -37,7 +40,8 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> Header:
-    """Raises StudioError if the file cannot be read or is shorter than its header says."""
+    """Its tensors have the names that they had before torch.compile. Raises StudioError if the file cannot be read or
+    is shorter than its header says."""
     return _header(path, stamp_of(path))
 
 
@@ -47,7 +51,8 @@ def _header(path: Path, stamp: Stamp) -> Header:
         header = parse_header(path)
         if len(header.tensors) > MAX_TENSORS:
             raise ValueError(f"it has {len(header.tensors):,} tensors, more than {MAX_TENSORS:,}")
-        return header
+        tensors = {_COMPILED.sub("", name): info for name, info in header.tensors.items()}
+        return replace(header, tensors=tensors) if len(tensors) == len(header.tensors) else header
     except (OSError, ValueError) as error:
         what = _content_of(path) or f"cannot be read as safetensors ({one_line(error)})"
         raise StudioError(f"{path} {what}: download it again") from error

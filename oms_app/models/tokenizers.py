@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from re import fullmatch
 from typing import Any
 
 from transformers import CLIPTokenizer
@@ -53,16 +54,15 @@ def whole_tokenizer(tokenizer: Any, tokens: int, where: str, positions: int | No
         raise StudioError(
             f"{where} is incomplete: it has {len(tokenizer):,} tokens, its text encoder {tokens:,}; restore its files"
         )
-    if t5:
-        return tokenizer
-    vocab = tokenizer.get_vocab()
-    words = sorted(token for token in vocab if token.endswith("</w>") and token[:-4].isascii() and token[:-4].isalpha())
-    words = words[:: max(1, len(words) // SAMPLES)]
-    found = tokenizer([word[:-4] for word in words], add_special_tokens=False).input_ids if words else []
-    single = sum(ids == [vocab[word]] for word, ids in zip(words, found, strict=True))
-    if words and single < 0.9 * len(words):
+    marked = r"▁([A-Za-z]+)" if t5 else r"([A-Za-z]+)</w>"  # how tokens are written that are whole words
+    whole = sorted(
+        (found[1], ids) for token, ids in tokenizer.get_vocab().items() if (found := fullmatch(marked, token))
+    )
+    sample = whole[:: max(1, len(whole) // SAMPLES)]
+    read = tokenizer([word for word, _ in sample], add_special_tokens=False).input_ids if sample else []
+    if sample and sum(ids == [wanted] for ids, (_, wanted) in zip(read, sample, strict=True)) < 0.9 * len(sample):
         raise StudioError(f"{where} is incomplete: it splits known words, so merges are missing; restore its files")
-    return _read_as_a_letter(tokenizer) if tokenizer.pad_token == "!" else tokenizer
+    return _read_as_a_letter(tokenizer) if not t5 and tokenizer.pad_token == "!" else tokenizer
 
 
 def _read_as_a_letter(tokenizer: Any) -> CLIPTokenizer:

@@ -16,10 +16,11 @@ from oms_app.errors import StudioError
 from oms_app.models.catalog import OWN, Catalog, Entry, local_path, own_entries, re_id
 from oms_app.models.file_kinds import identify
 from oms_app.models.folder_kinds import refuse_format, snapshot_of
-from oms_app.models.lora_formats import PEFT_WEIGHTS, lora_files, lora_in, read_lora
+from oms_app.models.lora_formats import lora_files, lora_in, read_lora
 from oms_app.models.reading import is_safetensors, read_header, weight_files
 from oms_app.paths import atomic_write
 from oms_app.records import locked, read_record, set_aside
+from oms_app.schema import PEFT_WEIGHTS
 
 LICENCE = "its maker's"
 MAX_PATH = 4_096  # characters

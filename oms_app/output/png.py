@@ -20,7 +20,7 @@ from oms_app.output.new_files import new_file, timestamp, writable
 from oms_app.output.sheets import framed, labelled, notice
 from oms_app.output.text_chunks import read_texts
 from oms_app.schedulers import SCHEDULER_SPECS
-from oms_app.schema import Frozen, GenerateRequest, GenerateResult, ImageResult, Variant
+from oms_app.schema import PEFT_WEIGHTS, Frozen, GenerateRequest, GenerateResult, ImageResult, Variant
 
 VERSION = 1
 SHEET_CELL = 512  # pixels: the largest side of a picture on a sheet
@@ -193,5 +193,6 @@ def a1111_text(request: GenerateRequest, image: ImageResult) -> str:
 
 
 def _name(model: str) -> str:
-    """A catalogue id, or the last part of a path of any system."""
-    return model.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    """A catalogue id, or the last part of a path of any system; of PEFT's adapters the folder's."""
+    *_, folder, name = ["", *model.replace("\\", "/").rstrip("/").split("/")]
+    return folder if folder and name.lower() == PEFT_WEIGHTS else name

@@ -10,10 +10,8 @@ import csv
 import hashlib
 import io
 import json
-import struct
 import tarfile
 import warnings
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,26 +21,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from oms_app.errors import StudioError, one_line
+from oms_app.pictures import reading
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_CAPTION = 4_000  # characters; far more than a text encoder reads
 MAX_TEXT = 2**20  # bytes of a shard's .txt or .json
 MAX_BYTES = 2**28  # of a picture's file
-UNREADABLE = (  # Pillow's errors for files that are not pictures, or too large
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AssertionError,
-    SyntaxError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    MemoryError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
 
 
 @dataclass(frozen=True)
@@ -119,26 +104,26 @@ def find(data: Path) -> Listing:
 def open_square(one: Captioned, side: int, draw: Sequence[int]) -> np.ndarray:
     """The picture as (side, side, 3) uint8 sRGB: a square of its shorter side, cut out and flipped at random, scaled.
 
-    As D.3 of the OMS paper has it; `draw` is the seed. Transparent areas become white. Raises UNREADABLE.
+    As D.3 of the OMS paper has it; `draw` is the seed. Transparent areas become white. Raises StudioError.
     """
-    size = one.file.stat().st_size if one.size is None else one.size
-    if size > MAX_BYTES:
-        raise ValueError(f"{size:,} bytes are too many for a picture")
-    with one.file.open("rb") as file:
-        file.seek(one.start)
-        raw = file.read(size)
-    rng = np.random.default_rng(draw)
-    with warnings.catch_warnings():
+    with reading(one.file, FORMATS), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
+        size = one.file.stat().st_size if one.size is None else one.size
+        if size > MAX_BYTES:
+            raise StudioError(f"{size:,} bytes are too many for a picture")
+        with one.file.open("rb") as file:
+            file.seek(one.start)
+            raw = file.read(size)
         with Image.open(io.BytesIO(raw), formats=FORMATS) as opened:
             upright = ImageOps.exif_transpose(opened)
             if upright.mode.startswith(("I", "F")):
-                raise ValueError("its grey has more than 8 bits")  # Pillow would clip it to white
+                raise StudioError("its grey has more than 8 bits")  # Pillow would clip it to white
             if upright.has_transparency_data:
                 upright = upright.convert("RGBA")
                 white = Image.new("RGBA", upright.size, "white")
                 upright = Image.alpha_composite(white, upright)
             picture = upright.convert("RGB")
+    rng = np.random.default_rng(draw)
     short = min(picture.size)
     left, top = (int(rng.integers(length - short + 1)) for length in picture.size)
     # Cut before scaling: a picture of 1 × 10,000 pixels must not be enlarged as a whole.

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from oms_app.errors import StudioError, one_line
 from oms_app.models.text import TextEncoder
 from oms_app.paths import atomic_path, atomic_write
-from oms_app.training.data import UNREADABLE, Captioned, open_square, some
+from oms_app.training.data import Captioned, open_square, some
 from oms_app.training.loop import Batch
 from oms_app.training.lumen import autoencoder
 from oms_app.training.lumen.recipe import CAPTION_DROPOUT
@@ -129,7 +129,7 @@ def _encode_part(
             try:
                 squares.append(open_square(one, side, (5, number)))
                 numbers.append(number)
-            except UNREADABLE as error:
+            except StudioError as error:
                 log.warning("%s cannot be read (%s): skipped", one.name, one_line(error))
                 unread.append(number)
         if not squares:

@@ -109,7 +109,7 @@ def delete_old_files(demo: gr.Blocks, interval: float, kept: float) -> None:
             time.sleep(interval)
             delete_old_in(Path(get_upload_folder()), demo, ages, kept)
 
-    threading.Thread(target=work, name="old files", daemon=True).start()
+    threading.Thread(target=work, name="old-files", daemon=True).start()
 
 
 def delete_old_in(folder: Path, demo: gr.Blocks, ages: FileAges, kept: float) -> None:
