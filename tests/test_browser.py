@@ -48,8 +48,18 @@ def opened(browser: Browser, address: str, width: int, height: int) -> Iterator[
     assert broken == []
 
 
+@pytest.fixture(scope="module")
+def shared_tab(browser: Browser, page: str) -> Iterator[Page]:
+    with opened(browser, page, 1440, 900) as view:
+        yield view
+
+
 @pytest.fixture
-def tab(browser: Browser, page: str) -> Iterator[Page]:
+def tab(request: pytest.FixtureRequest, browser: Browser, page: str) -> Iterator[Page]:
+    """A tab of the test's own; marked shared_tab, that of all such tests of the file, for opening one takes seconds."""
+    if request.node.get_closest_marker("shared_tab"):
+        yield request.getfixturevalue("shared_tab")
+        return
     with opened(browser, page, 1440, 900) as view:
         yield view
 
@@ -89,12 +99,15 @@ def unfold(section: Locator) -> None:
     drawn(section.page)
 
 
-def short(view: Page) -> None:
+def short(view: Page, steps: int = 4) -> None:
     """Few steps, so that the test is quick."""
-    unfold(view.locator("#settings"))
-    view.locator("#steps input").fill("4")
+    field = view.locator("#steps input")
+    if not field.is_visible():
+        unfold(view.locator("#settings"))
+    field.fill(str(steps))
 
 
+@pytest.mark.shared_tab
 def test_a_prompt_gives_two_different_pictures_with_their_figures(tab: Page) -> None:
     short(tab)
     tab.locator(PROMPT).fill("solid black background with a wombat")
@@ -118,6 +131,7 @@ def test_a_prompt_gives_two_different_pictures_with_their_figures(tab: Page) -> 
     expect(tab.locator("#viewer img").first).to_be_visible()
 
 
+@pytest.mark.shared_tab
 def test_a_new_seed_and_a_random_one(tab: Page) -> None:
     short(tab)
     seed, summary = tab.locator("#seed input"), tab.locator("#summary")
@@ -135,6 +149,7 @@ def test_a_new_seed_and_a_random_one(tab: Page) -> None:
     expect(seed).to_have_value(drawn[1])
 
 
+@pytest.mark.shared_tab
 def test_bad_input_gets_a_message_and_loses_nothing(tab: Page) -> None:
     short(tab)
     prompt, steps = tab.locator(PROMPT), tab.locator("#steps input")
@@ -162,6 +177,7 @@ def test_an_example_answers_at_once(tab: Page) -> None:
     assert ImageChops.difference(raw.convert("RGB"), oms.convert("RGB")).getbbox()
 
 
+@pytest.mark.shared_tab
 def test_escape_stops_and_the_settings_stay(tab: Page) -> None:
     short(tab)
     tab.locator("#steps input").fill("200")
@@ -209,7 +225,7 @@ def test_the_light_is_shown_while_a_control_moves(tab: Page) -> None:
 
 def test_the_pictures_are_seen_while_they_are_painted(tab: Page) -> None:
     short(tab)
-    tab.locator("#steps input").fill("60")
+    tab.locator("#steps input").fill("36")
     tab.locator(PROMPT).fill("mountains at night")
     tab.locator("#oms-cfg input[type=number]").fill("2")
     tab.get_by_label("Show OMS without CFG too").check()
@@ -219,7 +235,7 @@ def test_the_pictures_are_seen_while_they_are_painted(tab: Page) -> None:
     tab.get_by_role("button", name="Generate").click()
     for name in ("raw", "oms", "plain"):
         expect(tab.locator(f"#{name}-live img")).to_be_visible(timeout=PATIENCE)
-    expect(tab.locator("#status")).to_contain_text(re.compile(r"step \d+ of 60"))
+    expect(tab.locator("#status")).to_contain_text(re.compile(r"step \d+ of 36"))
     tab.get_by_role("button", name="Zoom in").click()
     for name in ("raw", "oms"):  # there was no third picture
         live, under = (place(tab.locator(f"#{name}-{what} img")) for what in ("live", "image"))
@@ -294,16 +310,6 @@ def test_two_people_at_once_see_their_own_pictures(tab: Page, browser: Browser, 
     other_context.close()
 
 
-def test_the_oms_slider_shows_when_it_is_in_use_and_fits_a_phone(tab: Page) -> None:
-    tab.set_viewport_size({"width": 390, "height": 844})
-    expect(tab.locator("#oms-prompt")).to_be_visible()
-    tab.get_by_label("Slide between two").check()
-    expect(tab.locator("#oms-mix")).to_be_visible()
-    expect(tab.locator("#oms-prompt")).to_be_hidden()
-    expect(tab.get_by_label("Left end")).to_have_value("dark")
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
-
-
 def test_the_compare_tab_paints_every_remedy_in_a_row(tab: Page) -> None:
     go_to(tab, "Compare")
     expect(tab.locator("#compare-methods")).to_be_visible()
@@ -347,8 +353,11 @@ def test_the_page_opens_with_a_finished_pair_and_everything_on_the_screen(browse
         "#oms-prompt",
         "#oms-cfg",
         "#luminance",
+        "#tint",
+        "#warmth",
+        "#light-pad",
     )
-    boxes = {name: view.locator(name).bounding_box() for name in on_screen}
+    boxes = {name: view.locator(name).first.bounding_box() for name in on_screen}
     for name, box in boxes.items():
         assert box is not None and box["y"] >= 0 and box["y"] + box["height"] <= 800, (name, box)
     assert all(boxes[name]["width"] >= 220 for name in on_screen[:3]), boxes  # type: ignore[index]
@@ -361,11 +370,16 @@ def test_the_page_opens_with_a_finished_pair_and_everything_on_the_screen(browse
     context.close()
 
 
-def test_on_a_phone_the_corrected_picture_is_on_the_screen(browser: Browser, page: str) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 844})
-    view = context.new_page()
-    view.goto(page)
-    expect(view.locator("#oms-image img")).to_be_visible()
-    box = view.locator("#oms-image img").bounding_box()
-    assert box is not None and box["y"] + box["height"] <= 844
-    context.close()
+def test_on_a_phone_the_corrected_picture_is_on_the_screen_and_the_light_fits(browser: Browser, page: str) -> None:
+    with opened(browser, page, 390, 844) as view:
+        expect(view.locator("#oms-image img")).to_be_visible()
+        box = view.locator("#oms-image img").bounding_box()
+        assert box is not None and box["y"] + box["height"] <= 844
+        expect(view.locator("#oms-prompt")).to_be_visible()
+        view.get_by_label("Slide between two").check()
+        expect(view.locator("#oms-mix")).to_be_visible()
+        expect(view.locator("#oms-prompt")).to_be_hidden()
+        expect(view.get_by_label("Left end")).to_have_value("dark")
+        view.locator("#light-pad").get_by_label("Painting").check()
+        expect(view.locator("#light-canvas canvas").first).to_be_visible()
+        assert view.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import Page, expect
-from test_browser import PATIENCE, browser, go_to, picture, short, tab
+from test_browser import PATIENCE, browser, go_to, picture, shared_tab, short, tab
 
 pytestmark = pytest.mark.browser
-__all__ = ["browser", "tab"]  # fixtures of this module too
+__all__ = ["browser", "shared_tab", "tab"]  # fixtures of this module too
 
 
+@pytest.mark.shared_tab
 def test_a_number_outside_its_slider_is_told_and_the_nearest_one_is_used(tab: Page) -> None:
+    tab.get_by_role("tab", name="Create").click()
     refused: list[str] = []
     tab.on("response", lambda answer: refused.append(answer.url) if answer.status >= 400 else None)
     field, line = tab.locator("#oms-cfg input[type=number]"), tab.locator("#oms-cfg .oms-range")
@@ -47,8 +49,11 @@ def test_a_number_outside_its_slider_is_told_and_the_nearest_one_is_used(tab: Pa
     assert refused == []
 
 
+@pytest.mark.shared_tab
 def test_generate_by_key_from_a_number_out_of_range_uses_the_one_that_is_told(tab: Page) -> None:
+    tab.get_by_role("tab", name="Create").click()
     short(tab)
+    tab.locator("#seed input").fill("7")
     before = tab.locator("#oms-image img").get_attribute("src") or ""
     field = tab.locator("#oms-cfg input[type=number]")
     field.fill("10")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import Page, expect
-from test_browser import PROMPT, browser, tab
+from test_browser import PROMPT, browser, shared_tab, tab
 
 pytestmark = pytest.mark.browser
-__all__ = ["browser", "tab"]  # fixtures of this module too
+__all__ = ["browser", "shared_tab", "tab"]  # fixtures of this module too
 
 FOCUS = """() => {
   const element = document.activeElement;
@@ -26,6 +26,7 @@ FOCUS = """() => {
 }"""
 
 
+@pytest.mark.shared_tab
 def test_few_stops_lead_from_the_prompt_to_the_oms_prompt(tab: Page) -> None:
     tab.locator(PROMPT).focus()
     for _ in range(8):
@@ -35,6 +36,7 @@ def test_few_stops_lead_from_the_prompt_to_the_oms_prompt(tab: Page) -> None:
     pytest.fail("more than 8 stops")
 
 
+@pytest.mark.shared_tab
 def test_groups_are_one_stop_each_and_the_focus_is_seen_everywhere(tab: Page) -> None:
     tab.wait_for_selector(".oms-both")
     tab.locator(PROMPT).focus()

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageSequence, ImageStat
 from playwright.sync_api import Page, expect
-from test_browser import PATIENCE, PROMPT, browser, picture, short, tab
+from test_browser import PATIENCE, PROMPT, browser, picture, shared_tab, short, tab
 
 pytestmark = pytest.mark.browser
-__all__ = ["browser", "tab"]  # fixtures of this module too
+__all__ = ["browser", "shared_tab", "tab"]  # fixtures of this module too
 
 
+@pytest.mark.shared_tab
 def test_a_seed_goes_from_dark_to_light_and_is_downloaded_and_opened(tab: Page, tmp_path: Path) -> None:
     short(tab)
     tab.locator(PROMPT).fill("mountains")
@@ -45,6 +46,7 @@ def test_a_seed_goes_from_dark_to_light_and_is_downloaded_and_opened(tab: Page, 
     expect(tab.locator("#sweep")).to_be_hidden()
 
 
+@pytest.mark.shared_tab
 def test_stop_keeps_the_pictures_of_the_sweep_that_are_finished(tab: Page) -> None:
     short(tab)
     tab.locator("#steps input").fill("150")

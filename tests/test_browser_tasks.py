@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
-from test_browser import PATIENCE, PROMPT, browser, go_to, picture, short, tab, unfold
+from test_browser import PATIENCE, PROMPT, browser, go_to, picture, shared_tab, short, tab, unfold
 from test_browser_history import drop, gallery, generate
 from test_browser_light import mean
 
 pytestmark = pytest.mark.browser
-__all__ = ["browser", "tab"]  # fixtures of this module too
+__all__ = ["browser", "shared_tab", "tab"]  # fixtures of this module too
 
 
 def painted(view: Page) -> tuple[Image.Image, Image.Image]:
@@ -50,8 +50,11 @@ def test_1_the_same_scene_gets_darker_in_two_actions(tab: Page) -> None:
     assert np.corrcoef(edges[0].ravel(), edges[1].ravel())[0, 1] > 0.2, "the same scene"
 
 
+@pytest.mark.shared_tab
 def test_2_the_same_scene_in_a_warm_sunset(tab: Page) -> None:
     short(tab)
+    tab.locator(PROMPT).fill("mountains")
+    tab.locator("#light-pad").get_by_label("Off").check()
     tab.locator("#luminance-on input").uncheck()
     tab.locator("#oms-prompt").get_by_role("textbox").fill("sunset")
     raw, oms = painted(tab)
@@ -102,6 +105,7 @@ def test_4_three_strengths_are_compared(tab: Page) -> None:
     expect(tab.locator("#explore-table")).to_contain_text("OMS CFG 0.5")
 
 
+@pytest.mark.shared_tab
 def test_5_a_downloaded_picture_is_dropped_and_its_settings_come_back(tab: Page, tmp_path: Path) -> None:
     short(tab)
     generate(tab, "green forest", "dark")
@@ -122,6 +126,7 @@ def test_5_a_downloaded_picture_is_dropped_and_its_settings_come_back(tab: Page,
     expect(tab.locator("#restore input[type=file]")).to_have_count(1)
 
 
+@pytest.mark.shared_tab
 def test_6_the_seed_stays_and_only_the_oms_prompt_changes(tab: Page) -> None:
     short(tab)
     tab.locator("#seed input").fill("11")
@@ -132,7 +137,11 @@ def test_6_the_seed_stays_and_only_the_oms_prompt_changes(tab: Page) -> None:
     assert same(raw, raw_again) and not same(oms, other)
 
 
+@pytest.mark.shared_tab
 def test_7_exactly_20_percent(tab: Page) -> None:
+    short(tab)
+    tab.locator(PROMPT).fill("mountains")
+    tab.locator("#light-pad").get_by_label("Off").check()
     tab.locator("#seed input").fill("5")
     tab.locator("#luminance input[type=number]").fill("20")
     tab.locator("#exact").get_by_role("checkbox").check()
@@ -141,8 +150,10 @@ def test_7_exactly_20_percent(tab: Page) -> None:
     expect(tab.locator("#oms-figures")).to_contain_text(
         re.compile(r"brightness asked 20 %, got (19\.[5-9]|20\.[0-5]) %")
     )
+    tab.locator("#exact").get_by_role("checkbox").uncheck()
 
 
+@pytest.mark.shared_tab
 def test_8_light_from_the_left(tab: Page) -> None:
     short(tab)
     tab.locator("#luminance-on input").uncheck()
@@ -155,6 +166,7 @@ def test_8_light_from_the_left(tab: Page) -> None:
     assert values[:, :128].mean() > values[:, 128:].mean() + 20
 
 
+@pytest.mark.shared_tab
 def test_9_four_seeds_at_once_and_one_is_chosen(tab: Page) -> None:
     short(tab)
     tab.locator("#seed input").fill("30")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageChops
 from playwright.sync_api import Page, expect
-from test_browser import browser, picture, tab
+from test_browser import browser, picture, shared_tab, tab
 
 pytestmark = pytest.mark.browser
-__all__ = ["browser", "tab"]  # fixtures of this module too
+__all__ = ["browser", "shared_tab", "tab"]  # fixtures of this module too
 
 VIEWED, PANEL = ".oms-view-oms img", "#oms-image img"
 
@@ -20,6 +20,14 @@ def width(view: Page, selector: str) -> float:
     box = view.locator(selector).bounding_box()
     assert box is not None
     return box["width"]
+
+
+def begin(view: Page) -> None:
+    """The two pictures as they are shown first, whatever the tests before have done."""
+    expect(view.locator(".oms-both")).to_be_visible()
+    view.evaluate("scrollTo(0, 0)")
+    view.get_by_role("button", name="Fit", exact=True).click()
+    view.locator(".oms-view-frame input").fill("50")
 
 
 def moved(view: Page, selector: str) -> float:
@@ -33,9 +41,10 @@ def moved(view: Page, selector: str) -> float:
     return found
 
 
+@pytest.mark.shared_tab
 def test_all_pictures_zoom_and_move_together_by_keyboard_and_mouse(tab: Page) -> None:
     divider, percent = tab.locator(".oms-view-frame input"), tab.locator(".oms-view-bar output")
-    expect(tab.locator(".oms-both")).to_be_visible()
+    begin(tab)
     assert width(tab, VIEWED) == pytest.approx(512, abs=1), "256 pixels are enlarged twice at most"
     expect(percent).to_have_text("200 %")
     small = width(tab, PANEL)
@@ -67,9 +76,10 @@ def test_all_pictures_zoom_and_move_together_by_keyboard_and_mouse(tab: Page) ->
     assert width(tab, VIEWED) == pytest.approx(256, abs=1)
 
 
+@pytest.mark.shared_tab
 def test_the_divider_moves_by_keyboard_and_mouse_over_a_neutral_ground(tab: Page) -> None:
     frame, divider = tab.locator(".oms-view-frame"), tab.locator(".oms-view-frame input")
-    expect(tab.locator(".oms-both")).to_be_visible()
+    begin(tab)
     divider.focus()
     tab.keyboard.press("Home")
     expect(divider).to_have_value("0")
@@ -90,8 +100,9 @@ def test_the_divider_moves_by_keyboard_and_mouse_over_a_neutral_ground(tab: Page
     expect(divider).to_have_value("25")
 
 
+@pytest.mark.shared_tab
 def test_the_difference_of_the_two_is_shown(tab: Page) -> None:
-    expect(tab.locator(".oms-both")).to_be_visible()
+    begin(tab)
     tab.locator(".oms-view-frame input").focus()
     tab.keyboard.press("1")
     expect(tab.locator(".oms-view-bar output")).to_have_text("100 %")
@@ -103,3 +114,5 @@ def test_the_difference_of_the_two_is_shown(tab: Page) -> None:
     wanted = np.asarray(ImageChops.difference(raw, oms), float)[2:254, 2:254]
     assert np.abs(shown - wanted).mean() < 3
     assert wanted.mean() > 10, "the two differ, so that the comparison says something"
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "false")

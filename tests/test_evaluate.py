@@ -202,12 +202,13 @@ def test_a_line_cut_off_while_it_was_written_is_made_again(tmp_path: Path) -> No
 
 
 def test_new_weights_begin_anew(studio: Studio, lumen: Path) -> None:
-    before = pictures.state_key(studio)
-    assert pictures.state_key(studio) == before
+    before = pictures.state_key(studio, {"lumen"})
+    assert pictures.state_key(studio, {"lumen"}) == before
     weights = next((lumen / "unet").glob("*.safetensors"))
     stat = weights.stat()
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    assert pictures.state_key(studio) != before
+    assert pictures.state_key(studio, {"lumen"}) != before
+    assert pictures.state_key(studio, {"lumen"}) != pictures.state_key(studio, set()), "its files count if it is used"
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 

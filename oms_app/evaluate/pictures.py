@@ -11,7 +11,7 @@ import hashlib
 import json
 import multiprocessing
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +104,11 @@ def collect_samples(
     if seed + captions > MAX_SEED:
         raise StudioError(f"--seed is {seed}: take 0 to {MAX_SEED - captions}")
     selected = tuple(available[i] for i in np.random.default_rng(seed).permutation(len(available))[:captions])
-    folder = studio.home / "evaluation" / state_key(studio, model, seed, available, *loras)
+    folder = (
+        studio.home
+        / "evaluation"
+        / state_key(studio, {model, *(lora.id for lora in loras)}, model, seed, available, *loras)
+    )
     job = EvalJob(folder, model, seed, selected, tuple(variants), feature_extractor, draw_scene, tuple(loras))
     records = job.read_records()
     missing = job.missing(records)
@@ -248,16 +252,22 @@ class Records:
         return np.stack([np.frombuffer(one, np.float32) for one in packed])
 
 
-def state_key(studio: Studio, *more: object) -> str:
-    """A hash of everything that the pictures depend on: our code, torch, the models' files (size and date), `more`."""
+def state_key(studio: Studio, used: Collection[str], *more: object) -> str:
+    """A hash of everything that the pictures depend on: our code, torch, files (size and date), `more`.
+
+    used: ids of the base and the LoRAs. Their files count, those of a base that is adapted, and those of all modules.
+    """
     digest = hashlib.sha256(repr((torch.__version__, str(studio.device), *more)).encode())
     package = Path(__file__).resolve().parents[1]
     for path in sorted(package.rglob("*.py")):
         if path.parent.name not in ("ui", "cli", "evaluate", "bench") or path.name == "scene_clip.py":
             digest.update(path.read_bytes())
+    adapted = {entry.adapts for entry in studio.catalog.entries.values() if entry.id in used}
     for entry in studio.catalog.entries.values():
-        if studio.catalog.available(entry):
-            for path in sorted(studio.catalog.folder(entry).rglob("*")):
+        counts = entry.id in used or entry.id in adapted or entry.kind not in ("base", "lora")
+        if counts and studio.catalog.available(entry):
+            folder = studio.catalog.folder(entry)
+            for path in [folder] if folder.is_file() else sorted(folder.rglob("*")):
                 if path.suffix in (".json", ".safetensors") and "examples" not in path.parts:
                     digest.update(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     return digest.hexdigest()[:16]

@@ -100,7 +100,9 @@ def write(
     """
     methods = tuple(CORRECTIONS) if methods is None else methods
     code = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()
-    key = state_key(studio, "report", replace(extent, captions=0), code)  # pictures of captions have their own records
+    key = state_key(
+        studio, {model}, "report", replace(extent, captions=0), code
+    )  # pictures of captions have their own records
     store = PartStore(studio.home / "evaluation" / key / "report.json")
     pictures = out.parent / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
