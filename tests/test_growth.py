@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -68,14 +69,22 @@ def texts() -> tuple[Any, Callable[[int], Any]]:
     return chinese, lambda i: chinese.text(f"a text that nobody translated, {i}")
 
 
+def each(*calls: Callable[[], object]) -> None:
+    for call in calls:
+        call()
+
+
 @pytest.mark.parametrize("kind", ["listeners", "stop flags", "logins", "visitors", "shapes", "texts"])
 def test_what_is_remembered_is_bounded(kind: str, tmp_path: Path) -> None:
     listeners, flags, logins = Listeners(), StopFlags(), LoginLimit()
     listeners.active = True
     thing, use = {
-        "listeners": lambda: (listeners, lambda i: (listeners.asks(str(i)), listeners.gone(f"other {i}"))),
+        "listeners": lambda: (
+            listeners,
+            lambda i: each(partial(listeners.asks, str(i)), partial(listeners.gone, f"other {i}")),
+        ),
         "stop flags": lambda: (flags, lambda i: (flags.reset(str(i)), flags.of(f"other {i}"))),
-        "logins": lambda: (logins, lambda i: (logins.begun(str(i)), logins.wait(str(i)))),
+        "logins": lambda: (logins, lambda i: each(partial(logins.begun, str(i)), partial(logins.wait, str(i)))),
         "visitors": lambda: visitors(tmp_path),
         "shapes": shapes,
         "texts": texts,

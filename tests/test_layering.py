@@ -45,7 +45,7 @@ ARROWS: dict[str, set[str]] = {
     "looks": {"records"},
     "pictures": {"light"},
     "engine": {"light", "models", "prestep", "output", "measure", "looks", "prompt_hints", "records"} | {"file_ages"},
-    "training": {"models", "prestep", "measure"},
+    "training": {"models", "pictures", "prestep", "measure"},
     "bench": {"engine", "models", "prestep", "training"},
     "evaluate": {"bench", "engine", "light", "measure", "models", "output", "prestep", "training"},
     "ui": {
