@@ -39,7 +39,9 @@ def cards(pictures: Sequence[SavedPicture], thumbnails: Mapping[str, bytes], pic
     """A click on a picture opens it; below it are the buttons of ACTIONS."""
     if not pictures:
         return EMPTY.format("No picture is found.")
-    return f'<ul class="oms-kept">{"".join(_card(one, thumbnails.get(one.name), picked) for one in pictures)}</ul>'
+    signs = " ".join(f'<b aria-hidden="true">{sign}</b> <span>{label}</span>' for _, sign, label in ACTIONS)
+    found = "".join(_card(one, thumbnails.get(one.name), picked) for one in pictures)
+    return f'<ul class="oms-kept">{found}</ul><p class="oms-legend oms-signs">{signs}</p>'
 
 
 def _card(one: SavedPicture, thumbnail: bytes | None, picked: Sequence[str]) -> str:
@@ -54,6 +56,7 @@ def _card(one: SavedPicture, thumbnail: bytes | None, picked: Sequence[str]) -> 
         f'<li><button type="button" class="oms-open" data-do="open" data-name="{name}" title="{title}" '
         f'aria-label="Open in Create: {title}">{_picture(thumbnail)}</button>'
         f'<span class="oms-caption" translate="no">{escape(one.prompt[:80])}</span>'
+        f'<span class="oms-caption oms-soft">seed {one.seed} · {_time(one)}</span>'
         f'<div class="oms-do">{buttons}</div></li>'
     )
 
@@ -87,10 +90,13 @@ def differences(left: Mapping[str, str], right: Mapping[str, str]) -> str:
 
 
 def _title(one: SavedPicture) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.time))
     prompt, model = markup.own(one.prompt[:120]), markup.own(one.model)
     variant = one.variant if one.variant in USUAL else markup.own(one.variant)  # others are ids, or names of a caller's
-    return _quoted(" · ".join((prompt, variant, f"seed {one.seed}", model, when)))
+    return _quoted(" · ".join((prompt, variant, f"seed {one.seed}", model, _time(one))))
+
+
+def _time(one: SavedPicture) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(one.time))
 
 
 def _picture(thumbnail: bytes | None) -> str:
