@@ -12,15 +12,23 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 from PIL import Image
 from playwright.sync_api import Page, expect
-from test_browser import PATIENCE, PROMPT, browser, go_to, picture, tab, unfold
+from test_browser import PATIENCE, PROMPT, browser, go_to, picture, shared_tab, short, tab, unfold
 
 pytestmark = pytest.mark.browser
-__all__ = ["browser", "tab"]  # fixtures of this module too
+__all__ = ["browser", "shared_tab", "tab"]  # fixtures of this module too
 
 
 def mean(image: Image.Image) -> float:
     """Mean brightness in percent."""
     return float(np.asarray(image.convert("RGB"), np.float64).mean()) / 2.55
+
+
+def begin(view: Page) -> None:
+    """Create without a light from anywhere, a brightness or drafts, whatever the tests before have set."""
+    view.get_by_role("tab", name="Create").click()
+    view.get_by_label("Live").uncheck()
+    view.locator("#light-pad").get_by_label("Off").check()
+    view.get_by_label("Mean brightness (average of R, G, B)", exact=True).uncheck()
 
 
 def generate(view: Page, seed: int = 7, prompt: str = "mountains") -> Image.Image:
@@ -42,8 +50,10 @@ def settled(view: Page, selector: str) -> str:
     return field.input_value()
 
 
+@pytest.mark.shared_tab
 def test_a_brightness_that_is_set_is_reached_and_said(tab: Page) -> None:
-    tab.get_by_label("Mean brightness (average of R, G, B)", exact=True).uncheck()  # the example has one
+    tab.locator("#luminance input[type=number]").fill("20")
+    begin(tab)
     slider = tab.get_by_label("range slider for Mean brightness")
     slider.press("ArrowRight")  # a dial that is moved is on
     expect(tab.get_by_label("Mean brightness (average of R, G, B)", exact=True)).to_be_checked()
@@ -60,7 +70,10 @@ def test_a_brightness_that_is_set_is_reached_and_said(tab: Page) -> None:
     expect(figures).not_to_contain_text("asked")
 
 
+@pytest.mark.shared_tab
 def test_the_pad_moves_by_the_arrow_keys_and_the_light_comes_from_there(tab: Page) -> None:
+    begin(tab)
+    short(tab, 8)
     pad = tab.locator("#light-pad")
     tab.locator(".oms-dial:has(+ #light-where) input[type=range]").focus()
     tab.keyboard.press("Tab")
@@ -80,8 +93,10 @@ def test_the_pad_moves_by_the_arrow_keys_and_the_light_comes_from_there(tab: Pag
     )
 
 
+@pytest.mark.shared_tab
 def test_only_what_is_painted_counts(tab: Page) -> None:
-    tab.get_by_label("Mean brightness (average of R, G, B)", exact=True).uncheck()  # the example has one
+    begin(tab)
+    short(tab, 8)
     tab.locator("#light-pad").get_by_label("Painting").check()
     canvas = tab.locator("#light-canvas canvas").first
     expect(canvas).to_be_visible()
@@ -146,21 +161,7 @@ def test_a_tint_and_the_settings_come_back_from_the_saved_picture(tab: Page, tmp
     expect(tab.get_by_text("other.png cannot be read as a picture")).to_be_visible()
 
 
-def test_prompt_light_and_both_pictures_are_on_the_screen_together(tab: Page) -> None:
-    tab.set_viewport_size({"width": 1280, "height": 800})
-    for selector in ("#prompt", "#oms-prompt", "#oms-cfg", "#luminance", "#tint", "#warmth", "#light-pad", "#generate",
-                     "#raw-image", "#oms-image"):  # fmt: skip
-        box = tab.locator(selector).first.bounding_box()
-        assert box is not None and box["y"] >= 0 and box["y"] + box["height"] <= 800, selector
-    for name in ("raw", "oms"):
-        box = tab.locator(f"#{name}-image").bounding_box()
-        assert box is not None and box["width"] >= 220
-    tab.set_viewport_size({"width": 390, "height": 844})
-    tab.locator("#light-pad").get_by_label("Painting").check()
-    expect(tab.locator("#light-canvas canvas").first).to_be_visible()
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
-
-
+@pytest.mark.shared_tab
 def test_a_sweep_of_brightness_gets_lighter_and_opens_in_create(tab: Page) -> None:
     go_to(tab, "Explore")
     tab.get_by_label("Light × seed").check()
@@ -180,6 +181,7 @@ def test_a_sweep_of_brightness_gets_lighter_and_opens_in_create(tab: Page) -> No
     expect(tab.locator("#oms-figures")).to_contain_text("brightness asked 75 %")
 
 
+@pytest.mark.shared_tab
 def test_compare_shows_the_dial_beside_the_others_with_asked_and_got(tab: Page) -> None:
     go_to(tab, "Compare")
     tab.locator("#compare-prompt textarea").fill("hills")
