@@ -194,9 +194,10 @@ def built_page(service: StudioService, local: bool = True) -> Blocks:
 
 @contextmanager
 def running_app(
-    environment: dict[str, str], log: Path, program: Sequence[str] = (str(ROOT / "app.py"),)
+    environment: dict[str, str], log: Path, program: Sequence[str] = (str(ROOT / "app.py"),), seconds: float = 120
 ) -> Iterator[str]:
-    """The address of the real app in a process of its own, while the context is open. program: Python's arguments."""
+    """The address of the real app in a process of its own, while the context is open. program: Python's arguments.
+    seconds: within which the page opens."""
     environment = os.environ | environment | {"PYTHONUNBUFFERED": "1"}
     command = [sys.executable, *program, "--device", "cpu"]
     with (
@@ -205,7 +206,7 @@ def running_app(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
         ) as process,
     ):
-        too_long = threading.Timer(120, process.kill)  # else a page that never opens would hold the tests for ever
+        too_long = threading.Timer(seconds, process.kill)  # else a page that never opens would hold the tests for ever
         too_long.start()
         try:
             assert process.stdout is not None

@@ -146,7 +146,7 @@ except OSError:
     pass
 environment = of_a_space(machine, Path("unused"))
 del environment["OMS_PRESETS"], environment["HF_HUB_OFFLINE"]  # as a Space has it
-with running_app(environment, machine / "app.txt") as address:
+with running_app(environment, machine / "app.txt", seconds=400) as address:
     address = address.replace("0.0.0.0", "127.0.0.1")
     with Visitor(address) as visitor:
         assert visitor.http.get("/").status_code == 200
