@@ -358,6 +358,9 @@ def test_the_page_opens_with_a_finished_pair_and_everything_on_the_screen(browse
     view.wait_for_timeout(300)
     top = view.locator("#oms-image img").bounding_box()
     assert top is not None and top["y"] >= 0, "the pictures stay while the settings scroll"
+    view.locator("#examples button").last.scroll_into_view_if_needed()
+    show, start = place(view.locator("#show")), place(view.locator("#start"))
+    assert show[1] + show[3] <= start[1], "the pictures lie over the looks"
     context.close()
 
 
