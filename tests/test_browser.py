@@ -362,11 +362,13 @@ def test_the_page_opens_with_a_finished_pair_and_everything_on_the_screen(browse
         assert box is not None and box["y"] >= 0 and box["y"] + box["height"] <= 800, (name, box)
     assert all(boxes[name]["width"] >= 220 for name in on_screen[:3]), boxes  # type: ignore[index]
     assert view.evaluate("window.shift") <= 0.05
-    view.locator("#settings").scroll_into_view_if_needed()
-    view.mouse.wheel(0, 300)
+    view.locator("#restore").evaluate("last => last.scrollIntoView({block: 'end'})")  # of the settings
     view.wait_for_timeout(300)
     top = view.locator("#oms-image img").bounding_box()
     assert top is not None and top["y"] >= 0, "the pictures stay while the settings scroll"
+    view.locator("#examples button").last.scroll_into_view_if_needed()
+    show, start = place(view.locator("#show")), place(view.locator("#start"))
+    assert show[1] + show[3] <= start[1], "the pictures lie over the looks"
     context.close()
 
 

@@ -105,14 +105,13 @@ class CreateTab(SendingTab):
                 self._view.build(opens.result(self._service) if opens else None)
                 self._sweep.build()
                 self._history.build()
-            with gr.Column(elem_id="start", min_width=0):
-                self._looks.build()
-                if self._examples:
-                    gr.HTML(markup.heading("Examples"))
-                    self._cards = gr.HTML(
-                        examples.cards(self._examples), js_on_load=markup.CLICK_JS, elem_id="examples"
-                    )
-                gr.HTML(readout.LEGEND)
+        # Outside of the layout, within which the pictures stay on the screen: they would lie over it.
+        with gr.Column(elem_id="start", min_width=0):
+            self._looks.build()
+            if self._examples:
+                gr.HTML(markup.heading("Examples"))
+                self._cards = gr.HTML(examples.cards(self._examples), js_on_load=markup.CLICK_JS, elem_id="examples")
+            gr.HTML(readout.LEGEND)
         found |= {"seed": self._seed.number, "model": self._models.model}
         found |= {"loras": self._models.loras, "lora_scale": self._models.lora_scale}
         self.fields = FieldSet(CreateValues, found)

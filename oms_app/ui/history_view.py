@@ -56,7 +56,7 @@ def _card(one: SavedPicture, thumbnail: bytes | None, picked: Sequence[str]) -> 
         f'<li><button type="button" class="oms-open" data-do="open" data-name="{name}" title="{title}" '
         f'aria-label="Open in Create: {title}">{_picture(thumbnail)}</button>'
         f'<span class="oms-caption" translate="no">{escape(one.prompt[:80])}</span>'
-        f'<span class="oms-caption oms-soft">seed {one.seed} · {_time(one)}</span>'
+        f'<span class="oms-caption oms-soft">{_time(one)}</span>'
         f'<div class="oms-do">{buttons}</div></li>'
     )
 
