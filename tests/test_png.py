@@ -167,4 +167,4 @@ def test_a_lora_is_named_without_its_folder(tmp_path: Path) -> None:
     assert path is not None
     with pytest.raises(StudioError, match="not in the catalogue"):
         png.read(path, ["lumen"])
-    assert png.read(path, ["lumen", "style.safetensors", "other.v2.safetensors"]).request.loras[0].scale == 0.8
+    assert png.read(path, ["lumen", "style.safetensors", "other.v2.safetensors", "night"]).request.loras[0].scale == 0.8
