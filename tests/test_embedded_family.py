@@ -51,7 +51,8 @@ def test_each_member_paints_its_own_picture_and_all_share_one_module(studio: Stu
 def test_black_is_black_with_lumens_module(studio: Studio, model: str) -> None:
     strong = Variant(name="oms", correction="oms", guidance_scale=2.0)
     raw, corrected = paint(studio, model, "solid black background", variants=(RAW, strong)).images
-    assert corrected.stats.mean <= 15 < raw.stats.mean
+    assert corrected.stats.mean <= 15
+    assert raw.stats.mean > 15 or model == "lumen-offset"  # whose own remedy makes it black
 
 
 def test_the_model_that_starts_from_pure_noise_needs_no_module(studio: Studio) -> None:
