@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -66,29 +65,12 @@ def texts() -> tuple[Any, Uses]:
     return chinese, [lambda name: chinese.text(f"a text that nobody translated, {name}")]
 
 
-def each(*calls: Callable[[], object]) -> None:
-    for call in calls:
-        call()
-
-
 @pytest.mark.parametrize("kind", ["listeners", "stop flags", "logins", "visitors", "shapes", "texts"])
 def test_what_is_remembered_is_bounded(kind: str, tmp_path: Path) -> None:
-<<<<<<< HEAD
-    listeners, flags, logins = Listeners(), StopFlags(), LoginLimit()
-    listeners.active = True
-    thing, use = {
-        "listeners": lambda: (
-            listeners,
-            lambda i: each(partial(listeners.asks, str(i)), partial(listeners.gone, f"other {i}")),
-        ),
-        "stop flags": lambda: (flags, lambda i: (flags.reset(str(i)), flags.of(f"other {i}"))),
-        "logins": lambda: (logins, lambda i: each(partial(logins.begun, str(i)), partial(logins.wait, str(i)))),
-=======
     kinds: dict[str, Callable[[], tuple[Any, Uses]]] = {
         "listeners": lambda: (listeners := Listeners(), [listeners.asks, listeners.gone]),
         "stop flags": lambda: (flags := StopFlags(), [flags.reset, flags.of]),
         "logins": lambda: (logins := LoginLimit(), [logins.begun, logins.wait]),
->>>>>>> steady3
         "visitors": lambda: visitors(tmp_path),
         "shapes": shapes,
         "texts": texts,
