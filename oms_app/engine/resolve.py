@@ -110,11 +110,10 @@ class Resolver:
         notes: dict[str, None] = dict.fromkeys(base.notes)
         variants: list[Variant] = []
         modules: dict[str, ResolvedModule] = {}
-        scheduler = self._scheduler(request, base)
         if entry.defaults and not entry.defaults.needs_oms and request.variants == (RAW, OMS):
             request = request.model_copy(update={"variants": (RAW,)})
             notes[NOTHING_TO_CORRECT] = None
-        _check_corrections(request.variants, scheduler)
+        scheduler = self._scheduler(request, base)
         for variant in request.variants:
             spread = variant.spread if variant.is_corrected else 0.0
             if reason := self._reason_for_no_module(variant, scheduler, entry, base):
@@ -194,6 +193,14 @@ class Resolver:
             )
         device = torch.device(self._device)
         scheduler = make_scheduler(own.config, request.scheduler, request.num_inference_steps, device)
+        corrected = [variant.spec for variant in request.variants if variant.is_corrected]
+        if corrected:
+            try:
+                if not all(spec.without_model for spec in corrected):
+                    check_terminal_snr(scheduler)
+                check_hand_over(scheduler)
+            except ValueError as error:
+                raise StudioError(str(error)) from error
         try:
             check_prediction(scheduler)
         except ValueError as error:
@@ -274,19 +281,6 @@ class Resolver:
         key = ModelKey("text", folder, self._device, base.pipeline.unet.dtype)
         encoder: TextEncoder = used.enter_context(self.store.use(key))
         return encoder
-
-
-def _check_corrections(variants: Sequence[Variant], scheduler: Any) -> None:
-    """Raises StudioError, with the reason, if the run of this scheduler cannot be corrected."""
-    corrected = [variant.spec for variant in variants if variant.is_corrected]
-    if not corrected:
-        return
-    try:
-        if not all(spec.without_model for spec in corrected):
-            check_terminal_snr(scheduler)
-        check_hand_over(scheduler)
-    except ValueError as error:
-        raise StudioError(str(error)) from error
 
 
 def _unused_module_notes(variant: Variant, reason: str) -> list[str]:
