@@ -21,7 +21,7 @@ QUIET = (
     "--no-first-run"
 )
 PATIENCE = 120_000  # milliseconds; a first picture loads the engine and the model
-expect.set_options(timeout=30_000)  # conditions are waited for, on a slow machine too
+expect.set_options(timeout=60_000)  # conditions are waited for, on a slow machine too
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def opened(browser: Browser, address: str, width: int, height: int) -> Iterator[
     broken: list[str] = []
     view.on("pageerror", lambda error: broken.append(str(error)))
     view.on("console", lambda line: broken.append(line.text) if "Content Security Policy" in line.text else None)
-    view.set_default_timeout(30_000)
+    view.set_default_timeout(60_000)
     view.goto(address)
     expect(view.get_by_role("button", name="Generate", exact=True)).to_be_enabled()
     yield view
