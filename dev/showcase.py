@@ -103,10 +103,10 @@ FAMILY_PROMPTS = ("solid black background", "mountains at night", "a house on a 
 
 def family(studio: Studio, side: int = 128) -> None:
     """family.jpg: prompts as rows, one seed each; Lumen and its family as columns, raw and, where it applies, OMS."""
-    rows, columns = [], []
+    rows, columns, found = [], [], members(studio)
     for seed, prompt in enumerate(FAMILY_PROMPTS):
         row = []
-        for member in members(studio):
+        for member in found:
             request = GenerateRequest(prompt=prompt, seed=seed, model=member.model, loras=member.loras)
             for image in studio.generate(request).images:
                 row.append(image.image.resize((side, side), Image.Resampling.LANCZOS))

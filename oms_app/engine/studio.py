@@ -106,9 +106,8 @@ class Studio:
         self._worker = worker or CallerThread()
         self._store = Store(load, budget, room, expected_bytes, ModelKey.is_stale)
         self._resolver = Resolver(self.catalog, self._store, self.policy)
-        self._fallbacks: Newest[Hashable, OomFallback] = Newest(
-            MAX_FALLBACKS
-        )  # by model and size: the last that worked
+        # By model and size: the last that worked.
+        self._fallbacks: Newest[Hashable, OomFallback] = Newest(MAX_FALLBACKS)
         self._embeddings: ByteCache[Embedding] = ByteCache(64 * MiB)
         self._predictions: ByteCache[torch.Tensor] = ByteCache(64 * MiB)
         self._pictures: ByteCache[FinishedPicture] = ByteCache(256 * MiB)

@@ -172,7 +172,7 @@ def _encoder(
         return (entry.id if entry.id in catalog.entries and not is_sdxl else None), text
     if wanted in catalog.entries:
         found = catalog.find(wanted, "text")
-        return found.id, load_encoder(catalog.weights(found), device, torch.float32)
+        return found.id, load_encoder(catalog.folder(found), device, torch.float32)
     folder = Path(wanted).expanduser()
     if not folder.is_dir():
         known = ", ".join(catalog.ids("text")) or "none yet"
