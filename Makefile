@@ -11,7 +11,7 @@ app: $(VENV)/.installed
 	$(PY) app.py $(APP_ARGS)
 
 test: $(VENV)/.installed-dev
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 3 --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import shutil
@@ -31,41 +32,59 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: each of the test processes has a core
 
 
-# Files, beside test_browser*, whose tests use the page of a fixture below. They run first, and in one process for each
-# fixture: starting the app and loading its engine takes as long as several tests. Other files run where there is time.
-USERS = {
-    "tiny_page": {"test_browser_explore", "test_browser_history", "test_refusals"},
-    "page": {"test_api", "test_app", "test_drafts", "test_words"},
-}
+# Files whose tests use the app of `page` or `tiny_page`, by the process that runs them all: starting an app and loading
+# its engine takes as long as several tests, and one process for all would still be at work when the others have ended.
+# They run first, then the longest of the other files, so that no process is alone at the end.
+GROUPS = (
+    ("test_browser_explore", "test_browser_history", "test_refusals"),
+    ("test_browser", "test_browser_tasks", "test_browser_keyboard", "test_api", "test_app", "test_words"),
+    (
+        "test_browser_light",
+        "test_browser_sweep",
+        "test_browser_axe",
+        "test_browser_chinese",
+        "test_browser_fields",
+        "test_browser_undo",
+        "test_browser_viewer",
+        "test_drafts",
+    ),
+)
+LONGEST = ("test_models_page", "test_store", "test_memory", "test_dial_bases", "test_checkpoints", "test_faults")
 
 
-def used_page(file: str) -> str | None:
-    """The fixture of USERS that a test file uses."""
+def place(file: str) -> int:
+    """Of a test file in the order: its group's, its own among the longest, or behind them."""
     name = Path(file).stem
-    found = next((fixture for fixture, files in USERS.items() if name in files), None)
-    return found or ("page" if name.startswith("test_browser") else None)
+    groups = (*GROUPS, *((one,) for one in LONGEST))
+    return next((number for number, files in enumerate(groups) if name in files), len(groups))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = [*USERS, None]
-    items.sort(key=lambda item: order.index(used_page(item.path.name)))
+    items.sort(key=lambda item: place(item.path.name))
+
+
+def pytest_collection_finish() -> None:
+    """Whatever is evicted from the store is collected by gc.collect, which goes through all that was imported, too:
+    most of a second with the modules of all tests, were they not left out from here on."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
-    """For `--dist loadfile`: by file, and the users of one page together."""
+    """For `--dist loadfile`: by file, and the files of one group together."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadScopeScheduling
 
     config.option.loadscopereorder = False  # it would put the files of many tests first
 
-    class ByPage(LoadScopeScheduling):
+    class ByGroup(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return used_page(file) or file
+            return str(place(file)) if place(file) < len(GROUPS) else file
 
-    return ByPage(config, log)
+    return ByGroup(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -166,6 +166,7 @@ def test_bad_input_gets_a_message_and_loses_nothing(tab: Page) -> None:
     assert len(prompt.input_value()) == 10_000
 
 
+@pytest.mark.shared_tab
 def test_an_example_answers_at_once(tab: Page) -> None:
     example = tab.locator("#examples button").first
     caption = example.inner_text().strip()
@@ -251,6 +252,7 @@ def test_the_pictures_are_seen_while_they_are_painted(tab: Page) -> None:
     assert len(pixels) == 3
 
 
+@pytest.mark.shared_tab
 def test_a_reload_keeps_the_settings(tab: Page) -> None:
     short(tab)
     tab.locator(PROMPT).fill("a red house")
@@ -310,6 +312,7 @@ def test_two_people_at_once_see_their_own_pictures(tab: Page, browser: Browser, 
     other_context.close()
 
 
+@pytest.mark.shared_tab
 def test_the_compare_tab_paints_every_remedy_in_a_row(tab: Page) -> None:
     go_to(tab, "Compare")
     expect(tab.locator("#compare-methods")).to_be_visible()
@@ -331,6 +334,7 @@ def test_the_compare_tab_paints_every_remedy_in_a_row(tab: Page) -> None:
     expect(tab.locator("#compare-status").get_by_role("alert")).to_contain_text("choose 1 to 12 pictures")
     tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
+    tab.set_viewport_size({"width": 1440, "height": 900})
 
 
 def test_the_page_opens_with_a_finished_pair_and_everything_on_the_screen(browser: Browser, page: str) -> None:

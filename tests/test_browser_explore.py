@@ -86,6 +86,7 @@ def test_settings_are_kept_as_a_look_at_once_and_for_the_next_visit(tab: Page, t
     expect(tab.locator(PROMPT)).to_have_value("city neon light")
 
 
+@pytest.mark.shared_tab
 def test_a_grid_that_is_not_too_large_is_painted_and_a_cell_opens_in_create(tab: Page) -> None:
     explore(tab, "red sea")
     tab.locator("#explore-prompts textarea").fill("\n".join(f"night {i}" for i in range(20)))
@@ -120,6 +121,7 @@ def test_a_grid_that_is_not_too_large_is_painted_and_a_cell_opens_in_create(tab:
     assert picture(tab, "oms").convert("RGB").tobytes() == small.tobytes(), "painted again, it is the same"
 
 
+@pytest.mark.shared_tab
 def test_a_cell_that_fails_says_why_and_leaves_the_others(tab: Page) -> None:
     explore(tab, "mountains")
     tab.get_by_label("Looks × models").check()
@@ -135,10 +137,12 @@ def test_a_cell_that_fails_says_why_and_leaves_the_others(tab: Page) -> None:
     expect(tab.locator(".oms-failed").filter(has_text="flow-matching")).to_have_count(5)
     tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390, "the page scrolls sideways on a phone"
+    tab.set_viewport_size({"width": 1280, "height": 900})
     cell(tab, 1, 0).click()
     expect(tab.locator(PROMPT)).to_have_value("mountains in fog")
 
 
+@pytest.mark.shared_tab
 def test_a_grid_of_seeds_and_one_of_any_two_settings(tab: Page) -> None:
     explore(tab, "red sea")
     tab.get_by_label("Seeds", exact=True).first.check()

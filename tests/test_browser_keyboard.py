@@ -52,6 +52,7 @@ def test_groups_are_one_stop_each_and_the_focus_is_seen_everywhere(tab: Page) ->
         assert len([stop for stop in stops if stop["inside"] == group]) == 1, group
 
 
+@pytest.mark.shared_tab
 def test_looks_and_the_view_go_by_the_arrow_keys(tab: Page) -> None:
     looks = tab.locator("#looks button")
     looks.nth(0).focus()

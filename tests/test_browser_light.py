@@ -54,6 +54,7 @@ def settled(view: Page, selector: str) -> str:
 def test_a_brightness_that_is_set_is_reached_and_said(tab: Page) -> None:
     tab.locator("#luminance input[type=number]").fill("20")
     begin(tab)
+    short(tab, 8)
     slider = tab.get_by_label("range slider for Mean brightness")
     slider.press("ArrowRight")  # a dial that is moved is on
     expect(tab.get_by_label("Mean brightness (average of R, G, B)", exact=True)).to_be_checked()
@@ -73,7 +74,7 @@ def test_a_brightness_that_is_set_is_reached_and_said(tab: Page) -> None:
 @pytest.mark.shared_tab
 def test_the_pad_moves_by_the_arrow_keys_and_the_light_comes_from_there(tab: Page) -> None:
     begin(tab)
-    short(tab, 8)
+    short(tab)
     pad = tab.locator("#light-pad")
     tab.locator(".oms-dial:has(+ #light-where) input[type=range]").focus()
     tab.keyboard.press("Tab")
@@ -96,7 +97,7 @@ def test_the_pad_moves_by_the_arrow_keys_and_the_light_comes_from_there(tab: Pag
 @pytest.mark.shared_tab
 def test_only_what_is_painted_counts(tab: Page) -> None:
     begin(tab)
-    short(tab, 8)
+    short(tab)
     tab.locator("#light-pad").get_by_label("Painting").check()
     canvas = tab.locator("#light-canvas canvas").first
     expect(canvas).to_be_visible()
@@ -168,6 +169,8 @@ def test_a_sweep_of_brightness_gets_lighter_and_opens_in_create(tab: Page) -> No
     tab.locator("#explore-dial-values textarea, #explore-dial-values input").fill("15, 75")
     tab.locator("#explore-dial-seeds input[type=number]").fill("1")
     tab.locator("#explore-seed input").fill("7")
+    unfold(tab.locator("#explore-settings"))
+    tab.locator("#explore-steps input").fill("8")
     expect(tab.locator("#explore-plan")).to_contain_text("3 pictures")
     tab.locator("button#explore").click()
     cells = tab.locator("#explore-table button")

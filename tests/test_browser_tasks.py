@@ -35,7 +35,9 @@ def same(one: Image.Image, other: Image.Image) -> bool:
     return bool(np.abs(rgb(one) - rgb(other)).max() <= 1)
 
 
+@pytest.mark.shared_tab
 def test_1_the_same_scene_gets_darker_in_two_actions(tab: Page) -> None:
+    """The file's first test: the shared tab is as it was opened."""
     expect(tab.locator(".oms-both")).to_be_visible()
     prompt, seed = tab.locator(PROMPT).input_value(), tab.locator("#seed input").input_value()
     before = picture(tab, "oms")
@@ -63,6 +65,7 @@ def test_2_the_same_scene_in_a_warm_sunset(tab: Page) -> None:
     expect(tab.locator(PROMPT)).to_have_value("mountains")
 
 
+@pytest.mark.shared_tab
 def test_3_yesterdays_picture_is_found_after_a_reload_and_continued(tab: Page) -> None:
     short(tab)
     generate(tab, "a red circle", "dark")
@@ -89,6 +92,7 @@ def test_3_yesterdays_picture_is_found_after_a_reload_and_continued(tab: Page) -
     assert same(again, before), "painted again, it is the same"
 
 
+@pytest.mark.shared_tab
 def test_4_three_strengths_are_compared(tab: Page) -> None:
     tab.locator(PROMPT).fill("mountains")
     tab.locator("#create-to-explore").click()
@@ -103,6 +107,7 @@ def test_4_three_strengths_are_compared(tab: Page) -> None:
     light = [int(re.findall(r"L\* (\d+)", cell.inner_text())[0]) for cell in cells.all()]
     assert light[1] > light[3] and light[0] > light[3], light
     expect(tab.locator("#explore-table")).to_contain_text("OMS CFG 0.5")
+    go_to(tab, "Create")
 
 
 @pytest.mark.shared_tab
