@@ -54,7 +54,6 @@ def settled(view: Page, selector: str) -> str:
 def test_a_brightness_that_is_set_is_reached_and_said(tab: Page) -> None:
     tab.locator("#luminance input[type=number]").fill("20")
     begin(tab)
-    short(tab, 8)
     slider = tab.get_by_label("range slider for Mean brightness")
     slider.press("ArrowRight")  # a dial that is moved is on
     expect(tab.get_by_label("Mean brightness (average of R, G, B)", exact=True)).to_be_checked()
