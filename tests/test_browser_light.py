@@ -168,8 +168,6 @@ def test_a_sweep_of_brightness_gets_lighter_and_opens_in_create(tab: Page) -> No
     tab.locator("#explore-dial-values textarea, #explore-dial-values input").fill("15, 75")
     tab.locator("#explore-dial-seeds input[type=number]").fill("1")
     tab.locator("#explore-seed input").fill("7")
-    unfold(tab.locator("#explore-settings"))
-    tab.locator("#explore-steps input").fill("8")
     expect(tab.locator("#explore-plan")).to_contain_text("3 pictures")
     tab.locator("button#explore").click()
     cells = tab.locator("#explore-table button")
