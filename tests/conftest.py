@@ -35,7 +35,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # fixture: starting the app and loading its engine takes as long as several tests. Other files run where there is time.
 USERS = {
     "tiny_page": {"test_browser_explore", "test_browser_history", "test_refusals"},
-    "page": {"test_api", "test_app", "test_drafts", "test_words"},
+    "page": {"test_api", "test_app", "test_drafts", "test_stop", "test_words"},
 }
 
 
