@@ -37,13 +37,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # They run first, then the longest of the other files, so that no process is alone at the end.
 GROUPS = (
     ("test_browser_explore", "test_browser_history", "test_refusals"),
-    ("test_browser", "test_browser_tasks", "test_browser_keyboard", "test_api", "test_app", "test_words"),
+    ("test_browser", "test_browser_tasks", "test_browser_keyboard", "test_api", "test_app", "test_stop", "test_words"),
     (
         "test_browser_light",
         "test_browser_sweep",
         "test_browser_axe",
         "test_browser_chinese",
         "test_browser_fields",
+        "test_browser_rest",
         "test_browser_undo",
         "test_browser_viewer",
         "test_drafts",

@@ -110,7 +110,7 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
     to each other. Raises StudioError."""
     from oms_app.engine.service import StudioService
     from oms_app.ui.demo import OWNERS, STRANGERS, create_demo, launch_settings
-    from oms_app.ui.gradio_compat import delete_old_files, keep_server_small
+    from oms_app.ui.gradio_compat import delete_old_files, keep_connections, keep_server_small
     from oms_app.ui.roles import WHO, login
     from oms_app.ui.uploads import MAX_MODEL, MAX_PICTURE
 
@@ -132,6 +132,7 @@ def serve(chosen: argparse.Namespace, *, space: bool) -> int:
         **launch_settings(),
     )
     keep_server_small(demo)
+    keep_connections(demo)
     print(f"OMS Studio is at {demo.local_url}", flush=True)
     if demo.share_url:
         print(f"Public link: {demo.share_url}", flush=True)

@@ -10,7 +10,9 @@ from inspect import Parameter, Signature, signature
 from typing import Any, TypedDict
 
 import gradio as gr
+from anyio import from_thread
 from gradio import utils
+from gradio.context import Context
 from gradio.data_classes import FileData
 from gradio.processing_utils import save_pil_to_cache
 from pydantic import ValidationError
@@ -31,6 +33,7 @@ from oms_app.schema import (
 )
 from oms_app.ui import gradio_compat
 from oms_app.ui.events import DEVICE
+from oms_app.ui.fair_queue import begins_with_new_flag, end_waiting
 from oms_app.ui.generation import save
 from oms_app.ui.jobs import StopFlags
 from oms_app.ui.model_choice import available_models
@@ -132,12 +135,19 @@ def add_endpoints(service: StudioService) -> None:
     _add_preview(service)
     _add_lists(service)
 
-    def cancel(request: gr.Request) -> bool:
-        """Stops this client's running /generate within one step; that call ends with an error that says so.
+    blocks = Context.root_block
+    assert blocks is not None
 
-        A call that still waits in the queue is cancelled with the client's own job.cancel()."""
-        flags.of(request.session_hash).set()
+    def cancel(request: gr.Request) -> bool:
+        """Stops this client's calls of /generate: the running one within one step, and those that wait in the queue.
+
+        They end with an error that says so."""
+        from_thread.run_sync(stop, request.session_hash)  # in the event loop, where calls leave the queue
         return True
+
+    def stop(session: str | None) -> None:
+        flags.of(session).set()
+        end_waiting(blocks, session, "generate", "stopped")
 
     gr.api(_typed(cancel), api_name="cancel", queue=False)
 
@@ -145,7 +155,7 @@ def add_endpoints(service: StudioService) -> None:
 def _add_generate(service: StudioService, flags: StopFlags) -> None:
     def generate(values: dict[str, Any], caller: gr.Request) -> Any:
         session = caller.session_hash if caller else None
-        stop = flags.reset(session)
+        stop = flags.of(session)
         request, unread = _request(service, values)
         result = save(service, service.generate(request, should_stop=stop.is_set), session)
         pictures = [
@@ -179,6 +189,7 @@ def _add_generate(service: StudioService, flags: StopFlags) -> None:
     Left out or null: the model's default; for oms_prompt the main prompt, for seed a random one."""
     endpoint = _endpoint(generate, parameters, Answer, description)
     gr.api(endpoint, api_name="generate", concurrency_id=DEVICE, concurrency_limit=1)
+    begins_with_new_flag(flags)
     gradio_compat.describe_parameters(_descriptions(parameters))
 
 

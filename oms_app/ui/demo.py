@@ -58,6 +58,7 @@ def create_demo(service: StudioService, *, local: bool = True) -> gr.Blocks:
     input_errors.phrase_errors(demo, strangers=not local)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
     gradio_compat.keep_no_statistics(demo._queue)
+    gradio_compat.rest_between_events(demo._queue)
     share_fairly(demo)
     return demo
 

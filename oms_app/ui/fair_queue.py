@@ -1,7 +1,7 @@
-"""The queue is shared fairly: few waiting requests per visitor, and none of visitors who are gone.
+"""The queue is shared fairly: few waiting requests per visitor, none of visitors who are gone, none that were stopped.
 
 Gradio 6.31 bounds only the queue as a whole. Remove when it bounds waiting events by session and drops those whose
-stream was never opened, and forgets the answers that nobody fetches.
+stream was never opened, forgets the answers that nobody fetches, and ends a waiting event on the server's own wish.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ import time
 from typing import Any
 
 import gradio as gr
+from gradio.context import get_blocks_context
+from gradio.server_messages import ProcessCompletedMessage
 
 from oms_app.addresses import LOOPBACK
 from oms_app.ui.events import DEVICE
+from oms_app.ui.jobs import StopFlags
 from oms_app.ui.language import translation_of
 from oms_app.ui.listeners import LISTENERS, Listeners
 
 PER_VISITOR = 2  # requests that a visitor may have waiting
 WITHOUT_SESSION = 16  # requests of programs that name no session, together: half of the queue, so others find a place
+# Attributes of an event of Gradio: the flags that take it out of the queue; that are reset when it leaves it.
+STOPPED_BY, BEGINS = "oms_stopped_by", "oms_begins"
 INTERVAL = 0.5  # seconds between two searches for visitors who are gone
 ANSWERS_KEPT = 10 * 60.0  # seconds that answers wait for a visitor who is gone
 
@@ -68,9 +73,51 @@ def share_fairly(demo: gr.Blocks, listeners: Listeners = LISTENERS) -> None:
         if time.monotonic() - checked > INTERVAL:
             checked = time.monotonic()
             drop_gone()
-        return get_events()
+        found = stopped_event() or get_events()
+        for event in found[0] if found else ():
+            if flags := getattr(event.fn, BEGINS, None):
+                flags.reset(event.session_hash)
+        return found
+
+    def stopped_event() -> Any:
+        for name, one in queue.event_queue_per_concurrency_id.items():
+            for event in one.queue:
+                flags: StopFlags | None = getattr(event.fn, STOPPED_BY, None)
+                if flags and flags.is_set(event.session_hash):
+                    one.queue.remove(event)
+                    return [event], False, name
+        return None
 
     queue.push, queue.get_events = fair_push, next_events
+
+
+def stopped_go_first(flags: StopFlags) -> None:
+    """The event that was added last to the current Blocks begins at once if it waits and its page's flag is set. Its
+    handler must then end without using what it waited for."""
+    _mark_last(STOPPED_BY, flags)
+
+
+def begins_with_new_flag(flags: StopFlags) -> None:
+    """The event that was added last to the current Blocks gets a new flag as it leaves the queue: what stops it before
+    is `end_waiting`."""
+    _mark_last(BEGINS, flags)
+
+
+def _mark_last(name: str, flags: StopFlags) -> None:
+    blocks = get_blocks_context()
+    assert blocks is not None
+    setattr(list(blocks.fns.values())[-1], name, flags)
+
+
+def end_waiting(blocks: gr.Blocks, session: str | None, name: str, reason: str) -> None:
+    """Ends the session's waiting calls of a public endpoint with an error. To be called in the event loop, where the
+    queue is used."""
+    queue: Any = blocks._queue
+    for one in queue.event_queue_per_concurrency_id.values():
+        for event in [event for event in one.queue if event.session_hash == session and event.fn.api_name == name]:
+            one.queue.remove(event)
+            queue.event_ids_to_events.pop(event._id, None)
+            queue.send_message(event, ProcessCompletedMessage(output={"error": reason}, success=False))
 
 
 def _refusal(waiting: list[Any], session: str | None, address: str) -> str | None:

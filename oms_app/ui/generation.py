@@ -14,8 +14,9 @@ from oms_app.errors import Stopped, StudioError
 from oms_app.schema import GenerateRequest, GenerateResult, Progress
 from oms_app.ui import gradio_compat, markup
 from oms_app.ui.events import DEVICE, QUICK, Component, Updates
+from oms_app.ui.fair_queue import stopped_go_first
 from oms_app.ui.field_set import FieldSet
-from oms_app.ui.jobs import RemainingTime, StopFlags
+from oms_app.ui.jobs import RemainingTime
 from oms_app.ui.run_controls import RunControls
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class PictureJob(GenerationJob):
 
 
 class JobRunner(Generic[V]):
-    """The handlers of one tab's start and stop buttons. One stop flag for each visitor.
+    """The handlers of one start button.
 
     make_job: the job that the fields ask for; raises StudioError for what the visitor can correct.
     """
@@ -115,7 +116,6 @@ class JobRunner(Generic[V]):
         make_job: Callable[[V], GenerationJob],
     ) -> None:
         self._service, self._controls, self._fields, self._make_job = service, controls, fields, make_job
-        self._flags = StopFlags()
         self.job, self.finished = gr.State(), gr.State()  # the job to run; the job whose pictures are to be shown
 
     def prepare(self, data: Mapping[Component, Any], session: gr.Request) -> Updates:
@@ -124,7 +124,7 @@ class JobRunner(Generic[V]):
             job = self._make_job(self._fields.read(data))
         except StudioError as error:
             return {self.job: None, self._controls.status: markup.alert(str(error))}
-        self._flags.reset(session.session_hash)
+        self._controls.flags.reset(session.session_hash)
         return {self.job: job, **self._controls.busy()}
 
     def run(self, job: GenerationJob | None, session: gr.Request) -> Iterator[Updates]:
@@ -133,7 +133,7 @@ class JobRunner(Generic[V]):
             yield self._controls.idle()
             return
         error: Exception | None = None
-        with self._flags.running(session.session_hash) as stop:
+        with self._controls.flags.running(session.session_hash) as stop:
             if updates := job.begin():  # Gradio takes no empty dict
                 yield updates
             while error is None and (request := job.next_request()):
@@ -161,10 +161,6 @@ class JobRunner(Generic[V]):
         except Exception as error:
             updates = {self._controls.status: error_message(error)}
         return {**updates, **self._controls.idle()}
-
-    def request_stop(self, session: gr.Request) -> Updates:
-        self._flags.of(session.session_hash).set()
-        return {self._controls.stop: gr.update(interactive=False)}
 
     def idle(self) -> Updates:
         return self._controls.idle()
@@ -200,9 +196,9 @@ def bind_generation(
         show_progress_on=controls.queue,
         api_visibility="private",
     )
+    stopped_go_first(controls.flags)
     gradio_compat.separate_event(runner.finished, runner.show, [*shown, *state], **QUICK)
     ran.failure(runner.idle, None, state, **QUICK)  # a full queue, a lost connection
-    controls.stop.click(runner.request_stop, None, controls.stop, **QUICK)
 
 
 def save(service: StudioService, result: GenerateResult, session: str | None) -> GenerateResult:

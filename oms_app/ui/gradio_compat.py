@@ -26,6 +26,7 @@ from oms_app.file_ages import FileAges
 from oms_app.newest import Newest
 
 VERSION = "6.31"
+KEEP_ALIVE = 60  # seconds that an idle connection stays open
 MAX_UPLOADS, MAX_LOGINS = 1_000, 10_000  # whose progress is known; that stay logged in
 # Texts that Gradio 6.31 shows by their keys. Remove when its own English has them.
 ENGLISH = {"common": {"complete": "Complete"}}
@@ -93,6 +94,13 @@ def keep_no_statistics(queue: Any) -> None:
     a page of statistics that ours has not. Remove when that can be switched off."""
     queue.ANALYTICS_MAX_EVENTS = 1
     queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize  # its name there: events between two tables
+
+
+def rest_between_events(queue: Any) -> None:
+    """Gradio 6.31 asks 1,000 times a second whether an event waits and 100 times whether one has progress, which took
+    6 % of a core. Remove when it waits until there is one."""
+    queue.sleep_when_free = 0.02  # seconds by which an event may begin later
+    queue.progress_update_sleep_when_free = 0.5  # no event uses `gr.Progress`
 
 
 def delete_old_files(demo: gr.Blocks, interval: float, kept: float) -> None:
@@ -180,3 +188,14 @@ def keep_server_small(demo: gr.Blocks) -> None:
     sessions = SmallSessions()
     demo.app.state_holder = sessions
     sessions.set_blocks(demo)
+
+
+def keep_connections(demo: gr.Blocks) -> None:
+    """For the server that `demo.launch` has started.
+
+    Gradio 6.31 keeps uvicorn's time after which an idle connection is closed, 5 seconds. Many clients have the same
+    (httpx): then the server closes a connection while the next request is on its way, and the client reads "connection
+    reset by peer". With a longer time the client closes first. Remove when the time can be set.
+    """
+    assert demo.server is not None
+    demo.server.config.timeout_keep_alive = KEEP_ALIVE

@@ -54,6 +54,11 @@ class StopFlags:
             with self._lock:
                 self._running -= Counter([session])
 
+    def is_set(self, session: str | None) -> bool:
+        with self._lock:
+            flag = self._flags.get(session)
+        return flag is not None and flag.is_set()
+
     def of(self, session: str | None) -> threading.Event:
         """The flag of the session's latest request."""
         with self._lock:

@@ -14,6 +14,7 @@ from oms_app.errors import Stopped, StudioError
 from oms_app.models.catalog import ModelInfo
 from oms_app.ui import gradio_compat, markup
 from oms_app.ui.events import QUICK, Component, Updates
+from oms_app.ui.fair_queue import stopped_go_first
 from oms_app.ui.jobs import RemainingTime, StopFlags
 from oms_app.ui.model_cards import catalogue, statistics, to_fetch, transfer
 from oms_app.ui.roles import require_owner
@@ -49,7 +50,7 @@ class ModelsTab(Tab):
             if self._local:
                 with gr.Column(elem_id="models-progress", min_width=0):
                     self._status = gr.HTML(markup.note(*self._service.warnings()), elem_id="models-status")
-                    self._stop = gr.Button("Stop", elem_id="models-stop", visible=False)
+                    self._stop = gr.Button("Stop", elem_id="models-stop", elem_classes="oms-stop", visible=False)
             with gr.Column(elem_id="models-side", min_width=0):
                 if self._local:
                     self._build_adding()
@@ -119,6 +120,7 @@ class ModelsTab(Tab):
             show_progress="hidden",
             api_visibility="private",
         )
+        stopped_go_first(self._flags)
         ran.then(self._after_download, choices, [self._wanted, self._stop, *lists], **QUICK)
         self._stop.click(self._request_stop, None, self._stop, **QUICK)
 

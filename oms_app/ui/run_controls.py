@@ -5,11 +5,12 @@ from __future__ import annotations
 import gradio as gr
 
 from oms_app.ui import markup
-from oms_app.ui.events import Component, Updates
+from oms_app.ui.events import QUICK, Component, Updates
+from oms_app.ui.jobs import StopFlags
 
 
 class RunControls:
-    """start, stop: the buttons. status: messages and progress. queue: Gradio shows the place in the queue in it.
+    """start, stop: the buttons. flags: what Stop sets, one flag for each open page. status: messages and progress. queue: Gradio shows the place in the queue in it.
 
     elem_id: of the start button. prefix: of the other element ids. The keys Ctrl+Enter and Esc press these buttons
     (keys.js) if their tab is open.
@@ -17,6 +18,7 @@ class RunControls:
 
     def __init__(self, label: str, elem_id: str, prefix: str = "") -> None:
         self._label, self._elem_id, self._prefix = label, elem_id, prefix
+        self.flags = StopFlags()
 
     def build_buttons(self) -> None:
         """Creates the buttons inside the current row."""
@@ -27,6 +29,7 @@ class RunControls:
         self.stop = gr.Button(
             "Stop", elem_id=f"{self._prefix}stop", elem_classes="oms-stop", interactive=False, scale=1, min_width=70
         )
+        self.stop.click(self._request_stop, None, self.stop, **QUICK)
 
     def build_start(self, label: str, elem_id: str) -> gr.Button:
         """Creates a button inside the current row that starts something else, with the same Stop and status: of the
@@ -53,6 +56,10 @@ class RunControls:
     def idle(self) -> Updates:
         """Start can be pressed again."""
         return self._allow(start=True)
+
+    def _request_stop(self, session: gr.Request) -> Updates:
+        self.flags.of(session.session_hash).set()
+        return {self.stop: gr.update(interactive=False)}
 
     def _allow(self, *, start: bool) -> Updates:
         starts = {one: gr.update(interactive=start) for one in self._starts}

@@ -9,6 +9,7 @@ Remove this when it does the others.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -19,6 +20,8 @@ from oms_app.ui.translation import Translation
 CONFIG = "window.gradio_config = "  # before the page's components, as JSON
 LOGIN = '"auth_required":true'  # in the config of the form to log in; inside a text its quotes would be escaped
 MAX_QUERY = 4_096  # bytes
+# Gradio's scripts keep `requestAnimationFrame` as they find it, so this must run before them.
+FRAMES = (Path(__file__).parent / "gradio_frames.js").read_text(encoding="utf-8")
 
 
 class TranslatedPage:
@@ -65,7 +68,8 @@ def translated_html(html: str, translation: Translation | None, scripts: str = "
     texts = {key: value for key, value in translation.texts.items() if key in scripts} if translation else {}
     # Gradio takes its own texts and `<html lang>` from the browser's language, which may be another than the page's.
     told = f"Object.defineProperty(navigator, 'language', {{value: '{code}'}}); window.omsTexts = {_json(texts)};"
-    html = html.replace('lang="en"', f'lang="{code}"', 1).replace("<head>", f"<head><script>{told}</script>", 1)
+    first = f"<head><script>{told}\n{FRAMES}</script>"
+    html = html.replace('lang="en"', f'lang="{code}"', 1).replace("<head>", first, 1)
     begin = html.find(CONFIG)
     if translation is None or begin < 0:
         return html
