@@ -99,7 +99,7 @@ def keep_no_statistics(queue: Any) -> None:
 def rest_between_events(queue: Any) -> None:
     """Gradio 6.31 asks 1,000 times a second whether an event waits and 100 times whether one has progress, which took
     6 % of a core. Remove when it waits until there is one."""
-    queue.sleep_when_free = 0.02  # seconds by which an event may begin later
+    queue.sleep_when_free = 0.05  # seconds by which an event may begin later; its own value on Windows
     queue.progress_update_sleep_when_free = 0.5  # no event uses `gr.Progress`
 
 

@@ -10,8 +10,8 @@ from oms_app.ui.jobs import StopFlags
 
 
 class RunControls:
-    """start, stop: the buttons. flags: what Stop sets, one flag for each open page. status: messages and progress.
-    queue: Gradio shows the place in the queue in it.
+    """start, stop: the buttons. flags: what Stop sets, one for each open page. status: messages and progress. queue:
+    Gradio shows the place in the queue in it.
 
     elem_id: of the start button. prefix: of the other element ids. The keys Ctrl+Enter and Esc press these buttons
     (keys.js) if their tab is open.
