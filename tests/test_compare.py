@@ -13,6 +13,7 @@ from oms_app.schema import RAW
 from oms_app.ui.compare_job import Compared, CompareJob
 from oms_app.ui.field_set import FieldSet
 from oms_app.ui.generation import JobRunner
+from oms_app.ui.jobs import StopFlags
 
 OMS = Variant(name="oms", correction="oms", prompt="dark")
 DIAL = Variant(name="dial", correction="dial", luminance=20)
@@ -33,7 +34,7 @@ def run(service: Any, *requests: GenerateRequest) -> tuple[dict[int, Compared], 
         return {}
 
     job = CompareJob(requests, service, on_status, lambda event, panels: {}, show)
-    controls: Any = SimpleNamespace(idle=dict, status="status")
+    controls: Any = SimpleNamespace(idle=dict, status="status", flags=StopFlags())
     runner = JobRunner(service, controls, FieldSet(NoFields, {}), lambda values: job)
     session: Any = SimpleNamespace(session_hash="one")
     updates = list(runner.run(job, session))

@@ -37,6 +37,7 @@ from oms_app.ui.grids import (
     Grid,
     to_grid,
 )
+from oms_app.ui.jobs import StopFlags
 from oms_app.ui.markup import about, own
 
 LOOKS = [look for look, _ in LookLibrary().looks()]
@@ -105,7 +106,7 @@ def run(service: Any, grid: Grid) -> tuple[GridResult, str]:
         return {}
 
     job = GridJob(grid, service, lambda result, ended: {}, on_status, save)
-    controls: Any = SimpleNamespace(idle=dict)
+    controls: Any = SimpleNamespace(idle=dict, flags=StopFlags())
     runner = JobRunner(service, controls, FieldSet(NoFields, {}), lambda values: job)
     session: Any = SimpleNamespace(session_hash="one")
     *_, last = runner.run(job, session)

@@ -10,7 +10,6 @@ from inspect import Parameter, Signature, signature
 from typing import Any, TypedDict
 
 import gradio as gr
-from anyio import from_thread
 from gradio import utils
 from gradio.context import Context
 from gradio.data_classes import FileData
@@ -138,16 +137,13 @@ def add_endpoints(service: StudioService) -> None:
     blocks = Context.root_block
     assert blocks is not None
 
-    def cancel(request: gr.Request) -> bool:
+    async def cancel(request: gr.Request) -> bool:
         """Stops this client's calls of /generate: the running one within one step, and those that wait in the queue.
 
         They end with an error that says so."""
-        from_thread.run_sync(stop, request.session_hash)  # in the event loop, where calls leave the queue
+        flags.of(request.session_hash).set()
+        end_waiting(blocks, request.session_hash, "generate", "stopped")
         return True
-
-    def stop(session: str | None) -> None:
-        flags.of(session).set()
-        end_waiting(blocks, session, "generate", "stopped")
 
     gr.api(_typed(cancel), api_name="cancel", queue=False)
 

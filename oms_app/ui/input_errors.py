@@ -74,6 +74,15 @@ def _phrased(handler: Callable[..., Any], outputs: Sequence[Any], strangers: boo
 
         return stream
 
+    if inspect.iscoroutinefunction(handler):
+
+        @functools.wraps(handler)
+        async def call_async(*args: Any, **kwargs: Any) -> Any:
+            with _one_line(handler, strangers, language):
+                return shown(await handler(*args, **kwargs))
+
+        return call_async
+
     @functools.wraps(handler)
     def call(*args: Any, **kwargs: Any) -> Any:
         with _one_line(handler, strangers, language):
