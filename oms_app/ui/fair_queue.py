@@ -10,11 +10,11 @@ import time
 from typing import Any
 
 import gradio as gr
-from gradio.context import get_blocks_context
 from gradio.server_messages import ProcessCompletedMessage
 
 from oms_app.addresses import LOOPBACK
 from oms_app.ui.events import DEVICE
+from oms_app.ui.gradio_compat import added_last
 from oms_app.ui.jobs import StopFlags
 from oms_app.ui.language import translation_of
 from oms_app.ui.listeners import LISTENERS, Listeners
@@ -94,19 +94,13 @@ def share_fairly(demo: gr.Blocks, listeners: Listeners = LISTENERS) -> None:
 def stopped_go_first(flags: StopFlags) -> None:
     """The event that was added last to the current Blocks begins at once if it waits and its page's flag is set. Its
     handler must then end without using what it waited for."""
-    _mark_last(STOPPED_BY, flags)
+    setattr(added_last(), STOPPED_BY, flags)
 
 
 def begins_with_new_flag(flags: StopFlags) -> None:
     """The event that was added last to the current Blocks gets a new flag as it leaves the queue: what stops it before
     is `end_waiting`."""
-    _mark_last(BEGINS, flags)
-
-
-def _mark_last(name: str, flags: StopFlags) -> None:
-    blocks = get_blocks_context()
-    assert blocks is not None
-    setattr(list(blocks.fns.values())[-1], name, flags)
+    setattr(added_last(), BEGINS, flags)
 
 
 def end_waiting(blocks: gr.Blocks, session: str | None, name: str, reason: str) -> None:

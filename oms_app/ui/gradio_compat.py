@@ -66,15 +66,20 @@ def event_data(event: gr.EventData) -> dict[str, Any]:
     return data
 
 
+def added_last() -> Any:
+    """The event that was added last to the current Blocks."""
+    blocks = get_blocks_context()
+    assert blocks is not None
+    return list(blocks.fns.values())[-1]
+
+
 def describe_parameters(descriptions: Mapping[str, str]) -> None:
     """Says in the API's documentation what the arguments of the endpoint mean that was added last.
 
     Gradio 6.31 has descriptions of arguments for MCP only, and labels them "1st", "2nd" …. Remove when `gr.api` takes
     descriptions.
     """
-    blocks = get_blocks_context()
-    assert blocks is not None
-    endpoint = list(blocks.fns.values())[-1]
+    endpoint = added_last()
     for component, (name, text) in zip(endpoint.inputs, descriptions.items(), strict=True):
         component._api_info = component._api_info | {"additional_description": text}
         component.label = name
